@@ -1,4 +1,5 @@
-//! `make sim-breaks` puts deliberate bugs into the source. Checks that each bug in breaks.json still fits the source.
+//! `make sim-breaks` puts deliberate bugs into the source. This test checks that each bug in breaks.json still fits the
+//! source.
 
 use serde_json::Value;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A log in memory that replaces etcd in the simulation. It can fail in the same ways as etcd.
+//! A log in memory that replaces etcd in the simulation, and that can fail in the same ways as etcd.
 
 use slm_mesh::base::ids::Term;
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
@@ -65,7 +65,8 @@ pub struct MemoryLog {
     term: u64,
 }
 
-/// The number of entries that a hub reads at once. It is small, so that a standby often has only a part of the log.
+/// The maximum number of entries that a hub reads at once, which is so small that a standby often has only a part of
+/// the log.
 const PAGE: usize = 7;
 
 impl ReplicatedLog for MemoryLog {

@@ -1,4 +1,4 @@
-//! The events that one watcher has received. With them, the test checks what other subscribers receive.
+//! The events that one watcher has received. The test compares them with what other subscribers receive.
 
 use serde_json::Value;
 use slm_mesh::base::limits::EVENTS_KEPT_MS;
@@ -17,8 +17,8 @@ pub struct Seen {
     at: String,
     taken: i64,
     pub payload: String,
-    /// For an event about a state entry, the entry's namespace and key. `blanked` is the payload after the entry is
-    /// deleted, which then contains no value.
+    /// The namespace and key of the entry, for an event about the shared state. `blanked` is the event's payload
+    /// without the entry's value, which is removed when the entry is deleted.
     entry: Option<(String, String)>,
     blanked: String,
 }
@@ -29,7 +29,8 @@ pub struct Stream {
     kept: VecDeque<Seen>,
     /// The events that the watcher has received in this turn.
     pub fresh: Vec<Seen>,
-    /// The latest time so far, even if the clock has gone back since. The age of an event is relative to this time.
+    /// The latest time that the clock has shown, even if it has gone back since then. The age of an event is relative
+    /// to this time.
     pub latest: i64,
 }
 
@@ -83,8 +84,8 @@ impl Stream {
         self.fresh.iter().any(|event| event.kind == kind && event.payload.contains(part))
     }
 
-    /// Whether a read may return this payload for an event. After a state entry is deleted, its events no longer
-    /// contain its value.
+    /// Whether a read may return this payload for an event. After an entry of the shared state is deleted, events about
+    /// this entry no longer contain its value.
     fn may_show(&self, event: &Seen, payload: &str) -> bool {
         let takes_away = |later: &&Seen| {
             later.seq > event.seq
@@ -93,7 +94,7 @@ impl Stream {
                 && later.entry == event.entry
         };
         match self.kept.iter().find(takes_away) {
-            // The entry was deleted in this turn. The read may have been before or after that.
+            // The entry was deleted in this turn, either before or after the read.
             Some(later) if self.fresh.iter().any(|fresh| fresh.seq == later.seq) => {
                 payload == event.blanked || payload == event.payload
             }

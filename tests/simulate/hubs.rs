@@ -105,7 +105,8 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// Lets the hub that hung continue. It tries to commit its turn, which must fail, because another hub leads now.
+    /// Lets the hub that hung continue. It tries to commit its turn, which must fail, because a different hub leads
+    /// now.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);
@@ -210,8 +211,8 @@ fn an_engine_that_lost_entries_divides_no_mesh() {
     engine.restore(end - 2);
     while second.follow(&mut store).unwrap().is_some() {}
     drop(store);
-    // The first hub has an entry that the log has lost. It must never follow this log again, no matter how many entries
-    // other hubs add.
+    // The first hub has an entry that the log has lost. This hub must never follow the log again, no matter how many
+    // entries other hubs add.
     for value in ["", "x", "y", "z"] {
         let (mut standby, mut store) = stand_by(&files[0]);
         let is_refused = !matches!(standby.match_database(&store).unwrap(), DatabaseLogMatch::SameLog);
@@ -235,7 +236,7 @@ fn a_hub_with_data_of_its_own_adds_no_log_to_it() {
     let files = ["first", "second"].map(|hub| format!("file:/simulate-race-{hub}?vfs=memdb"));
     let _keepers = files.each_ref().map(|file| Store::open(file.as_ref(), false).unwrap());
     let mut store = Store::open(files[1].as_ref(), false).unwrap();
-    // This hub finds no log. Then another hub starts one and stops leading, before this hub tries to lead.
+    // This hub finds no log. Before it tries to lead, another hub starts a log, and stops leading.
     let mut standby = Standby::new(engine.log());
     assert_eq!(standby.match_database(&store).unwrap(), DatabaseLogMatch::NoLog);
     let (mut mesh, mut leader) = leading(&engine, &files[0]);

@@ -1,11 +1,11 @@
-//! The locks that the test expects. If the answer to a call was lost, it is uncertain whether its lock exists.
+//! The locks that the test expects. If the answer to a lock call was lost, it is uncertain whether the lock exists.
 
 use crate::model::{HUMAN, NAMES, Who, minutes};
 use serde_json::Value;
 use slm_mesh::base::limits::{COMMAND_LEASE_MS, GRACE_MS};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The paths that calls lock. The bits of the number stand for eight files, and show which of them the path covers.
+/// The paths that calls lock. Each bit of a number stands for a file, and is set if the path covers this file.
 pub const PATHS: [(&str, u16); 9] = [
     ("/p/a", 1),
     ("/p/b", 2),
@@ -24,12 +24,12 @@ struct Grant {
     path: usize,
     who: Who,
     command: String,
-    /// The lock's token. It is `None` if the answer was lost; then the token is higher than `above`.
+    /// The lock's token. If the answer was lost, this is `None`, and the token is higher than `above`.
     token: Option<i64>,
     above: i64,
-    /// Until this time, the lock is certainly in force.
+    /// The time until which the lock must be in force.
     sure: i64,
-    /// Until this time, the lock may be in force.
+    /// The time until which the lock may be in force.
     may: i64,
     /// Whether the lock was granted before the last crash of the broker.
     old: bool,
@@ -60,7 +60,7 @@ impl LockRequest {
         self.is_hindered(grant.who, &grant.command, &[grant.path])
     }
 
-    /// Whether this request must wait for an older one that also waits.
+    /// Whether this request must wait for an older request that is waiting, too.
     pub fn is_hindered_by_request(&self, ahead: &LockRequest) -> bool {
         self.is_hindered(ahead.who, &ahead.command, &ahead.paths)
     }
@@ -84,16 +84,16 @@ fn path(name: &Value) -> usize {
 #[derive(Debug, Default)]
 pub struct Locks {
     grants: Vec<Grant>,
-    /// The highest token in any answer so far.
+    /// The highest token in any answer.
     token: i64,
     /// The latest tokens in answers, each with its owner.
     tokens: BTreeMap<i64, (Who, String)>,
     /// The keys of all `lock FILE -- COMMAND` calls that run, or may run.
     running: BTreeSet<String>,
-    /// The keys of those calls that got an answer, so it is certain that they run.
+    /// The keys of those calls that must be running, because they got an answer.
     surely_running: BTreeSet<String>,
-    /// The time of the broker's last restart. The broker keeps the locks of commands for a while, so that they can
-    /// reconnect.
+    /// The time of the broker's last restart; `None` after the grace period in which commands can reconnect and keep
+    /// their locks.
     orphans: Option<i64>,
 }
 
@@ -163,7 +163,7 @@ impl Locks {
                 Some(grant) => {
                     (grant.sure, grant.may) = (grant.sure.min(until), grant.may.max(until));
                     if grant.sure <= now {
-                        // The old lease may have ended before the call. In this case, the lock has a new token.
+                        // The old lease may have ended before the call, in which case the lock has a new token.
                         grant.above = grant.token.take().map_or(grant.above, |token| token - 1);
                     }
                 }
@@ -205,7 +205,7 @@ impl Locks {
         }
     }
 
-    /// Checks an answer that refused to unlock paths. Fails if the caller certainly holds all of them.
+    /// Checks an answer that refused to unlock paths. Fails if the caller must be holding all of them.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =
@@ -216,7 +216,7 @@ impl Locks {
     }
 
     /// Records that the human (the person who owns the machine) takes away all locks that prevent a request. Returns
-    /// the holder and path of each lock, and whether it was certainly taken away.
+    /// the holder and path of each of these locks, and whether the lock must have been in force.
     pub fn stolen(&mut self, request: &LockRequest, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
         let mut notes = Vec::new();
         for grant in self.grants.iter_mut().filter(|grant| request.is_hindered_by(grant)) {
@@ -250,8 +250,8 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// Ends the grace period of a peer that was already away when the broker was restarted. The peer's old locks end.
-    /// Locks that a verb (subcommand) has taken as this peer since may stay.
+    /// Ends the grace period of a peer that was already away when the broker was restarted, and ends the locks that the
+    /// peer had at that time. Later locks, which a verb (subcommand) has taken as this peer, may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);

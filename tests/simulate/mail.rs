@@ -15,7 +15,7 @@ pub const EXPIRED: u8 = 16;
 const UNREAD: u8 = ACCEPTED | OFFERED;
 const WORDS: [(&str, u8); 5] =
     [("accepted", ACCEPTED), ("offered", OFFERED), ("read", READ), ("acked", ACKED), ("expired", EXPIRED)];
-/// The number of read messages in each mailbox that the test remembers.
+/// The maximum number of read messages that the test remembers for each mailbox.
 const DONE_MAX: usize = 40;
 
 /// A message, with all that answers to its sender and reader have said about it.
@@ -43,14 +43,15 @@ impl Message {
     }
 }
 
-/// All mailboxes, and a few messages that were already read.
+/// All mailboxes, and for each of them the last messages that were read.
 #[derive(Debug)]
 pub struct Mail {
     boxes: Vec<Vec<Message>>,
     done: Vec<VecDeque<Message>>,
-    /// The number of calls so far.
+    /// The number of calls that have been made.
     pub rank: u64,
-    /// The latest time so far, even if the clock has gone back since. The age of a message is relative to this time.
+    /// The latest time that the clock has shown, even if it has gone back since then. The age of a message is relative
+    /// to this time.
     latest: i64,
 }
 
@@ -59,7 +60,7 @@ impl Mail {
         Mail { boxes: vec![Vec::new(); NAMES.len()], done: vec![VecDeque::new(); NAMES.len()], rank: 0, latest: 0 }
     }
 
-    /// Records a sent message whose sender got no answer. The message may have been stored or not.
+    /// Records a sent message whose sender got no answer. The message may or may not have been stored.
     pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
         if self.boxes[to].iter().chain(&self.done[to]).all(|message| message.body != body) {
             self.add(to, from, body, expires, now, false);
@@ -107,7 +108,8 @@ impl Mail {
         assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
     }
 
-    /// Finds the message that a row of an answer shows, and records its id. Returns its index in the mailbox.
+    /// Finds the message that an answer shows in this row, and records its id. Returns the index of the message in the
+    /// mailbox.
     fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];
@@ -148,7 +150,7 @@ impl Mail {
             assert!(seen.contains(&place) || !message.is_surely_unread(self.latest), "left out: {message:?}");
         }
         for place in seen {
-            // Another call, whose answer has not come yet, may have acknowledged this message.
+            // A different call, whose answer has not come yet, may have acknowledged this message.
             let message = &mut self.boxes[to][place];
             message.may = OFFERED | message.may & ACKED;
         }
@@ -162,7 +164,7 @@ impl Mail {
         }
     }
 
-    /// Checks and records the rows of the old HTTP route, newest first. The route has marked these messages as read.
+    /// Checks and records the messages that the old HTTP route has returned, newest first, and has marked as read.
     pub fn fetched(&mut self, to: Who, rows: &[Value], limit: usize) {
         let mut last = u64::MAX;
         let mut seen = Vec::new();
@@ -184,7 +186,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Records a call whose answer was lost. It may have moved these messages to this state.
+    /// Records that a call may have moved these messages to this state. The answer to the call was lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),
@@ -198,7 +200,7 @@ impl Mail {
         }
     }
 
-    /// Records that a reader has moved these messages to this state: it has reported or acknowledged them.
+    /// Records that a reader has reported or acknowledged these messages, which moves them to this state.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {

@@ -1,5 +1,5 @@
-//! A model of the mesh, without the mesh's code. It predicts what the mesh must do, and knows only requests, answers
-//! and pushed events.
+//! A model of the mesh, without the mesh's code. From requests, answers and pushed events alone, it predicts what the
+//! mesh must do.
 
 use crate::events::Stream;
 use crate::locks::{LockRequest, Locks};
@@ -37,14 +37,14 @@ pub struct Ask {
 pub struct Model {
     pub now: i64,
     pub ids: Vec<Option<String>>,
-    /// The number of each session's connections. Silent connections don't count.
+    /// The number of each session's connections. Connections of a session that hangs don't count.
     connections: Vec<usize>,
     /// When each session went away. It is `None` if the session is online, or its grace period has ended.
     gone: Vec<Option<i64>>,
     /// Whether the last event about each peer said that the peer is online.
     told_here: Vec<bool>,
-    /// Whether each peer was online when the broker crashed and has not come back. During its grace period, no event
-    /// says that it left.
+    /// Whether each peer is in a grace period, because it was online when the broker crashed, and has not come back. No
+    /// event says that such a peer has left.
     pardoned: Vec<bool>,
     /// Whether each peer was away when the broker crashed.
     was_away: Vec<bool>,
@@ -110,7 +110,8 @@ impl Model {
         (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
     }
 
-    /// Records that a session has lost a connection, or hangs. `in_order` means that it sent `detach` first.
+    /// Records that a session has lost a connection or has begun to hang. `in_order` means that the session sent
+    /// `detach` first.
     pub fn rise(&mut self, who: Who, in_order: bool) {
         self.connections[who] -= 1;
         if self.connections[who] > 0 {
@@ -232,8 +233,8 @@ impl Model {
         pending.iter().filter(is_ahead).map(|older| LockRequest::new(older.who, &older.args))
     }
 
-    /// Checks that a lock call was not answered before an older one that also could be. If it has waited, no older call
-    /// for the same file may still wait.
+    /// Checks that a lock call was not answered before an older call that could have been answered. If the call has
+    /// waited, no older call for the same file may still be waiting.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
         for older in pending.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {
@@ -243,8 +244,8 @@ impl Model {
             );
         }
         let request = LockRequest::new(ask.who, &ask.args);
-        // The second check needs a caller that holds no lock and has no other waiting call. Then nobody waits for this
-        // caller.
+        // The second check needs a caller that holds no lock and has no other waiting call, because nobody waits for
+        // such a caller.
         let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
         if ask.until.is_some() && ask.args["steal"] != true && is_free {
             let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));
@@ -396,7 +397,7 @@ impl Model {
             ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
                 self.locks.refused(&request(), &data["lock"], &self.ids);
             }
-            // The error contains a queue, so an older call prevented this one, and not a lock.
+            // The error contains a queue, so the call was prevented by an older call, and not by a lock.
             ("lock.lock", ErrorKind::Held) if data["queue"].is_array() => assert!(ask.until.is_some(), "{error}"),
             // The error contains no lock, so the caller was away when the lock became free.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),

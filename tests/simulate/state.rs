@@ -4,7 +4,7 @@ use serde_json::Value;
 use slm_mesh::base::limits::MAIL_KEPT_MS;
 use std::collections::BTreeMap;
 
-/// An entry of the shared state, as far as answers show it.
+/// What the answers to calls have shown of an entry of the shared state.
 #[derive(Debug, Clone, Default)]
 struct StateEntry {
     value: Option<String>,
@@ -19,7 +19,7 @@ struct StateEntry {
 #[derive(Debug, Default)]
 pub struct State {
     entries: BTreeMap<String, StateEntry>,
-    /// The latest time so far, even if the clock has gone back since.
+    /// The latest time that the clock has shown, even if it has gone back since then.
     latest: i64,
 }
 
@@ -28,8 +28,8 @@ impl State {
         self.entries.entry(key.to_owned()).or_default()
     }
 
-    /// The version that a compare-and-set call must expect for this key; 0 if there is no entry. It may be outdated if
-    /// an answer was lost.
+    /// The version that a compare-and-set call must expect for this key; 0 if there is no entry. If an answer was lost,
+    /// this version may be outdated.
     pub fn version(&mut self, key: &str) -> i64 {
         let entry = self.entry(key);
         if entry.value.is_some() { entry.version } else { 0 }
@@ -53,7 +53,7 @@ impl State {
             StateEntry { value: args["value"].as_str().map(str::to_owned), version, expires, touched: now, slack: 0 };
     }
 
-    /// Checks an answer that refused a write because of the expected version.
+    /// Checks an answer that refused a write because its expected version was wrong.
     pub fn conflict(&mut self, key: &str, args: &Value) {
         let entry = self.entry(key);
         let living = if entry.value.is_some() { entry.version } else { 0 };

@@ -234,7 +234,7 @@ impl World {
         let conns = self.agents[who].conns.clone();
         match (conns.len(), self.dice.below(4)) {
             (0, _) => self.attach(who),
-            // The broker does not know yet that the session's old connection has ended.
+            // The session connects a second time, while the broker does not know that its old connection has ended.
             (1, 0) if !self.agents[who].mute => self.attach(who),
             (_, 1) if !self.agents[who].mute => {
                 let conn = self.dice.pick(&conns);
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// Takes a step of a `lock FILE -- COMMAND` call. It takes a lock, renews the lock while its command runs, and
-    /// loses the lock when its connection ends.
+    /// Takes a step of a `lock FILE -- COMMAND` call: takes its lock, renews the lock while the command runs, or ends
+    /// the connection and thereby the lock.
     fn command(&mut self) {
         if self.commands.len() < 3 && self.dice.one_in(2) {
             let who = if self.dice.one_in(2) { HUMAN } else { self.dice.below(HUMAN as u64) as Who };

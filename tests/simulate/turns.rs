@@ -122,7 +122,8 @@ impl World {
             let got = pushed.get(conn).map_or(&[][..], Vec::as_slice);
             assert!(got == want, "a subscriber to {types:?} got {got:?}, not {want:?}");
         }
-        // The mesh may push an event to a connection that has just ended. Nobody receives it, so this is no error.
+        // The mesh may push an event to a connection that has just ended. This is no error, because nobody receives the
+        // event.
         let lives = |conn: &u64| self.agents.iter().any(|agent| agent.conns.contains(conn));
         let stranger = pushed.keys().find(|conn| !self.subscribed.contains_key(conn) && lives(conn));
         assert!(stranger.is_none(), "{stranger:?} got events that it did not ask for");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many of the last lines a failure prints. These are about twenty steps.
+/// How many of the last lines a failure prints, which cover about twenty steps.
 const TRACE: usize = 50;
 const HOUR: i64 = 3_600_000;
 
@@ -54,9 +54,9 @@ impl Clock {
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub conns: Vec<u64>,
-    /// Whether the session hangs and answers no heartbeat. The broker then counts it as away.
+    /// Whether the session hangs, and answers no heartbeats, so that the broker counts it as away.
     pub mute: bool,
-    /// The arguments of a `send` call without an answer. The session may send the same message again.
+    /// The arguments of a `send` call that got no answer. The session may make this call again.
     pub retry: Option<Value>,
     /// The ids of messages that the session has not yet reported as shown.
     pub show: Vec<String>,
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// Now and then, lets one of the hubs that don't lead take a step.
+    /// Now and then, lets a hub that does not lead take a step.
     pub fn stand_by(&mut self) {
         let now = self.now();
         if let Some(hubs) = self.hubs.as_mut().filter(|_| self.dice.one_in(20)) {
@@ -370,7 +370,7 @@ impl World {
         panic!("the mesh is due again and again, and time does not pass");
     }
 
-    /// Sets the clock forward or back. This affects only the next broker; a running one does not notice.
+    /// Sets the clock forward or back. Only the next broker uses the new time; a running one does not notice.
     pub fn set_clock(&mut self) {
         let jump = self.dice.pick(&[-HOUR, HOUR, -60_000, 60_000, -24 * HOUR, 20 * HOUR]);
         self.clock.wall += jump;
@@ -419,7 +419,7 @@ impl World {
         }
         self.verbs.clear();
         self.subscribed.clear();
-        // Some things expired while no broker ran. The new broker learns of this in its first turn.
+        // Some leases and messages expired while no broker ran, which the new broker notices in its first turn.
         let store = self.open_store();
         self.clock.start(store.last_time().expect("a time"));
         self.model.now = self.now();
@@ -429,7 +429,8 @@ impl World {
         self.come_back(commands);
     }
 
-    /// Prepares a fault of the log that fits the next crash: either the turn is in the log, or it is not.
+    /// Sometimes prepares a fault of the log for the next crash, after which the log has the turn (`is_written`) or
+    /// lacks it.
     fn set_fault(&mut self, is_written: bool) {
         let Some(hubs) = self.hubs.as_ref().filter(|_| self.dice.one_in(2)) else { return };
         hubs.set_fault(&mut self.dice, is_written);
