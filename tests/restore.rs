@@ -19,7 +19,7 @@ fn marker(place: &Place) -> String {
     place.ok(&["state", "get", "marker"]).trim().to_owned()
 }
 
-/// A mesh and a backup of it. The entry `marker` is `backup` in the backup, and `later` in the mesh.
+/// A mesh and a backup of it. The value of the entry `marker` is `backup` in the backup, and `later` in the mesh.
 fn with_backup() -> (Place, PathBuf) {
     let place = Place::new().with("SLM_MESH_RATE", "1000000");
     place.ok(&["state", "set", "marker", "backup"]);

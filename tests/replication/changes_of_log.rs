@@ -35,7 +35,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     };
     first.ok(&["state", "set", "shared", "yes"]);
     stop_both(&first, &second);
-    // This hub is started without its settings, so it runs alone. This may happen in a shell that lacks the variables.
+    // This hub is started without its settings, as in a shell that lacks the variables, so it runs alone.
     let first = run_alone(first, "private");
     assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
     let why = "this hub has run without SLM_MESH_STORE";
@@ -92,7 +92,7 @@ fn a_hub_that_rejoins_waits_for_the_hub_with_the_data_and_a_log_begins_once() {
     second.ok(&["stop"]);
     first.ok(&["stop"]);
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
-    // The steps are done in the wrong order: the hub that has the data should be started first.
+    // The hubs are started in the wrong order: the hub that has the data should come first.
     second.ok(&["start", "--detach", "--rejoin"]);
     await_trouble(&second, "Run slm-mesh start --new-log on the hub that has the data");
     first.ok(&["start", "--detach", "--new-log"]);
@@ -126,8 +126,8 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     }
     start(&first);
     await_trouble(&first, "differs from the entry with this number");
-    // Old log entries are deleted. A hub that was only away for long could now go on with a copy of the leader's
-    // database. This hub must refuse the copy.
+    // Old log entries are deleted. A hub that was merely away could now go on with a copy of the leader's database, but
+    // this hub must refuse the copy.
     let last = position(&second).unwrap();
     let n_copies = || second.log().matches("gets a snapshot of the database").count();
     let n_before = n_copies();
@@ -153,22 +153,22 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     // All data in etcd is deleted while both hubs run.
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
     for hub in [&first, &second] {
-        // The former leader closes its connections, so its status can't be read. The test looks into its log file
+        // The former leader closes its connections, so its status can't be read. Its log file shows the problem
         // instead.
         until("the hub says why it can't lead", || hub.log().contains("etcd has no log under this name"));
     }
     second.ok(&["start", "--detach", "--new-log"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // Another hub may have granted locks with tokens that this hub does not know. To stay above them, new tokens start
-    // at the current time in ms.
+    // A different hub may have granted locks with tokens that this hub does not know. To stay above them, new tokens
+    // start at the current time in ms.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
     await_equal(&second, &first);
     second.ok(&["stop"]);
     assert_eq!(first.ok(&["state", "get", "n"]).trim(), "4");
-    // The killed hub's lease is still valid, so etcd lists it as the leader. The restarted hub must not take this for
-    // another hub that has the data.
+    // The killed hub's lease is still valid, so etcd lists this hub as the leader. After its restart, it must not
+    // mistake this for a different hub that has the data.
     let broker = first.broker_pid().unwrap();
     kill(&first);
     until("the hub is dead", || !lives(broker));

@@ -47,8 +47,8 @@ pub fn is_installed() -> bool {
     found
 }
 
-/// The directory for the data of all members, which is in memory if there is room. On a busy disk, etcd can be so slow
-/// that a hub loses the short lease of these tests.
+/// The directory for the data of all members, in memory if there is room. On a busy disk, etcd can be so slow that a
+/// hub loses the short lease of these tests.
 fn folder_for_etcd() -> PathBuf {
     const ROOM: u64 = 2 << 30;
     let memory = PathBuf::from("/dev/shm");

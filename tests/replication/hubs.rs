@@ -1,4 +1,4 @@
-//! Several hubs that share a real etcd. Tests them with real brokers, verbs (subcommands) and sessions.
+//! Tests several hubs that share a real etcd, with real brokers, verbs (subcommands) and sessions.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::support::{BIN, Place, project, until};
@@ -50,8 +50,8 @@ pub fn kill(hub: &Place) {
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
 }
 
-/// The status of this hub, even if another hub leads. Returns null if the connection breaks, which happens when the hub
-/// stops leading.
+/// The status of this hub, even if another hub leads; null if the connection breaks, as it does when the hub stops
+/// leading.
 pub fn hub_status(hub: &Place) -> Value {
     let mut socket = hub.socket();
     let id = socket.ask("hub.status", json!({}));
@@ -88,7 +88,7 @@ fn token(text: &str) -> i64 {
     serde_json::from_str::<Value>(text).unwrap()["token"].as_i64().unwrap()
 }
 
-/// Starts two hubs whose lease has this many seconds. The first hub leads. Returns `None` if etcd is not installed.
+/// Starts two hubs whose leases last this many seconds. The first hub leads. Returns `None` if etcd is not installed.
 fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     if !is_installed() {
         return None;
@@ -134,7 +134,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
     let wait = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
 
     kill(&first);
-    // The command must find the new leader. The session's call waits there again.
+    // The command must find the new leader, and the session must repeat its waiting call there.
     guest.ok(&["send", "codex-api", "after the kill", "--key", "k1", "--as", "human"]);
     let mail = session.answer(wait).to_string();
     assert!(mail.contains("after the kill"), "{mail}");
@@ -165,7 +165,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
 
 #[test]
 fn a_hub_that_gives_way_is_followed_at_once() {
-    // The lease has 60 seconds. The other hub must not wait for its end, or the test would fail.
+    // The lease lasts 60 seconds. If the other hub waited for its end, the test would fail.
     let Some((_cluster, first, second)) = two_hubs("60") else { return };
     first.ok(&["state", "set", "k", "v"]);
     let mut script = python_script(&second, ANSWERS_ON_A_STANDBY);
@@ -206,7 +206,7 @@ fn a_deposed_hub_tells_nothing_and_follows() {
     signal("-STOP");
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     second.ok(&["state", "set", "k", "new"]);
-    // The hub is stopped, so this request waits in its socket.
+    // The hub is frozen, so this request waits in its socket.
     let mut waiting = first.socket();
     let id = waiting.ask("state.get", json!({ "key": "k" }));
     signal("-CONT");
@@ -228,7 +228,7 @@ fn a_verb_of_an_agent_that_no_file_describes_is_that_agents_at_a_new_leader_too(
     let id = session.tool("mesh_status", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The session is stopped, so that the first client of the new leader is a command, and not the session.
+    // The session is frozen, so the first client of the new leader is a command and not the session.
     signal("-STOP");
     kill(&first);
     assert_eq!(guest.json(&["whoami"])["you"]["id"], id);
@@ -263,7 +263,7 @@ fn two_meshes_never_mix() {
     let kept = std::fs::read_dir(&stranger.dir).unwrap().flatten();
     let kept = kept.filter(|file| file.file_name().to_string_lossy().starts_with("broker.db.before-rejoin")).count();
     assert!(kept >= 1, "the old database is there");
-    // A hub with another mesh name uses the same etcd, but must see no data of the first mesh.
+    // A hub of a mesh with a different name uses the same etcd, but must see no data of the first mesh.
     let other = cluster.hub("slm2");
     start(&other);
     assert!(!other.run(&["state", "get", "mesh"]).status.success());
@@ -300,7 +300,7 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     for n in 0..20 {
         first.ok(&["state", "set", &format!("key{n}"), "v"]);
     }
-    // Deletes the first log entries. The other hub was away, and has not read them.
+    // Deletes the first log entries, which the other hub has not read, because it was away.
     cluster.control(&["del", "slm/log/0000000000000000", "slm/log/0000000000000010"]).unwrap();
     start(&second);
     await_level(&second);

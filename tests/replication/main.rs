@@ -60,12 +60,12 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
     assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
-    // If an answer was lost, a hub appends the same entry again. This must succeed.
+    // A hub whose answer was lost appends the same entry again, which must succeed.
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
     assert_eq!(texts(&mut second, 1), ["one", "two"]);
     assert_eq!(texts(&mut second, 3), [""; 0]);
-    // Another mesh in the same etcd has other keys, so it sees none of these entries.
+    // A mesh with a different name has different keys in the same etcd, so it sees none of these entries.
     let mut other_mesh = cluster.log("slm2", None);
     won(&mut other_mesh, "elsewhere:7900");
     assert_eq!(texts(&mut other_mesh, 1), [""; 0]);
@@ -80,7 +80,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert!(!first.still_leads());
     assert!(first.upkeep().trim(Position(2)).is_err());
     assert_eq!(second.append(Position(3), &entry(later, "three")), Append::Stored);
-    // There already is another entry at this position, so this one must not be stored.
+    // A different entry is already stored at this position, so this one must be refused.
     assert_eq!(second.append(Position(3), &entry(later, "another")), Append::Deposed);
     assert_eq!(texts(&mut first, 2), ["two", "three"]);
 }
@@ -157,7 +157,7 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     let stored = Instant::now();
     let lag = waiting.join().unwrap().saturating_duration_since(stored);
     assert!(lag < Duration::from_secs(30), "news must end the wait: {lag:?}");
-    // When a hub is gone, its position must disappear from etcd after a while.
+    // Some time after a hub has gone, its position must disappear from etcd.
     let until = Instant::now() + Duration::from_secs(4 * LEASE);
     while hub.upkeep().positions().unwrap().len() > 1 {
         assert!(Instant::now() < until);
@@ -250,7 +250,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     standby_store.start_recording();
     send_for_a_while(&mut standby_store, &mut standby, term);
     assert_eq!(bodies(&standby_store), sent);
-    // Only one member is left, so nobody can know whether an entry was stored. No client is told that it was.
+    // With only one member left, nobody can know whether an entry was stored, so no client is told that it was.
     cluster.kill(0);
     cluster.kill(1);
     let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
@@ -259,7 +259,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();
-    // A third hub must find all acknowledged messages. It may also find the message whose entry got no answer.
+    // A third hub must find all acknowledged messages, and may also find the message whose storage was unknown.
     let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
     take_over(&mut third, "hub3:7900");
     catch_up(&mut third_store, &mut third, Position(1));
@@ -289,7 +289,7 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     let term = won(&mut log, "hub1:7900");
     assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(texts(&mut log, 1), ["one"]);
-    // A hub that never leads must also log in before it watches the log. Otherwise, etcd would cancel each watch at
+    // A hub must log in before it watches the log, even if it never leads. Otherwise, etcd would cancel each watch at
     // once, and the hub would take this for news.
     let mut follows = cluster.log("slm", Some(("mesh", "good")));
     let until = Instant::now() + Duration::from_secs(2);

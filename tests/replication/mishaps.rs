@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs a verb (subcommand) under another host name, and returns its output.
+/// Runs a verb (subcommand) under the given host name, and returns its output.
 fn on(host: &str, place: &Place, args: &[&str]) -> String {
     let verb = place.command(args);
     let mut shell = Command::new("unshare");
@@ -32,7 +32,7 @@ fn json_on(host: &str, place: &Place, args: &[&str]) -> Value {
     serde_json::from_str(&on(host, place, &[args, &["--json"]].concat())).unwrap()
 }
 
-/// Whether the test can run programs under another host name. This needs root.
+/// Whether the test can run programs under a different host name, which needs root.
 fn has_host_names() -> bool {
     let may = Command::new("unshare").args(["--uts", "true"]).status().is_ok_and(|status| status.success());
     if !may {
@@ -115,7 +115,7 @@ fn a_hub_whose_clock_is_wrong_joins_an_idle_mesh_and_leads_without_ending_its_lo
     first.ok(&["lock", "/work/a.rs", "--ttl", "30"]);
     let idle_at = position(&first).unwrap();
     start(&second);
-    // Nobody uses the mesh, so the next entry can only be the one that contains the leader's time.
+    // Nobody uses the mesh, so the only entry that can follow is the one with the leader's time.
     until("the hub has heard of the time", || position(&second).is_some_and(|at| at > idle_at));
     kill(&first);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
@@ -169,7 +169,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
 }
 
 impl Cluster {
-    /// Writes a megabyte under a key that does not belong to the mesh. Returns false if etcd refuses this.
+    /// Writes a megabyte under a key that does not belong to the mesh. Returns false if etcd refuses the write.
     fn put_megabyte(&self, key: &str) -> bool {
         let body = json!({ "key": STANDARD.encode(key), "value": STANDARD.encode("x".repeat(1_000_000)) }).to_string();
         let mut stream = TcpStream::connect(&self.hosts()[0]).unwrap();
@@ -257,7 +257,7 @@ fn a_hub_with_older_tables_neither_follows_nor_leads() {
     start(&hub);
     hub.ok(&["state", "set", "k", "v"]);
     hub.ok(&["stop"]);
-    // Another hub, which has been upgraded, leads now. It writes to tables that this version does not have.
+    // Another hub, which has been upgraded, leads now. It writes to tables that the older version does not have.
     let mut newer = cluster.log("slm", None);
     let Ok(Election::Won(term)) = newer.lead("newer:7900") else { panic!() };
     let (last, entry) = newer.last().unwrap().unwrap();
