@@ -1,5 +1,4 @@
-//! Mistakes of new users: typos, odd values, closed pipes, a stopped broker. A command either works in spite of them,
-//! or its error says what to do.
+//! Mistakes of new users: typos, odd values, closed pipes, a stopped broker. Each is harmless, or its error is helpful.
 
 mod support;
 

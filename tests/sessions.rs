@@ -1,5 +1,5 @@
-//! Sessions as peers: their names, the peers that they see, and the commands that act as them. Also what others see
-//! when a session stops, dies or comes back.
+//! Sessions as peers: their names, the peers that they see, the commands that act as them, and what others see when a
+//! session stops, dies or comes back.
 
 mod support;
 
@@ -84,8 +84,7 @@ fn threads_of_one_server_are_peers_of_their_own_and_leave_together() {
 #[test]
 fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
     let place = Place::new();
-    // A session gets its name when it becomes a peer. The call makes sure that this happens before the next session
-    // starts.
+    // A session gets its name when it becomes a peer. This call makes it a peer before the next session starts.
     let start = || {
         let mut session = place.session(CODEX, "api");
         let who = you(&mut session);
@@ -116,8 +115,8 @@ fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
 #[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
-    // A session gets its name when it becomes a peer. Without this call, that would happen after two seconds, and the
-    // order would not be certain.
+    // A session gets its name when it becomes a peer, which takes two seconds without this call. The sessions could
+    // then get their names in any order.
     let start = |folder: &&str| {
         let mut session = place.session("claude-code", folder);
         let name = you(&mut session).1;
@@ -126,7 +125,7 @@ fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let (mut sessions, names): (Vec<Session>, Vec<String>) =
         ["api", "api", "web", "deep/api"].iter().map(start).unzip();
     assert_eq!(names, ["claude-api", "claude-api-2", "claude-web", "claude-api-3"]);
-    // The second session ends and starts again. Meanwhile, all other sessions stay.
+    // The second session ends and starts again, while all other sessions stay.
     let (id, _) = you(&mut sessions[1]);
     sessions[1].close();
     let mut back = place.session("claude-code", "api");
@@ -206,7 +205,7 @@ fn scopes_show_the_machine_the_directory_and_the_repository() {
         peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == json!(name)).unwrap()["gitBranch"].clone()
     };
     assert_eq!(branch("codex-tree"), json!("side"));
-    // When a person lists the peers of the repository in a subfolder, all four sessions are in the list.
+    // If a person lists the peers of the repository from a subfolder, the list must contain all four sessions.
     let out = place
         .command(&["peers", "--scope", "repo", "--as", "human", "--json"])
         .current_dir(place.root.join("main/src"))
@@ -266,8 +265,7 @@ fn a_session_that_ends_in_order_leaves_no_process_and_says_so() {
     assert_eq!(left["payload"]["reason"], json!("clean_exit"));
 }
 
-/// Runs a program as a child of the test, and returns its JSON output. The output contains the peer that the program
-/// acts as.
+/// Runs a program as a child of the test, and returns its JSON output, which says which peer the program acts as.
 fn whoami(place: &Place, program: &str, words: &[&str]) -> Value {
     let mut command = Command::new(program);
     let env = place.command(&[]);
@@ -303,16 +301,15 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
     place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
-    // With SLM_MESH_PEER, a command acts as this peer, and marks messages as read. With --as, it only shows the
-    // messages.
+    // A command with SLM_MESH_PEER acts as this peer, and marks messages as read. With --as, a command only shows them.
     place.ok(&["send", "codex-api", "hello", "--as", "human"]);
     for (args, n) in [(&["inbox", "--as", "codex-api"][..], 1), (&["inbox"], 1), (&["inbox"], 0)] {
         assert_eq!(place.json(args)["messages"].as_array().unwrap().len(), n, "{args:?}");
     }
 }
 
-/// A shell script that plays an agent with an MCP session. It sends each line to the session and prints the answer. If
-/// the line is `run`, it runs `slm-mesh whoami` instead.
+/// A shell script that plays an agent with an MCP session. It reads lines. For the line `run`, it runs `slm-mesh
+/// whoami`; any other line goes to the session, and the script prints the answer.
 const AGENT_SCRIPT: &str = r#"
 cd "$1"
 mkfifo in out
@@ -382,7 +379,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // The script ends when its input ends. This also closes the session's input, so the session ends, too.
+        // The script ends with its input. This closes the session's input, so the session ends, too.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -418,16 +415,16 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
     let before: Vec<Value> =
         sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
-    // While the broker is stopped, the last requests of all sessions and the first requests of the restarted sessions
-    // wait in its sockets.
+    // The broker is frozen. The last requests of all sessions, and the first requests after their restart, wait in its
+    // sockets.
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);
-    // These are more requests than the broker serves in one turn. When it continues, it sees the connections end in the
-    // order in which they began. But the sessions come back in the opposite order.
+    // These requests are too many for one turn of the broker. When it continues, it sees the connections end in the
+    // order in which they began, but the sessions come back in the opposite order.
     for session in &mut sessions {
         (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
-        // Another thread may have just forked a child that holds a copy of the stream. A drop would wait for the child,
-        // but a shutdown takes effect at once.
+        // If a thread has just forked a child, the child holds a copy of the stream. A drop would not end the stream
+        // before the child ends, but a shutdown does.
         session.stream.shutdown(Shutdown::Both).unwrap();
     }
     let mut restarted: Vec<Socket> = before.iter().map(|_| place.socket()).collect();
@@ -465,7 +462,7 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
     let answer = newer.call("state.get", json!({ "key": "k", "v": "99.0.0" }));
     assert_eq!(answer["result"]["entry"]["value"], json!("kept"), "it is answered before the broker goes");
     until("the older broker makes room", || !lives(pid));
-    // No newer version of slm-mesh starts a broker in this test. So the session starts a broker of its own version.
+    // No newer version of slm-mesh starts a broker in this test, so the session starts one of its own version.
     assert_eq!(you(&mut session), me);
     let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
     assert_eq!(kept["entry"]["value"], json!("kept"));
@@ -477,11 +474,11 @@ fn a_broker_is_not_idle_while_a_session_is_attached() {
     let mut session = place.session("codex-mcp-client", "api");
     session.tool("mesh_status", json!({}));
     let pid = place.broker_pid().unwrap();
-    // Brokers of other meshes start and end because they have no session. This broker has a session, so it must not
-    // end.
+    // Brokers of other meshes have no session, so they end soon after they start. This broker has a session, so it must
+    // not end.
     for _ in 0..3 {
         let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
-        // The id comes from the output of `start`. The broker may already have ended, and then its file is gone.
+        // The id comes from the output of `start`, because the broker may already have ended and removed its file.
         let its = other.json(&["start", "--detach"])["data"]["pid"].as_u64().unwrap() as u32;
         until("the other one ends", || !lives(its));
     }

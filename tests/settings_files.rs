@@ -10,7 +10,7 @@ use support::home::Home;
 
 /// The number of generated files for each format.
 const N_FILES: usize = 120;
-/// The maximum number of files that `setup` may refuse to edit, because it can't edit their form safely.
+/// The maximum number of files that `setup` may refuse, because it can't safely edit them.
 const LEFT_MAX: usize = N_FILES / 4;
 
 /// A random generator that returns the same numbers on every run.
@@ -134,7 +134,7 @@ fn yaml_file(dice: &mut Dice) -> String {
     text
 }
 
-/// Sometimes changes all line ends to CRLF, and sometimes removes the last line end.
+/// Sometimes changes all line ends to CRLF, and sometimes removes the line end of the last line.
 fn dressed(dice: &mut Dice, text: String) -> String {
     match dice.below(5) {
         0 => text.replace('\n', "\r\n"),
@@ -202,7 +202,7 @@ fn generated_files_with_hooks_in_toml_come_back_byte_for_byte() {
             with == text || with.contains("slm-mesh hook kimi") && is_valid(&path),
             "{text}\nbecame\n{with}\n{said}"
         );
-        // The user adds a line below the hooks. To remove the hooks, `setup` now can't simply restore the old text.
+        // The user adds a line below the hooks, so `setup` can no longer remove the hooks by restoring the old text.
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let gap = |text: &str| if text.is_empty() || text.ends_with('\n') { "" } else { end };
         let is_edited = seed % 2 == 0 && with != text;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use support::BIN;
 use support::home::Home;
 
-/// The bytes, mode and time of each file below a folder.
+/// The bytes, mode and modification time of each file below a folder.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
@@ -258,7 +258,7 @@ fn aiders_list_of_files_to_read_may_contain_ours() {
     home.ok(&["aider", "--remove"]);
     assert_eq!(home.read(".aider.conf.yml"), before);
 
-    // `setup` can't tell where this entry ends, so it asks the user to remove the entry.
+    // `setup` can't tell where this entry ends, so it asks the user to remove it.
     let odd = format!("read: [ # mine\n  {item} ]\n");
     home.write(".aider.conf.yml", &odd);
     let (status, said) = home.setup(&["aider", "--remove"]);
@@ -452,7 +452,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
     home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
     home.write(".claude/settings.json", "{\"enabledPlugins\": {\"slm-mesh@other\": false, \"slm-mesh-x@y\": true}}\n");
-    // One of these plugins is disabled, and the other only has a similar name. So `setup` must still install its hooks.
+    // One of these plugins is disabled, and the other only has a similar name, so `setup` must still install its hooks.
     home.ok(&["claude"]);
     assert!(home.read(".claude/settings.json").contains("hook"), "{}", home.read(".claude/settings.json"));
     let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");
@@ -487,7 +487,7 @@ fn the_files_of_a_plugin_come_from_the_agents_facts() {
         assert!(hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().unwrap().contains("/bin/slm-mesh"));
         assert!(!files.to_string().contains("written by slm-mesh setup"), "{agent}: setup must not remove these");
         assert!(files["bin/slm-mesh"].as_str().unwrap().contains(env!("CARGO_PKG_VERSION")));
-        // In YAML, the description would end at a colon or a hash sign.
+        // In YAML, `: ` and ` #` have a special meaning in text without quotes.
         let skills = files.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("SKILL.md"));
         for (name, text) in skills {
             let about = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix("description: ")).unwrap();

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use support::BIN;
 use support::home::Home;
 
-/// A script that plays `claude mcp`. It refuses a second entry. If the argument of `add-json` is `-`, it reads the
-/// entry from standard input. The shell line `fails` can make it fail for certain entries.
+/// A script that plays `claude mcp`. It refuses a second entry. If the argument of `add-json` is `-`, the script reads
+/// the entry from standard input. A shell line in `fails` can make it refuse certain entries.
 fn fake_claude(home: &Home, fails: &str) {
     home.fake(
         "claude",
@@ -60,7 +60,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
         assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
     }
 
-    // An entry of slm-mesh 1.x starts another program, so `setup` keeps no part of it.
+    // An entry of slm-mesh 1.x starts a different program, so `setup` keeps no part of it.
     let home = Home::new();
     let first = json!({ "command": "npx", "args": ["slm-mesh"], "env": { "A": "1" } });
     write_entry(&home, &first);

@@ -95,7 +95,7 @@ fn what_setup_wrote_goes_even_if_the_agent_looks_elsewhere_now() {
     home.ok(&["--remove"]);
     assert_eq!(everything(&home.home), before, "no agent is installed, but setup remembers what it wrote");
 
-    // OpenCode now reads another file first, and not the one that `setup` has changed.
+    // OpenCode now prefers a different file to the one that `setup` has changed.
     let theirs = home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
     let before = everything(&home.home);
     home.ok(&["opencode"]);
@@ -177,7 +177,7 @@ fn a_command_that_the_user_changed_stays() {
     }
     assert!(home.run(&["doctor"]).status.success());
 
-    // The test changes the record, as if an earlier version had written another text into the file.
+    // The test changes the record, as if an earlier version had written a different text into the file.
     let records = home.place.dir.join("setup.json");
     let text = std::fs::read_to_string(&records).unwrap();
     std::fs::write(&records, text.replace("Send a message", "Send some message")).unwrap();

@@ -1,5 +1,5 @@
-//! Tests `shield -- COMMAND` and `setup --shield`. A shielded command can't write files that another agent has locked.
-//! In all other ways, it behaves as without a shield.
+//! Tests `shield -- COMMAND` and `setup --shield`. A shielded command can't write files that another agent has locked,
+//! and otherwise behaves as it does without a shield.
 
 mod support;
 
@@ -180,7 +180,7 @@ fn what_a_shield_does_not_cover() {
 fn a_shield_protects_what_the_user_names_or_does_not_run() {
     let place = Place::new();
     fs::write(place.root.join("free.txt"), "").unwrap();
-    // Each of these paths matches no file. Without an error, the user would believe that a file is protected.
+    // None of these paths matches a file. Without an error, the user would believe that a file is protected.
     std::os::unix::fs::symlink("nothing", place.root.join("link.txt")).unwrap();
     for file in ["fre.txt", "*", "*.txt", "link.txt"] {
         for flags in [&["--file", file][..], &["--if-possible", "--file", "free.txt", "--file", file]] {
@@ -302,7 +302,7 @@ impl<'a> Claude<'a> {
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     }
 
-    /// Whether a command can write the locked file if it hides the name of the file.
+    /// Whether a command that hides the name of the locked file can write this file.
     fn can_write(&self, shell: &str) -> bool {
         assert_eq!(self.before(HIDDEN), Value::Null, "its text does not tell what it writes");
         let (status, output) = self.shell(shell, HIDDEN);
@@ -361,7 +361,7 @@ fn a_shielded_command_does_what_it_did() {
     let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
     for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
         let shielded = Claude::new(bare.place);
-        // For the session without a shield, the test copies the hook's lines, but leaves out the lines of the shield.
+        // The session without a shield runs the same lines from the hook, except for the lines of the shield.
         let lines = fs::read_to_string(&shielded.lines).unwrap();
         let others: Vec<&str> = lines.lines().filter(|line| !line.contains(" shield ")).collect();
         fs::write(&bare.lines, others.join("\n") + "\n").unwrap();
@@ -385,7 +385,7 @@ fn a_shielded_command_does_what_it_did() {
         ] {
             assert_eq!(shielded.shell(shell, command), bare.shell(shell, command), "{shell}: {command}");
         }
-        // The command starts another shell, which does not start a shield. The outer shield must still protect the
+        // The command starts a second shell, which does not start a shield. The outer shield must still protect the
         // file.
         let (_, output) = shielded.shell(shell, "bash -c 'f=$(echo dleh | rev); echo x > $f.txt'; cat held.txt");
         assert_eq!(output.lines().next(), Some("as it was"));
@@ -423,7 +423,7 @@ fn bash_enters_the_shield_by_its_own_variable() {
     let users_value = format!("{}/home/$NAME.sh", place.root.display());
     for (agent, tool) in [("opencode", "bash"), ("droid", "Execute")] {
         let first = bash_env_after_start(&place, agent, Some(&users_value));
-        // If another session starts in the same environment, its hook gets slm-mesh's value instead of the user's.
+        // If a second session starts in the same environment, its hook gets slm-mesh's value instead of the user's.
         let variable = bash_env_after_start(&place, agent, Some(&first));
         let before = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "PreToolUse", "tool_name": tool,
                              "tool_use_id": "one", "tool_input": { "command": HIDDEN } });

@@ -1,5 +1,5 @@
-//! The system refuses to start another thread, for example because of `ulimit -u`. Calls that need no new thread must
-//! still work, and others must fail with an error.
+//! Tests a system that refuses to start a thread, for example because of `ulimit -u`. Calls that need no new thread
+//! must still work, and others must fail with an error.
 
 mod support;
 

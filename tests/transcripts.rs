@@ -1,5 +1,5 @@
-//! Reading the transcript of another agent's session. A hook reports the path of the file, so the path may be wrong,
-//! and the file may contain anything.
+//! Reads the transcripts of other agents' sessions. A hook reports the path of the file, so the path may be wrong, and
+//! the file may contain anything.
 
 mod support;
 
@@ -150,8 +150,8 @@ fn switched_off_nothing_is_reported_or_read() {
     let off = |args: &[&str]| place.command(args).env("SLM_MESH_TRANSCRIPTS", "off").output().unwrap();
     let refused = off(&["transcript", &name]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("SLM_MESH_TRANSCRIPTS"));
-    // The agent's hooks run with transcripts turned off. From now on, even a reader with transcripts turned on must not
-    // get this one.
+    // The agent's hooks run with transcripts turned off. From now on, nobody may get this transcript, not even a reader
+    // with transcripts turned on.
     let place = place.with("SLM_MESH_TRANSCRIPTS", "off");
     report(&place, "claude", &path);
     let on = place.command(&["transcript", &name]).env("SLM_MESH_TRANSCRIPTS", "on").output().unwrap();
@@ -229,7 +229,7 @@ fn a_path_that_leads_elsewhere_is_not_followed() {
     std::os::unix::fs::symlink(&secret, at("link.jsonl")).unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe.jsonl")).status().unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(at("socket.jsonl")).unwrap();
-    // A file that belongs to another user. If the test can't create one because it is not root, it uses /etc/passwd.
+    // A file of a different user. If the test can't create one because it is not root, it uses /etc/passwd.
     let foreign = at("foreign.jsonl");
     fs::write(&foreign, said("user", "a secret")).unwrap();
     let given = std::os::unix::fs::chown(&foreign, Some(12_345), None).is_ok();

@@ -62,7 +62,7 @@ fn until_waiting(socket: &mut Socket, n: i64) {
 fn kill_broker(place: &Place) {
     let pid = place.broker_pid().unwrap();
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    // The broker's threads do not end at the same moment, so the test also waits until its socket is dead.
+    // The broker's threads do not all end at the same moment, so the test also waits until the broker's socket is dead.
     let answers = || UnixStream::connect(place.dir.join("mesh.sock")).is_ok() && place.broker_pid() == Some(pid);
     until("the broker is dead", || !lives(pid) && !answers());
 }
@@ -266,7 +266,7 @@ fn a_command_under_a_lock_keeps_the_others_out_while_it_runs() {
     assert_eq!(status(&place, &["unlock", "a.rs"]), 1, "it belongs to the command alone");
     let mut waiting = Stream::start(&place, &["lock", "a.rs", "--wait", "30", "--", "echo", "mine"]);
     until_waiting(&mut place.socket(), 1);
-    // A signal ends the first command. The command that waits must then get the lock.
+    // A signal ends the first command. The second command, which waits, must then get the lock.
     assert!(Command::new("kill").arg(running.child.id().to_string()).status().unwrap().success());
     assert_eq!(waiting.line(), "mine");
     assert!(waiting.child.wait().unwrap().success());
@@ -286,13 +286,13 @@ fn a_command_under_a_lock_holds_it_over_a_killed_broker() {
         kill_broker(&place);
         until("it is back on its own", || place.broker_pid().is_some_and(lives));
         until("the broker serves", || status(&place, &["status"]) == 0);
-        // The new broker reads the lock from its database. The command must renew the lock over a new connection.
+        // The new broker reads the lock from its database. Over a new connection, the command must renew this lock.
         until("the command has its lock again", || !lock().is_null() && lock()["expiresAt"] != granted_until);
         let held = lock();
         assert_eq!(held["token"].to_string(), token.trim());
         assert_eq!(status(&place, &["lock", "a.rs"]), 1);
     }
-    // The lock must end with the command, because the new connection owns it. It must not last until its lease ends.
+    // The new connection owns the lock, so the lock must end with the command, and must not last until its lease ends.
     writeln!(child.stdin.take().unwrap(), "end").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));

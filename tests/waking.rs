@@ -11,8 +11,7 @@ use support::{BIN, Place, lives, put_program, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
-/// How the recipient of the last message was woken. This is part of the receipt of the human (the person who owns the
-/// machine).
+/// How the recipient of the human's last message was woken, as the message's receipt says.
 fn wakes(place: &Place) -> Value {
     place.json(&["inbox", "--filter", "sent", "--as", "human"])["messages"].as_array().unwrap().last().unwrap()["wakes"]
         .clone()
@@ -95,7 +94,8 @@ fn who_waits_to_wake_an_agent_ends_with_it() {
     session.tool("mesh_status", json!({}));
     let input = json!({ "session_id": "s1", "hook_event_name": "Stop", "cwd": place.root });
     std::fs::write(place.root.join("input"), input.to_string()).unwrap();
-    // The shell plays an agent. When it is killed, it can't end its hook, so the hook must notice this by itself.
+    // The shell plays an agent. A killed shell can't end its hook, so the hook must notice by itself that the shell is
+    // gone.
     let env = place.command(&[]);
     let mut agent = Command::new("sh")
         .args(["-c", "\"$0\" hook claude --wake <input >output 2>&1 & echo $!; wait", BIN])
@@ -141,8 +141,8 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
 #[test]
 fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     let place = Place::new();
-    // A copy of sh plays Codex. It runs its first argument as a script. Like Codex, it does not pass its environment on
-    // to the MCP server.
+    // A copy of sh plays Codex. Its first argument is a script that it runs. Like Codex, it does not pass its
+    // environment on to the MCP server.
     let (codex, work, home) = (place.root.join("vendor/codex"), place.root.join("p"), place.root.join("its home"));
     for dir in [codex.parent().unwrap(), &work, &place.root.join("home")] {
         std::fs::create_dir_all(dir).unwrap();
@@ -200,7 +200,7 @@ fn nobody_waits_where_the_user_did_not_allow_it_or_another_agent_runs_the_hook()
     let mut once = once.stdin(Stdio::piped()).spawn().unwrap();
     once.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
     assert!(once.wait().unwrap().success(), "a run without a window, which would not end before its hook");
-    // When a second hook of the same session waits, the first one ends. The second one ends with the session.
+    // The first hook ends when a second hook of the same session waits, and the second one ends with the session.
     let mut first = waiter(&place, "claude", "s1");
     until("the session is known", || !name_of(&place, "claude-code").is_empty());
     let mut second = waiter(&place, "claude", "s1");

@@ -63,7 +63,8 @@ impl Screen<'_> {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    /// Runs `slm-mesh watch`. Writes the terminal's modes to files before it starts and after it ends.
+    /// Runs `slm-mesh watch`. The shell writes the terminal's modes to a file before `watch` starts, and to a second
+    /// file after it ends.
     fn watch(&self) {
         let line = format!("stty -g >was; sh -c 'echo $$ >pid; exec {BIN} watch'; echo status=$?; {MODES_AFTER}");
         self.shows("ready>");
@@ -76,7 +77,7 @@ impl Screen<'_> {
         self.place.root.join(name)
     }
 
-    /// Waits until `watch` ends or stops with this status. Checks that the terminal's modes are as before.
+    /// Waits until `watch` ends or is stopped with this status, and checks that the terminal's modes are as before.
     fn ends_with(&self, status: i32) {
         self.shows(&format!("status={status}"));
         self.is_as_it_was();
@@ -257,8 +258,8 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     screen.is_as_it_was();
 }
 
-/// The output of `slm-mesh watch` in a pipe. `watch` prints only new events, and nothing shows when it has subscribed.
-/// So the test emits events until `watch` prints one of them.
+/// The output of `slm-mesh watch` in a pipe. `watch` prints only new events, and nothing shows when it has subscribed,
+/// so the test emits events until `watch` prints one of them.
 fn lines_once_it_follows(place: &Place, output: ChildStdout) -> impl Iterator<Item = String> {
     const MARK: &str = "view.follows";
     let (sender, lines) = channel();

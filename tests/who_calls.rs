@@ -83,8 +83,8 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
 }
 
-/// The hook must notice a locked file even if the edit has many files, a path that is too long, or an unusual session
-/// key.
+/// The hook must notice a locked file even if the edit has many files or a path that is too long, or if the session key
+/// is unusual.
 #[test]
 fn an_edit_of_a_locked_file_is_denied_whatever_else_is_in_it() {
     let place = Place::new();

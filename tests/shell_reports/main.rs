@@ -39,7 +39,7 @@ impl<'a> Player<'a> {
         player
     }
 
-    /// Runs the hook for an event. Its input is the recorded one, but with these fields replaced.
+    /// Runs the hook for an event. Its input is the recorded one, in which the fields in `more` are replaced.
     fn hook(&self, event: usize, more: &Value) -> String {
         let name = format!("{}-{}.json", self.agent, self.events[event]);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hooks").join(name);
@@ -56,7 +56,7 @@ impl<'a> Player<'a> {
         child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{}", self.agent);
-        // Removes JSON escapes. The tests can then look for the same words in the output for every agent.
+        // Removes JSON escapes, so that the tests can look for the same words in the output for every agent.
         String::from_utf8(out.stdout).unwrap().replace("\\n", "\n").replace("\\\"", "\"")
     }
 
@@ -74,7 +74,8 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Runs a shell command between its two hooks. Returns the text that the agent gets from the hooks.
+    /// Runs a shell command between the hooks before and after it. Returns the text that the agent gets from the second
+    /// hook.
     fn run(&self, command: &str) -> String {
         self.run_with(command, || {
             Command::new("sh").args(["-c", command]).current_dir(&self.place.root).status().unwrap();
@@ -181,7 +182,7 @@ fn a_file_that_is_removed_made_or_only_touched() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "as it was\n");
     place.ok(&["lock", "restore", "new.txt", "--yes"]);
     assert!(!place.root.join("new.txt").exists(), "there was none before");
-    // The command resets the modification time of the file. It can't reset the change time (ctime), so the change must
+    // The command resets the modification time of the file, but it can't reset the change time (ctime). The change must
     // still be reported.
     let told = player.run("touch -r $(echo dleh | rev).txt r; printf 'as IT was\\n' > $(echo dleh | rev).txt; touch -r r $(echo dleh | rev).txt");
     assert!(told.contains("held.txt"), "{told}");
@@ -354,8 +355,8 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     fs::write(&file, "lost\n").unwrap();
     let told = player.hook(1, &first);
     assert!(told.contains("held.txt"), "{told}");
-    // Some agents run no hook after a command that failed. So the hook at the end of the turn also looks for changed
-    // files.
+    // Some agents run no hook after a command that failed, so the hook at the end of the turn looks for changed files,
+    // too.
     player.hook(0, &player.call("make c", "call_c"));
     fs::write(&file, "lost again\n").unwrap();
     let told = player.hook(3, &json!({}));
@@ -363,8 +364,8 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     assert!(human_mail(&place).contains("make c"));
 }
 
-/// Some agents take the output of the hook at the end of a turn for a prompt from the user. So it must not contain
-/// words of other peers.
+/// Some agents take the output of the hook at the end of a turn for a prompt from the user, so the output must not
+/// contain words of other peers.
 #[test]
 fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prompt() {
     let (place, file) = work_tree();
@@ -457,7 +458,7 @@ fn what_is_kept_ends_after_an_hour_and_is_bounded() {
     for entry in folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().flatten()) {
         fs::File::options().write(true).open(entry.path()).unwrap().set_modified(long_ago).unwrap();
     }
-    // When another session gets a prompt, its hook removes old files.
+    // When a different session gets a prompt, its hook removes old files.
     Player::new(&place, "codex", "s2");
     let left: usize = folders.iter().map(|folder| fs::read_dir(folder).unwrap().count()).sum();
     assert_eq!(left, 0);

@@ -21,8 +21,8 @@ fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     format!("{program} {backwards} \"turn {turn}\"")
 }
 
-/// Two agents work in one repository, mostly with shell commands. One of them may overwrite a file that the other has
-/// locked and written. The output of its own hook must say so. In most cases, the other agent must be told, too.
+/// Two agents work in one repository, mostly with shell commands. If one of them overwrites a file that the other has
+/// locked and written, the output of its own hook must say so. In most cases, the other agent must be told, too.
 #[test]
 fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let (place, _) = work_tree();
@@ -66,7 +66,8 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
             // A shell command that hides the name of the file.
             kind => {
                 let command = disguised_write(kind, file, turn);
-                // In half of the cases, the other agent's command overlaps, and ends before or after this command.
+                // In half of the cases, a command of the other agent runs at the same time, and ends before or after
+                // this command.
                 let (other, order) = (&players[1 - me], next(&mut seed) % 4);
                 let meanwhile = other.call("make", "meanwhile");
                 other.hook(2, &json!({}));

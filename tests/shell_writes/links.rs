@@ -49,8 +49,8 @@ fn only_a_write_through_a_link_writes_its_target() {
         ("cd linkdir; cd \"$(pwd -P)/..\"; echo > up", "real/up"),
         ("zsh -c 'setopt CHASE_LINKS; cd linkdir; cd ..; echo > up'", "real/up"),
         ("mkdir -p new && cd -P new/.. && echo > up", "up"),
-        // In the first two commands, it is unknown whether `set -P` runs. In the last two, the target of the new link
-        // is unknown.
+        // In the first two commands, it is unknown whether `set -P` takes effect. In the last two, it is unknown where
+        // the new link leads.
         ("if x; then set -P; fi; cd linkdir; cd ..; echo > up", ""),
         ("if x; then set -P; fi; cd real/dir; cd ..; echo > up", "real/up"),
         ("ln -s real/dir made; echo > made/../up; cd -P made && cd .. && echo > up", "made"),

@@ -1,5 +1,5 @@
-//! An MCP client that sends exactly the lines of a test, and returns each line of the server unchanged. In contrast,
-//! `support::Session` does the handshake and hides notifications.
+//! An MCP client that sends exactly the lines of a test, and returns each line of the server unchanged.
+//! `support::Session`, in contrast, does the handshake and hides notifications.
 #![allow(dead_code)] // each test program uses its part
 
 use crate::support::Place;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub const MODERN: &str = "2026-07-28";
 /// The versions of the MCP protocol that have a handshake, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// The timeout for an answer. A test fails after it.
+/// The timeout for an answer, after which a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running MCP server. The client has not done the handshake yet.
@@ -22,7 +22,7 @@ pub struct Bare {
     pub child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<Vec<u8>>,
-    /// All lines that the server has written so far.
+    /// All lines that the server has written.
     pub seen: Vec<Value>,
 }
 
@@ -108,8 +108,8 @@ impl Bare {
         self.call(9999, "mesh_status", json!({})).0["you"]["name"].as_str().unwrap().to_owned()
     }
 
-    /// Closes the server's input, and reads its output to the end. Returns its exit status, and how long it needed to
-    /// exit.
+    /// Closes the server's input, and reads its output to the end. Returns the server's exit status, and how long the
+    /// server took to exit.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         self.input = None;
         let began = Instant::now();
@@ -170,7 +170,7 @@ pub fn until_waiting(session: &mut Bare, n: i64) {
     });
 }
 
-/// The code of a JSON-RPC error; 0 if the answer is no such error.
+/// The code of a JSON-RPC error; 0 if the answer is not an error.
 pub fn code(answer: &Value) -> i64 {
     answer["error"]["code"].as_i64().unwrap_or(0)
 }

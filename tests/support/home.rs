@@ -1,4 +1,4 @@
-//! A home directory for tests of `slm-mesh setup`. It has settings files of agents, and fake agents that only record
+//! A home directory for tests of `slm-mesh setup`, with settings files of agents, and with fake agents that only record
 //! their arguments.
 
 use super::Place;

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// The path of the tested program.
 pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
 
-/// Environment variables that each process needs under `make coverage`. The first one contains the file for the
-/// counters. If the second one is missing, LLVM's runtime sets it, which changes the environment.
+/// Environment variables that each process needs under `make coverage`. The first one names the file for the counters.
+/// LLVM's runtime sets the second one if it is missing, which would change the environment.
 const COUNTERS: [&str; 2] = ["LLVM_PROFILE_FILE", "__LLVM_PROFILE_RT_INIT_ONCE"];
 
 static N: AtomicU32 = AtomicU32::new(0);
@@ -45,7 +45,7 @@ impl Place {
             ("SLM_MESH_PORT".into(), port.to_string()),
             // A test must not search the network of the machine on which it runs.
             ("SLM_MESH_DISCOVERY".into(), "off".into()),
-            // A hook says nothing if it runs out of time. A long limit prevents this on a busy machine.
+            // A hook that runs out of time says nothing. On a busy machine, a long limit prevents this.
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
         // Under `make coverage`, each process needs these variables to count the lines that it runs.
@@ -53,7 +53,7 @@ impl Place {
         Place { dir: root.join("mesh"), env, root }
     }
 
-    /// Adds a setting.
+    /// Adds a setting to the environment of all processes that this mesh starts.
     pub fn with(mut self, name: &str, value: &str) -> Place {
         self.env.push((name.into(), value.into()));
         self
@@ -252,7 +252,7 @@ impl Socket {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
             Ok(0) => return None,
-            // The broker has closed the connection before it had read all of the client's bytes.
+            // The broker has closed the connection without reading all of the client's bytes.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
             read => read.unwrap(),
         };
@@ -308,15 +308,15 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process still runs. A zombie does not, unless other threads of it still run and keep files open.
+/// Whether a process still runs. A zombie counts as running only if it has other threads, which keep files open.
 pub fn lives(pid: u32) -> bool {
     let is_zombie = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
     let n_threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     n_threads > 1 || n_threads == 1 && !is_zombie()
 }
 
-/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread in a system call stops only
-/// after this call.
+/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread that is in a system call may
+/// stop only when this call returns.
 pub fn freeze(pid: u32) {
     assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
     let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {

@@ -1,5 +1,5 @@
-//! Rules for the source tree. These tests read the files, and check imports, the use of crates, the length of files and
-//! functions, and what must not be committed.
+//! Rules for the source tree: imports, the use of crates, the length of files and functions, and what must not be
+//! committed. These tests read the files of the project.
 
 mod parts;
 mod source;

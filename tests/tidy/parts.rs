@@ -1,5 +1,5 @@
 //! Boundaries between the parts of the program: who may call which methods of the store, and which fields must be
-//! private. Also checks that no two types have the same name.
+//! private. In addition, no two types may have the same name.
 
 use crate::source::{Source, check, files_ending, root, sources};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn each_part_of_the_core_keeps_its_fields_private() {
         let source = Source::read(root(), &root().join("src").join(path));
         let start = format!("pub struct {name} {{");
         let begin = source.lines.iter().position(|line| *line == start).unwrap_or_else(|| panic!("{path}: no {name}"));
-        // In a file next to a `mod.rs`, `pub(super)` makes a field visible only in this folder.
+        // In a file beside a `mod.rs`, `pub(super)` makes a field visible in this folder only.
         let is_own_file = !path.ends_with("mod.rs") && path.matches('/').count() > 1;
         for line in source.lines[begin + 1..].iter().take_while(|line| *line != "}") {
             let field = line.trim_start();
@@ -88,8 +88,8 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
     check("let only the part of the core that owns a file of the store call the methods of that file", &breaches);
 }
 
-/// The name of the public method that a line declares. A method whose only argument is `now`, or that has none, is
-/// taken for a method of a row and left out.
+/// The name of the public method that a line declares. A method with no argument, or with only the argument `now`, is
+/// left out, because it probably belongs to a row and not to the store.
 fn method_of_store(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("    pub fn ")?;
     let (name, arguments) = rest.split_once('(')?;

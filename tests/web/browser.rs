@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 /// A message with HTML, text in the reverse direction, and terminal codes. The page must show all of it as plain text.
 const EVIL: &str = "<img src=x onerror=alert(1)><b class=evil>bold</b> \u{202e}drawkcab\u{202c} \u{1b}[31mred\u{1b}[0m <script>alert(2)</script>";
 
-/// A running script that controls the browser like a person. It waits after each step.
+/// A running script that controls the browser as a person would, and waits after each step.
 struct Person {
     child: Child,
     input: ChildStdin,
@@ -132,7 +132,8 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     assert!(person.child.wait().unwrap().success());
 }
 
-/// The person finds the reply below a message, and also with a search. This marks no message of the agent as read.
+/// The person finds the reply below the message, and finds it with a search. Neither marks a message of the agent as
+/// read.
 fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Session, answered: &Value, name: &Value) {
     let long = json!({ "to": "human", "message": format!("A {}end", "long ".repeat(5_000)) });
     codex.tool("mesh_send", long);

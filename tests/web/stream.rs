@@ -87,7 +87,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
             quick.until("events", |row| row["payload"]["version"] == json!(n + 1));
         }
     }
-    // The slow page can still read what was already sent. Its stream must end before the last change.
+    // The slow page can still read what was already sent, but its stream must end before the last change.
     let mut heard = 0;
     while let Some(frame) = slow.frame() {
         let rows = frame["events"].as_array().cloned().unwrap_or_default();
@@ -103,7 +103,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
 fn an_open_page_needs_the_broker_and_a_closed_one_does_not() {
     let place = support::Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
     let broker = Broker::over(place);
-    // While a client is connected, the broker does not end. Later, only the page keeps it running.
+    // At first, this client keeps the broker running. Later, only the page does.
     let client = broker.place.socket();
     let page = Page::open(&broker);
     let mut stream = page.listen(&broker);
