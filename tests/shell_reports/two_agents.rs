@@ -66,8 +66,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
             // A shell command that hides the name of the file.
             kind => {
                 let command = disguised_write(kind, file, turn);
-                // In half of the cases, a command of the other agent runs at the same time, and ends before or after
-                // this command.
+                // In half of the cases, a command of the other agent overlaps with this one, and ends before or after it.
                 let (other, order) = (&players[1 - me], next(&mut seed) % 4);
                 let meanwhile = other.call("make", "meanwhile");
                 other.hook(2, &json!({}));
