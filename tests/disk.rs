@@ -292,7 +292,7 @@ fn a_restored_backup_uses_no_number_twice() {
     assert_eq!(lock(&restored), before + 1, "the numbers are reserved again");
 }
 
-/// The b-trees of a database: the name and the first page of each, and whether it is a table and not an index.
+/// The b-trees of a database. For each: its name, its first page, and whether it is a table, as opposed to an index.
 fn trees(file: &Path) -> Vec<(String, u64, bool)> {
     let db = Connection::open(file).unwrap();
     let mut query = db.prepare("SELECT name, rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 0").unwrap();

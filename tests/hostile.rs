@@ -239,8 +239,8 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     stage.check();
 }
 
-/// The processor time that a process has used, which, unlike elapsed time, does not depend on the load of the machine.
-/// Without /proc, returns the time since `began`.
+/// The processor time that a process has used. Unlike elapsed time, it does not depend on the load of the machine.
+/// Without /proc, this is the time since `began`.
 fn computed(pid: u32, began: Instant) -> Duration {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return began.elapsed() };
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);

@@ -214,8 +214,8 @@ fn what_the_readme_claims_agrees_with_the_facts() {
     }
 }
 
-/// Some agents do not send a session id with their MCP calls. So their hooks must see the calls of slm-mesh's own
-/// tools, to tell the mesh which session makes the call.
+/// Some agents do not send a session id with their MCP calls. The hooks of these agents must see the calls of
+/// slm-mesh's own tools, to tell the mesh which session makes the call.
 #[test]
 fn hooks_of_agents_whose_calls_name_no_session_see_our_own_tools() {
     for agent in AGENTS.iter().filter(|agent| !agent.identity.calls_name_session()) {

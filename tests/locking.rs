@@ -294,8 +294,8 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session `returns` is killed first and comes back, so it must keep its lock. Otherwise, its lock `kept` would
-    // end before the lock `lost`, because its grace period began earlier.
+    // The session `returns` is killed first, but comes back, so it must keep the lock on `kept`. Without its return,
+    // this lock would end before the lock on `lost`, whose grace period begins later.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");

@@ -137,8 +137,8 @@ fn every_user_can_read_what_is_installed_and_systemd_finds_the_unit() {
             assert_eq!(mode(&root.join("bin/slm-mesh")), 0o755);
             let unit = fs::read_to_string(unit).unwrap();
             assert!(unit.contains(&format!("ExecStart={prefix}/bin/slm-mesh start")), "{unit}");
-            // The restrictions of the broker's unit also apply to the user's command for alerts. This one would break
-            // commands that run on node.
+            // The restrictions of the broker's unit also apply to the user's command for alerts. This restriction would
+            // break commands that run on node.
             assert!(!unit.contains("\nMemoryDenyWriteExecute"), "{unit}");
         }
         let words = [&["uninstall"], &words[2..]].concat();

@@ -268,7 +268,7 @@ fn a_long_message_comes_in_parts() {
     }
 }
 
-/// Reads the inbox until it is empty. Returns each message once, in the order of their first arrival.
+/// Reads the inbox until it is empty. Returns each message once, in the order in which the messages first arrived.
 fn loop_until_empty(reader: &mut Bare) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for n in 0..200 {

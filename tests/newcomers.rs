@@ -392,7 +392,7 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
         assert_eq!(next(), format!("k = {}  (version {n})", value(n)));
     }
     support::freeze(child.id());
-    // The frozen watcher misses this change. Later, only the gap in the events shows it that there was a change.
+    // The frozen watcher misses this change. Later, it can learn of the change only from the gap in the events.
     place.ok(&["stop"]);
     place.ok(&["state", "set", "k", "unseen"]);
     place.ok(&["events", "emit", "a.b"]);

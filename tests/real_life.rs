@@ -42,8 +42,8 @@ fn a_broker_whose_directory_goes_gives_way_to_the_next_one() {
         let place = Place::new();
         let (mut session, old) = session_with_lock(&place, "a.rs");
         let away = place.root.join("away");
-        // The broker is stopped meanwhile. Otherwise, it could see that some files are missing, and create them again
-        // in the old directory.
+        // The broker is frozen while its directory changes. Otherwise, it could notice missing files, and create them
+        // again in the old directory.
         support::freeze(old);
         match how {
             "removed" => fs::remove_dir_all(&place.dir).unwrap(),
@@ -323,7 +323,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     assert!(event > last_event, "{event} after {last_event}");
     let message = place.socket().call("send", json!({ "to": "human", "message": "y" }))["result"].clone();
     assert!(message["seq"].as_i64() > last_message["seq"].as_i64(), "{message} after {last_message}");
-    // After a broker that was stopped normally, the next broker goes on with the next token.
+    // After a normal stop, the next broker goes on with the next token.
     place.ok(&["stop"]);
     assert_eq!(place.json(&["lock", "next.rs"])["token"].as_i64(), Some(token + 1));
 }

@@ -138,7 +138,7 @@ fn a_guard_that_cannot_know_its_caller_refuses_what_anybody_holds() {
     }
     place.ok(&["lock", "repo/held", "--as", "human", "--reason", "mine"]);
     assert!(git("", &["add", "held"]).0);
-    // The variable contains the id of a session that does not exist any more.
+    // The variable contains the id of a session that no longer exists.
     let (passed, said) = git("nobody", &["commit", "-qm", "held"]);
     assert!(!passed && said.contains("mine"), "{said}");
     assert!(git("", &["rm", "-q", "--cached", "held"]).0 && git("", &["add", "free"]).0);

@@ -10,7 +10,7 @@ use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
 
 const URL: &str = "http://laptop:7899";
 
-/// A mesh with one session and with links to two other meshes, such as that of a laptop.
+/// A mesh with one session, and with links to the mesh of a laptop and to a second mesh.
 fn linked(name: &str) -> Disk {
     let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
     disk.mesh.on_connected(1);

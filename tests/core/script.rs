@@ -129,7 +129,7 @@ impl Script {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // Like the broker, this loop wakes the mesh at each deadline on the way.
+        // Like the broker, this loop wakes the mesh at each deadline up to this time.
         while let Some(at) = self.mesh().deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
             self.tick();

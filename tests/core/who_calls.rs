@@ -50,7 +50,7 @@ struct Session {
     conn: Option<ConnId>,
     /// The process id of the session's MCP server. A restarted broker may wait for this server to connect again.
     server: Option<i64>,
-    /// Whether the session's hooks say that it continues an earlier session under this key.
+    /// Whether the session's hooks say that this key continues an earlier session.
     continues: bool,
 }
 

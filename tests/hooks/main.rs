@@ -212,7 +212,7 @@ fn an_agent_that_goes_on_already_is_left_alone() {
 fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     let place = Place::new();
     told(&place, "gemini", &at(&place, claude_shape("g1", "SessionStart")));
-    // The MCP server does not know the session key of the hook. But this test is the parent process of both, so they
+    // The MCP server does not know the session key of the hook, but this test is the parent process of both, so they
     // belong together.
     let mut session = place.session("gemini-cli-mcp-client", ".");
     let me = session.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));

@@ -1,4 +1,4 @@
-//! Which HTTP requests the broker accepts. It checks the token first, then the route, and then the body.
+//! Which HTTP requests the broker accepts. The broker checks the token first, then the route, and then the body.
 
 use super::client::*;
 use serde_json::json;

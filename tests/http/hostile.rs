@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The processor time that the broker may use before it answers an honest client during an attack, which does not
-/// depend on the load of the machine. In addition, each answer must come within `SOON`.
+/// The processor time that the broker may use before it answers an honest client during an attack. Unlike elapsed time,
+/// it does not depend on the load of the machine. In addition, each answer must come within `SOON`.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The maximum growth of the broker's memory during an attack, in KiB. This is the sum of all limits on buffers, plus a
 /// reserve for the allocator.

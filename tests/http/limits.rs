@@ -21,7 +21,7 @@ fn the_101st_message_is_answered_with_429() {
     let reply = http.post("/send", &mail(&a, &b));
     assert_eq!((reply.status, reply.text.as_str()), (429, TOO_FAST));
     assert_eq!(http.post("/send", &mail(&a, "all")).status, 429);
-    // The limit of one sender does not affect other senders. A message that was refused is not in the mailbox.
+    // The limit of one sender does not affect other senders, and a refused message is not in the mailbox.
     http.ok("/send", mail(&b, &a));
     http.ok("/heartbeat", json!({ "peerId": a }));
     assert_eq!(http.ok("/messages", json!({ "peerId": b, "limit": -1 }))["messages"].as_array().unwrap().len(), 100);

@@ -30,7 +30,7 @@ fn close_is_honoured_and_announced() {
         client.send(text);
         client.reads_last(200, "/a");
     }
-    // The response to the HEAD request has no body, but the response that refuses the nonsense after it has one.
+    // The response to the HEAD request has no body. The error about the nonsense that follows this request has a body.
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));

@@ -99,8 +99,8 @@ fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>,
     breaches.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
-/// Reads all of a worker's unread mail, and then checks that the worker has received every acknowledged message. An
-/// HTTP client is not checked if one of its fetches got no answer.
+/// Reads all unread mail of a worker, and then checks that the worker has received every acknowledged message. This
+/// does not apply to an HTTP client if one of its fetches got no answer.
 pub fn drain(worker: &mut Worker) {
     while worker.read(false) != Some(0) {}
     let mut ledger = worker.world.ledger();

@@ -45,7 +45,7 @@ fn is_broker(place: &Place, pid: u32) -> bool {
     is_daemon && read("environ").split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes())
 }
 
-/// Finds the broker's process in /proc. Unlike the broker's file, this also finds a broker that is still starting.
+/// Finds the broker's process in /proc, even if the broker is still starting, and has not yet written its process id.
 fn unborn(place: &Place) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -200,7 +200,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
     assert!(!["DAMAGED", "a bug", "panick"].iter().any(|word| log.contains(word)), "{log}");
 }
 
-/// Checks that every client still is the same peer, and that the mesh's data matches the ledger. Returns a summary of
+/// Checks that every client is still the same peer, and that the mesh's data matches the ledger. Returns a summary of
 /// the run.
 fn settle(world: &World, workers: &mut [Worker]) -> String {
     for worker in workers.iter_mut() {

@@ -49,7 +49,7 @@ impl<'a> Choices<'a> {
             5 => json!("x".repeat(1 << self.below(18))),
             6 | 7 => json!(self.text()),
             8 => {
-                // Many copies of a small value, or two copies of a larger one.
+                // Either many copies of a small value, or two copies of a larger one.
                 let (value, n) = (self.value(depth - 1), 1 << self.below(10));
                 json!(vec![value.clone(); if value.to_string().len() < 100 { n } else { 2 }])
             }

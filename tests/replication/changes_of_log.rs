@@ -118,7 +118,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     let backup = position(&first).unwrap();
     first.ok(&["state", "set", "lost", "yes"]);
     first.ok(&["stop"]);
-    // The log now is as if etcd had been restored from a backup that lacks the last entry.
+    // The log is now as if etcd had been restored from a backup that lacks the last entry.
     cluster.control(&["del", &format!("slm/log/{:016x}", backup + 1), "slm/log0"]).unwrap();
     start(&second);
     for n in 0..5 {

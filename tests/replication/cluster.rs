@@ -171,7 +171,7 @@ impl Cluster {
         assert!(TcpStream::connect(("127.0.0.1", self.members[n].client)).is_ok());
     }
 
-    /// The index of the member that leads the etcd cluster. This is not the hub that leads the mesh.
+    /// The index of the member that leads the etcd cluster, which has nothing to do with the hub that leads the mesh.
     pub fn etcd_leader(&self) -> usize {
         let table = self.control(&["endpoint", "status", "--write-out=simple"]).unwrap();
         let line = table.lines().find(|line| line.split(", ").nth(4) == Some("true")).unwrap();

@@ -259,7 +259,8 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();
-    // A third hub must find all acknowledged messages, and may also find the message whose storage was unknown.
+    // A third hub must find all acknowledged messages. It may also find the message that may or may not have been
+    // stored.
     let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
     take_over(&mut third, "hub3:7900");
     catch_up(&mut third_store, &mut third, Position(1));

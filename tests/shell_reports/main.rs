@@ -1,5 +1,5 @@
-//! Reports about changes that no lock prevented: by a shell command that hides which files it writes, or by a person.
-//! The hooks get recorded inputs of real agents.
+//! Reports about changes that no lock prevented, because a shell command hid which files it writes, or because a person
+//! made the change. The hooks get recorded inputs of real agents.
 
 #[path = "../support/mod.rs"]
 mod support;

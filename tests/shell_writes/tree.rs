@@ -1,4 +1,4 @@
-//! The files and folders that the commands in corpus.txt find.
+//! The files and folders that exist when a command in corpus.txt runs.
 
 use slm_mesh::shell_writes::{Entry, FileTree};
 use std::collections::BTreeMap;

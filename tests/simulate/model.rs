@@ -15,7 +15,7 @@ pub type Who = usize;
 pub const NAMES: [&str; 9] = ["ann", "bob", "cid", "dot", "eve", "ada", "wes", "wyn", "wil"];
 pub const HUMAN: Who = 5;
 pub const WEB: std::ops::Range<Who> = 6..9;
-/// After this time without a heartbeat, an HTTP client is no longer a peer, in ms.
+/// The time in ms after which an HTTP client without a heartbeat is no longer a peer.
 pub const DEAD_MS: i64 = 60_000;
 pub const STALE_MS: i64 = 30_000;
 
@@ -171,7 +171,8 @@ impl Model {
         self.stream.fresh.clear();
     }
 
-    /// Checks that this turn has pushed all events that it had to push, and that each waiting call must still wait.
+    /// Checks that this turn has pushed all events that it had to push, and that each waiting call has a reason to
+    /// wait.
     pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
         for (kind, part) in self.owed.drain(..) {
             assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");

@@ -32,7 +32,8 @@ impl Dice {
     }
 }
 
-/// The two times that the broker's clock uses. The wall time can jump, but the time since boot can't.
+/// The wall time, and the time since boot, from which the broker computes the present time. Only the wall time can
+/// jump.
 #[derive(Debug)]
 struct Clock {
     wall: i64,

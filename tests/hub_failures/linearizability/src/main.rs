@@ -159,7 +159,7 @@ where
     let mut actions = Vec::new();
     for (process, attempt) in attempts.into_iter().enumerate() {
         actions.push((attempt.began, 0, process, Action::Call(attempt.operation.clone())));
-        // If one call begins in the instant in which another ends, the calls may have taken effect in either order. So
+        // If one call begins in the instant in which another ends, the calls may have taken effect in either order, so
         // beginnings are sorted before ends.
         actions.push((attempt.ended.unwrap_or(u64::MAX), 1, process, Action::Response(attempt.operation)));
     }
