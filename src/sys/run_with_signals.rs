@@ -119,6 +119,10 @@ impl ForegroundCommand {
     }
 
     /// Forwards a signal to the command, unless the command has got or sent this signal itself.
+    ///
+    /// If another process sends a signal to the whole group, the command gets this signal twice. Nothing tells this
+    /// process whether the signal was sent to it alone or to the group. A signal that comes twice does less harm than
+    /// one that never comes.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
         // For a signal from the terminal, `sender` is 0. The terminal has sent this signal to the whole foreground
