@@ -323,31 +323,17 @@ fn every_ignored_error_has_a_reason() {
     check("an ignored error needs a comment with the reason", &breaches);
 }
 
-/// Files outside `core` that may compare an operation's name, each with the allowed number of comparisons. The list
-/// should stay empty.
-const DECIDE_BY_OPERATION: &[(&str, usize)] = &[];
-
 #[test]
 fn only_the_core_decides_by_the_name_of_an_operation() {
     let mut breaches = Vec::new();
-    for source in sources(&["src"]) {
-        let inside = source.inside().unwrap();
-        if source.room() == Some("core") {
-            continue;
-        }
+    for source in sources(&["src"]).iter().filter(|source| source.room() != Some("core")) {
         let decides = |line: &str| {
             ["op.name == \"", "op.name != \"", "match op.name", ".contains(&op.name)"]
                 .iter()
                 .any(|way| line.contains(way))
         };
-        let places: Vec<usize> = source.code().filter(|(_, line)| decides(line)).map(|(n, _)| n).collect();
-        let allowed = DECIDE_BY_OPERATION.iter().find(|(path, _)| *path == inside).map_or(0, |(_, n)| *n);
-        if places.len() != allowed {
-            breaches.push(format!(
-                "{}: lines {places:?} decide by an operation's name, but {allowed} such lines are allowed",
-                source.path
-            ));
-        }
+        let places = source.code().filter(|(_, line)| decides(line));
+        breaches.extend(places.map(|(n, line)| format!("{}:{n}: {}", source.path, line.trim())));
     }
     check(
         "put what differs between operations into a field of Op or Arg, or into a table keyed by the operation",
