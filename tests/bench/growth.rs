@@ -60,6 +60,6 @@ pub fn growth(table: &mut Table) {
         let mut call_many = || assert!(many.ask(&large).len() > 2);
         let samples = in_turns(10, 40, &mut [&mut call_few, &mut call_many]);
         let floor = samples[0].median();
-        table.times(&format!("at 1,000,000: {name}"), &samples[1], Some(floor), Reach::Times(1.5));
+        table.times(&format!("at 1,000,000: {name}"), &samples[1], Some(floor), Reach::Times(1.2));
     }
 }

@@ -54,6 +54,6 @@ pub fn hooks(table: &mut Table) {
     let mut floor = || run(Command::new(truth).env_clear(), &quiet);
     let (mut none, mut many) = (|| hook(&quiet), || hook(&busy));
     let samples = in_turns(ROUNDS, BATCH, &mut [&mut floor, &mut none, &mut many]);
-    table.times("hook, no mail", &samples[1], Some(samples[0].median()), Reach::Times(3.0));
-    table.times("hook, 20 messages", &samples[2], Some(samples[0].median()), Reach::Times(5.0));
+    table.times("hook, no mail", &samples[1], Some(samples[0].median()), Reach::Times(1.6));
+    table.times("hook, 20 messages", &samples[2], Some(samples[0].median()), Reach::Times(1.8));
 }

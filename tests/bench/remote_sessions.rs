@@ -41,7 +41,7 @@ pub fn far(table: &mut Table) {
     };
     let samples = in_turns(40, 80, &mut [&mut || ignore(near.ask(&get)), &mut || ignore(far.ask(&get)), &mut || hop()]);
     let (local, tcp) = (samples[0].median(), samples[2].median());
-    table.times("far get", &samples[1], Some(local + tcp), Reach::Times(1.5));
+    table.times("far get", &samples[1], Some(local + tcp), Reach::Times(1.3));
 
     let (mut sender, send) =
         (mesh.attach("sender"), |to: &str| request("send", &json!({ "to": to, "message": VALUE })));

@@ -31,8 +31,8 @@ pub fn session(table: &mut Table) {
         (0..4).for_each(|_| warm.push(first(&mesh)));
     }
     table.times("session, cold, new directory", &Samples::new(fresh), None, Reach::Median(10_000.0));
-    table.times("session, cold", &Samples::new(cold), None, Reach::Median(10_000.0));
-    table.times("session, warm", &Samples::new(warm), None, Reach::Median(4_000.0));
+    table.times("session, cold", &Samples::new(cold), None, Reach::Median(2_500.0));
+    table.times("session, warm", &Samples::new(warm), None, Reach::Median(1_000.0));
 }
 
 /// The resident and the proportional memory of a process, in bytes. Both are exact, whereas `VmRSS` may lag by a few
