@@ -3,6 +3,8 @@
 use super::regular_file::is_pipe;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::fnv1a;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -188,7 +190,7 @@ impl DataDir {
     /// Creates the directory so that only this user can read it, or makes an existing directory private.
     ///
     /// # Errors
-    /// If the directory can't be created, read or made private.
+    /// If the directory can't be created, read, written or made private.
     pub fn prepare(&self) -> Result<(), Error> {
         for dir in [&self.dir, &self.peers()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -199,6 +201,9 @@ impl DataDir {
             let private = fs::Permissions::from_mode(0o700);
             fs::set_permissions(&self.dir, private).map_err(|error| self.error("can't be made private", &error))?;
         }
+        // Otherwise, SQLite would find this out, and its error would name neither the directory nor the cure.
+        let writable = access(&self.dir, Access::WRITE_OK | Access::EXEC_OK);
+        writable.map_err(|error| self.error("can't be written", &error.into()))?;
         self.runtime_dir().map_or(Ok(()), |dir| self.prepare_runtime_dir(&dir))
     }
 
@@ -245,12 +250,31 @@ impl DataDir {
         })
     }
 
-    /// Returns the error for a file that can't be used. The error says what to do. If the file does not exist, or if
-    /// the cause is the disk or the limit of open files, the error is about the whole directory.
+    /// Refuses an existing file of the database that this user may not read and write, because SQLite's error would not
+    /// name the file.
+    ///
+    /// # Errors
+    /// If the file can't be read or written.
+    pub fn require_writable(&self, path: &Path) -> Result<(), Error> {
+        match access(path, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => {
+                let text = format!(
+                    "{} can't be read and written ({error}); make it a file that you own and can write (slm-mesh doctor \
+                     says how), or set SLM_MESH_DATA_DIR to another directory",
+                    path.display()
+                );
+                Err(Error::new(ErrorKind::Storage, text))
+            }
+        }
+    }
+
+    /// Returns the error for a file that can't be used, with what to do about it. If the file does not exist, or if the
+    /// cause is the disk or the limit of open files, the error is about the whole directory.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-            && error.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error());
+            && error.raw_os_error() != Some(Errno::MFILE.raw_os_error());
         if !is_own_fault || path.symlink_metadata().is_err() {
             return self.error(what, error);
         }
@@ -262,7 +286,7 @@ impl DataDir {
     /// Returns the error for a data directory that can't be used. The error says what to do.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
-            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
                 "raise the limit of open files (ulimit -n)"
             }
             std::io::ErrorKind::StorageFull => "free some space on its disk",

@@ -473,7 +473,10 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }
-        Err(error) => return Err(Error::new(ErrorKind::Usage, format!("{}: can't be read ({error})", path.display()))),
+        Err(error) => {
+            let text = format!("{}: can't be read ({error}); make this file and its folder readable", path.display());
+            return Err(Error::new(ErrorKind::Usage, text));
+        }
     };
     let mut values = HashMap::new();
     for (n, line) in text.lines().enumerate() {

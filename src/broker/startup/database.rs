@@ -67,10 +67,11 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
 /// everything that can be read is copied into a new file.
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     finish_replacement(places)?;
-    for suffix in FILE_SUFFIXES {
-        // Lets only this user read and write the file. The broker would refuse every change to a read-only file. If
-        // this call fails, the directory still keeps the file private.
-        let _ = fs::set_permissions(with_suffix(&places.database(), suffix), fs::Permissions::from_mode(0o600));
+    let numbers = places.database().with_extension("numbers");
+    for file in FILE_SUFFIXES.map(|suffix| with_suffix(&places.database(), suffix)).iter().chain([&numbers]) {
+        // Lets only this user read and write the file. If this call fails, the directory still keeps the file private.
+        let _ = fs::set_permissions(file, fs::Permissions::from_mode(0o600));
+        places.require_writable(file)?;
     }
     let mut store = match try_open(places, settings) {
         Err(StoreError::Corrupt(why)) => {

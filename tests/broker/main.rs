@@ -1,20 +1,19 @@
 //! Tests the life of a broker: how it is started, found, ended, killed and started again. Also tests the errors that
 //! users see when it can't start.
 
+mod permissions;
+#[path = "../support/mod.rs"]
 mod support;
 
 use rusqlite::Connection;
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use support::{BIN, Place, lives, put_program, until};
-
-/// The id of another user, which is `nobody` on nearly every system.
-const OTHER_UID: u32 = 65_534;
+use support::{Place, lives, until};
 
 fn kill(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success(), "kill {signal} {pid}");
@@ -40,28 +39,6 @@ fn brokers(place: &Place) -> Vec<u32> {
     };
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
-}
-
-/// Whether this test can act as two users; prints why if it can't.
-fn is_root(test: &str) -> bool {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
-    if !is_root {
-        eprintln!("skipped: {test} needs root, to play two users");
-    }
-    is_root
-}
-
-/// Runs a verb (subcommand) as another user, from a copy of the program that the other user can read.
-fn run_as_other(place: &Place, args: &[&str]) -> Output {
-    let (copy, id) = (place.root.join("slm-mesh"), OTHER_UID.to_string());
-    if !copy.exists() {
-        put_program(&copy, &fs::read(BIN).unwrap());
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(copy).args(args);
-    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", &place.root);
-    command.env("SLM_MESH_DATA_DIR", &place.dir).envs(place.env.iter().cloned()).current_dir("/").stdin(Stdio::null());
-    command.output().unwrap()
 }
 
 #[test]
@@ -265,7 +242,7 @@ fn a_database_of_an_older_format_is_upgraded() {
     let place = Place::new();
     fs::create_dir_all(&place.dir).unwrap();
     let db = Connection::open(place.dir.join("broker.db")).unwrap();
-    db.execute_batch(include_str!("../src/store/migrations/1.sql")).unwrap();
+    db.execute_batch(include_str!("../../src/store/migrations/1.sql")).unwrap();
     db.execute_batch(
         "INSERT INTO state VALUES ('default', 'old', 'value', 41, 'someone', 1, NULL); PRAGMA user_version = 1",
     )
@@ -350,80 +327,6 @@ fn a_database_with_one_damaged_table_does_not_keep_the_broker_away() {
     place.run(&["peers"]);
     place.ok(&["peers"]);
     assert_eq!(damaged(&place).len(), 1);
-}
-
-#[test]
-fn a_directory_that_cannot_be_written_is_named_with_its_cure() {
-    let place = Place::new();
-    fs::create_dir_all(&place.dir).unwrap();
-    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
-    if is_root {
-        std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
-    }
-    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o500)).unwrap();
-    // Root may write anywhere, so if the test runs as root, the verb runs as another user.
-    let out = if is_root { run_as_other(&place, &["peers"]) } else { place.run(&["peers"]) };
-    check_refusal(&out, 5, &[place.dir.to_str().unwrap(), "make it writable", "SLM_MESH_DATA_DIR"]);
-    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o700)).unwrap();
-}
-
-#[test]
-fn a_data_directory_that_is_a_file_is_named_with_its_cure() {
-    let place = Place::new();
-    fs::write(&place.dir, "a file").unwrap();
-    check_refusal(&place.run(&["peers"]), 5, &[place.dir.to_str().unwrap(), "SLM_MESH_DATA_DIR"]);
-}
-
-#[test]
-fn a_directory_of_another_user_is_refused_and_left_as_it_is() {
-    if !is_root("a_directory_of_another_user_is_refused_and_left_as_it_is") {
-        return;
-    }
-    let place = Place::new();
-    fs::create_dir_all(&place.dir).unwrap();
-    std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
-    let words = [place.dir.to_str().unwrap(), "another user", "65534", "SLM_MESH_DATA_DIR"];
-    check_refusal(&place.run(&["peers"]), 2, &words);
-    assert_eq!(fs::read_dir(&place.dir).unwrap().count(), 0, "nothing was put into it");
-}
-
-#[test]
-fn a_client_of_another_user_is_refused() {
-    if !is_root("a_client_of_another_user_is_not_heard") {
-        return;
-    }
-    let place = Place::new();
-    place.ok(&["state", "set", "secret", "word"]);
-    // Everybody may open the socket. The broker must still ask the kernel who connects.
-    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o777)).unwrap();
-    fs::set_permissions(place.dir.join("mesh.sock"), fs::Permissions::from_mode(0o777)).unwrap();
-    // Unlike our program, this client does no checks of its own: it becomes another user and connects.
-    let script = "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
-                  print('connected', flush=True); s.sendall(sys.argv[3].encode() + b'\\n'); print(s.recv(999))";
-    let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "state.get", "params": { "key": "secret" } }).to_string();
-    let (socket, uid) = (place.dir.join("mesh.sock"), OTHER_UID.to_string());
-    let Ok(out) = Command::new("python3").args(["-c", script, socket.to_str().unwrap(), &uid, &ask]).output() else {
-        return eprintln!("skipped: a_client_of_another_user_is_not_heard needs python3");
-    };
-    let said = String::from_utf8_lossy(&out.stdout);
-    assert!(said.contains("connected") && !said.contains("word"), "{out:?}");
-    until("the refusal is in the log", || place.log().contains("another user"));
-    assert_eq!(place.ok(&["state", "get", "secret"]).trim(), "word", "its owner is served as before");
-}
-
-#[test]
-fn a_broker_of_another_user_is_not_spoken_to() {
-    if !is_root("a_broker_of_another_user_is_not_spoken_to") {
-        return;
-    }
-    let place = Place::new();
-    fs::create_dir_all(&place.dir).unwrap();
-    std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
-    assert!(run_as_other(&place, &["start", "--detach"]).status.success());
-    check_refusal(&place.run(&["state", "set", "secret", "word"]), 2, &["another user", "SLM_MESH_DATA_DIR"]);
-    let mut session = place.session("codex-mcp-client", "api");
-    let (error, is_error) = session.try_tool("mesh_summary", json!({ "summary": "secret" }));
-    assert!(is_error && error["error"].as_str().unwrap().contains("another user"), "{error}");
 }
 
 #[test]
