@@ -1,5 +1,5 @@
-//! `slm-mesh setup` for Claude Code. Only Claude Code's own command may change its file. In these tests, a script plays
-//! this command, and changes the file as Claude Code 2.1.330 does.
+//! `slm-mesh setup` for Claude Code. Claude Code's own command changes its file, unless the command would make secrets
+//! visible. In these tests, a script plays this command, and changes the file as Claude Code 2.1.330 does.
 
 mod support;
 
@@ -44,7 +44,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
     new["command"] = json!(BIN);
 
     // In the second case, Claude Code is an older version, which can't read the entry from standard input.
-    for (fails, is_secret_kept) in [("", true), ("[ \"$4\" != - ] || exit 1", false)] {
+    for fails in ["", "[ \"$4\" != - ] || exit 1"] {
         let home = Home::new();
         write_entry(&home, &old);
         fake_claude(&home, fails);
@@ -54,13 +54,20 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
         let said = home.ok(&["claude"]);
         assert_eq!(entry(&home), new);
         assert!(!said.contains("hidden"), "{said}");
-        assert_eq!(!home.asked("claude").concat().contains("hidden"), is_secret_kept, "other users see arguments");
+        assert!(!home.asked("claude").concat().contains("hidden"), "other users see arguments");
         let n_asked = home.asked("claude").len();
         home.ok(&["claude"]);
         assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
     }
 
-    // An entry of slm-mesh 1.x starts a different program, so `setup` keeps no part of it.
+    // In an entry to which the user has added nothing, there is no secret, so the older version gets it as an argument.
+    let home = Home::new();
+    write_entry(&home, &json!({ "type": "stdio", "command": "/old/slm-mesh", "args": ["mcp"] }));
+    fake_claude(&home, "[ \"$4\" != - ] || exit 1");
+    home.ok(&["claude"]);
+    assert!(entry(&home)["command"] == json!(BIN) && home.asked("claude").concat().contains("add-jsonslm-mesh{"));
+
+    // An entry of slm-mesh 1.x starts another program, so `setup` keeps no part of it.
     let home = Home::new();
     let first = json!({ "command": "npx", "args": ["slm-mesh"], "env": { "A": "1" } });
     write_entry(&home, &first);

@@ -1,9 +1,12 @@
 //! Registers and removes the MCP server by running the agent's own command. Some agents need this, because their
 //! running sessions rewrite the settings file and would undo an edit by `setup`.
 //!
-//! **Invariant:** what the user has added to our entry is kept. If an entry can't be replaced, the old one is put back.
+//! **Invariant:** what the user has added to our entry is kept, and never becomes an argument of a process, because it
+//! may be secret. If an entry can't be replaced, the old one is put back.
 
 use super::generated_files::{self, is_our_program};
+use super::json_edit::{self, PathStep};
+use super::safe_write;
 use super::setup::{SAME, SetupStep, changed_lines};
 use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
 use crate::base::shell_wildcards::shell_quoted;
@@ -11,11 +14,15 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
 use crate::sys::command_with_timeout::run_and_explain;
 use serde_json::{Value, json};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// How often to try again to write the file if the agent changes the file at the same time.
+const ATTEMPTS: usize = 5;
 
 /// Returns the server, and the command with which the agent itself registers the server. Returns `None` if `setup`
 /// registers it by editing the file.
@@ -51,12 +58,13 @@ pub(super) fn register(
     if is_current(&old, &environment.program) {
         return SetupStep::new("server", place, SAME);
     }
-    let file = EditedFile { path, server: Some(*server), hooks: None };
+    let file = EditedFile { path: path.clone(), server: Some(*server), hooks: None };
     let entries = environment.entries(agent, "", &file);
+    let plain = entries.server_entry(server.entry);
     let is_ours = old["command"].as_str().is_some_and(is_our_program);
     let new = match old.as_object().filter(|_| is_ours) {
         Some(old) => entries.updated_entry(server.entry, old),
-        None => entries.server_entry(server.entry),
+        None => plain.clone(),
     };
     let add: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
     let remove = command_line(command.program, command.remove);
@@ -78,7 +86,11 @@ pub(super) fn register(
         let change = if old.is_null() { String::new() } else { changed_lines(&pretty(&old), &pretty(&new)) };
         return SetupStep { change, ..SetupStep::new("server", shown, "would run") };
     }
-    let done = if old.is_null() { run_command(command.program, &add, None) } else { replace(command, &old, &new) };
+    let done = if old.is_null() {
+        run_command(command.program, &add, None)
+    } else {
+        Replacement { command, path, key: server.key, is_plain: new == plain }.run(&old, &new)
+    };
     match done {
         Ok(()) => SetupStep::new("server", shown, "ran"),
         Err(why) => SetupStep::left("server", shown, why, paste),
@@ -95,22 +107,65 @@ fn with_entry(command: &AgentCommand, entry: &str) -> Vec<String> {
     command.add_entry.iter().map(|word| word.replace("{entry}", entry)).collect()
 }
 
-/// Replaces our entry. The agent's command refuses to overwrite an entry, so the old one is removed first. If the new
-/// entry can't be added, the old one is put back.
-fn replace(command: &AgentCommand, old: &Value, new: &Value) -> Result<(), String> {
-    run_command(command.program, command.remove, None)?;
-    add_entry(command, new).map_err(|why| match add_entry(command, old) {
-        Ok(()) => format!("{why}; the old entry was put back"),
-        Err(_) => format!("{why}; the old entry could not be put back either"),
-    })
+/// Replaces our entry in an agent's file.
+struct Replacement<'a> {
+    command: &'a AgentCommand,
+    path: PathBuf,
+    key: &'static str,
+    /// Whether the user has added nothing to the entry, so that other users may see the entry.
+    is_plain: bool,
 }
 
-fn add_entry(command: &AgentCommand, entry: &Value) -> Result<(), String> {
-    let text = entry.to_string();
-    // Entries may contain secrets, and all users can see the arguments of a process, so standard input is used.
-    run_command(command.program, &with_entry(command, "-"), Some(&text))
-        // An older version of the agent may not read the entry from standard input.
-        .or_else(|_| run_command(command.program, &with_entry(command, &text), None))
+impl Replacement<'_> {
+    /// Removes the old entry, because the agent's command refuses to overwrite an entry, and adds the new one. If the
+    /// new entry can't be added, puts the old one back.
+    fn run(&self, old: &Value, new: &Value) -> Result<(), String> {
+        run_command(self.command.program, self.command.remove, None)?;
+        let Err(why) = self.add_by_input(new) else { return Ok(()) };
+        if self.add_by_input(old).is_ok() {
+            return Err(format!("{why}; the old entry was put back"));
+        }
+        // The agent accepts neither entry, so it is probably an older version, which does not read standard input.
+        let added = if self.is_plain { self.add_by_argument(new) } else { self.write(new) };
+        added.map_err(|why| match self.write(old) {
+            Ok(()) => format!("{why}; the old entry was put back"),
+            Err(_) => format!("{why}; the old entry could not be put back either"),
+        })
+    }
+
+    fn add_by_input(&self, entry: &Value) -> Result<(), String> {
+        run_command(self.command.program, &with_entry(self.command, "-"), Some(&entry.to_string()))
+    }
+
+    fn add_by_argument(&self, entry: &Value) -> Result<(), String> {
+        run_command(self.command.program, &with_entry(self.command, &entry.to_string()), None)
+    }
+
+    /// Writes the entry into the agent's file. A running session of the agent may undo this, but all users can see the
+    /// arguments of a process.
+    fn write(&self, entry: &Value) -> Result<(), String> {
+        self.put_into_file(entry).map_err(|why| format!("{}: {why}", self.path.display()))
+    }
+
+    fn put_into_file(&self, entry: &Value) -> Result<(), String> {
+        safe_write::may_write(&self.path)?;
+        for _ in 0..ATTEMPTS {
+            create_private(&self.path);
+            let old = safe_write::read(&self.path)?;
+            let text = old.as_deref().filter(|text| !json_edit::is_blank(text)).unwrap_or("{}\n");
+            let path = [PathStep::Key(self.key), PathStep::Key(generated_files::NAME)];
+            if safe_write::replace(&self.path, old.as_deref(), &json_edit::put(text, &path, entry)?)? {
+                return Ok(());
+            }
+        }
+        Err("another program keeps changing it".into())
+    }
+}
+
+/// If the file does not exist, creates it so that only this user can read it.
+fn create_private(path: &Path) {
+    // If the file exists, its mode stays. Any other failure shows when the file is written.
+    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 
 /// If the server is registered, removes it by running the agent's own command.
