@@ -8,6 +8,8 @@ mod support;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use slm_mesh::base::time::iso;
+use slm_mesh::sys::wall_ms;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -416,8 +418,13 @@ fn whoever_misses_something_learns_that_the_database_was_damaged() {
     assert!(!told_at_begin(&place, "s1").contains("damaged"), "each session is told once");
     assert!(told_at_begin(&place, "s2").contains(report));
     assert!(place.ok(&["status"]).contains(report) && doctor().contains(report), "{}", doctor());
-    let cure = doctor().lines().find_map(|line| line.split_once("rm ").map(|(_, files)| files.to_owned())).unwrap();
-    assert!(Command::new("sh").args(["-c", &format!("rm {cure}")]).status().unwrap().success());
+    // An earlier damage, whose report is missing, is not hidden by the last one.
+    let earlier = format!("broker.db.damaged-{}", iso(wall_ms() - 86_400_000).replace(':', ""));
+    std::fs::write(place.dir.join(&earlier), "").unwrap();
+    assert!(doctor().matches(report).count() == 2 && doctor().contains(&earlier), "{}", doctor());
+    for cure in doctor().lines().filter_map(|line| line.split_once("rm ").map(|(_, files)| files)) {
+        assert!(Command::new("sh").args(["-c", &format!("rm {cure}")]).status().unwrap().success());
+    }
     assert!(!place.ok(&["status"]).contains("damaged") && !doctor().contains("damaged"), "{}", doctor());
     assert!(!told_at_begin(&place, "s3").contains("damaged"));
 }

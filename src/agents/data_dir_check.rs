@@ -3,8 +3,9 @@
 
 use super::doctor::Check;
 use crate::base::shell_wildcards::shell_quoted;
+use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::sys::{self, set_aside_databases};
+use crate::sys::set_aside::{self, DamagedDatabase};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -25,8 +26,8 @@ pub fn check_data_dir(places: &DataDir) -> Vec<Check> {
     let unusable =
         files.iter().find_map(|file| check_usable(file, 0o600)).or_else(|| check_usable(&places.config(), 0o400));
     let token = check_private(&places.token(), "token");
-    let checks = [Some(check_directory(places)), check_owners(places), unusable, token, check_damage(places)];
-    checks.into_iter().flatten().collect()
+    let checks = [Some(check_directory(places)), check_owners(places), unusable, token];
+    checks.into_iter().flatten().chain(check_damage(places)).collect()
 }
 
 fn check_directory(places: &DataDir) -> Check {
@@ -109,15 +110,17 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Reports a damaged database that the broker has set aside in the last week, because some of its rows may be lost.
-fn check_damage(places: &DataDir) -> Option<Check> {
-    let damaged = set_aside_databases::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
-    let cure = format!(
-        "check the disk; if something that you need is lost, restore a backup (see slm-mesh help broker); then remove \
-         the damaged file: rm {}*",
-        shell_quoted(&damaged.path.to_string_lossy())
-    );
-    Some(Check::error("database", damaged.report, cure))
+/// Reports each damaged database that the broker has set aside in the last week, because some of its rows may be lost.
+fn check_damage(places: &DataDir) -> Vec<Check> {
+    let check = |damaged: DamagedDatabase| {
+        let cure = format!(
+            "check the disk; if something that you need is lost, restore a backup (see slm-mesh help broker); then remove \
+             the damaged file: rm {}*",
+            shell_quoted(&damaged.path.to_string_lossy())
+        );
+        Check::error("database", damaged.report, cure)
+    };
+    set_aside::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
 }
 
 /// Returns a fault if the path leads to a folder or a pipe, or if the file's owner lacks a permission in `needed`.

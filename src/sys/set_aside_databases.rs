@@ -39,18 +39,35 @@ pub struct DamagedDatabase {
 /// The damaged database that was set aside last, if this happened at or after the time `since` and the file still
 /// exists.
 pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
+    damaged_names(places, since).last().map(|name| damaged_database(places, name))
+}
+
+/// All damaged databases that were set aside at or after the time `since` and still exist, oldest first.
+pub fn all_damaged(places: &DataDir, since: i64) -> Vec<DamagedDatabase> {
+    damaged_names(places, since).iter().map(|name| damaged_database(places, name)).collect()
+}
+
+/// The names of the main files of these databases, oldest first.
+fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
     let since = file_time(since);
-    let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let entries = fs::read_dir(&places.dir).into_iter().flatten().flatten();
     // The main file's name ends with the time, and the time ends with Z. The names of the database's other files are
     // longer.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
-    let path = places.dir.join(names.filter(is_recent).max()?);
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_recent).collect();
+    names.sort();
+    names
+}
+
+fn damaged_database(places: &DataDir, name: &str) -> DamagedDatabase {
+    let path = places.dir.join(name);
     let report = fs::read_to_string(format!("{}{REPORT}", path.display())).unwrap_or_default();
     let report = match report.trim() {
         "" => format!("the database was damaged: it was moved to {}", path.display()),
         report => report.to_owned(),
     };
-    Some(DamagedDatabase { path, report })
+    DamagedDatabase { path, report }
 }
 
 /// A time in the form that is used in file names.
