@@ -20,7 +20,9 @@ pub fn sqlite(iso: &str) -> String {
 pub fn parse(text: &str) -> Option<i64> {
     // After a fraction, the crate humantime treats any offset with a plus as `+00:00`, so other offsets are refused
     // here.
-    let text = text.trim().trim_end_matches("+00:00");
+    let text = text.trim();
+    let without_offset = text.strip_suffix("+00:00").filter(|time| !time.ends_with(['Z', 'z']));
+    let text = without_offset.unwrap_or(text);
     if text.contains('+') {
         return None;
     }
@@ -56,8 +58,11 @@ mod tests {
         assert_eq!(super::sqlite(&super::iso(ms)), "2026-11-22 06:47:54");
         assert_eq!(super::parse("2026-11-22 06:47:54"), Some(ms - 170));
         assert_eq!(super::parse("2026-11-22T06:47:54.170+00:00"), Some(ms));
-        for text in ["yesterday", "2026-11-22T06:47:54.170+02:00", "2026-11-22T06:47:54+02:00"] {
-            assert_eq!(super::parse(text), None, "{text}");
+        assert_eq!(super::parse("yesterday"), None);
+        for offset in ["+02:00", "-02:00", "+00:00+00:00", "Z+00:00", "+00:00Z"] {
+            for time in ["2026-11-22T06:47:54", "2026-11-22T06:47:54.170"] {
+                assert_eq!(super::parse(&format!("{time}{offset}")), None, "{time}{offset}");
+            }
         }
     }
 

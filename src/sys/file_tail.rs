@@ -39,9 +39,10 @@ pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -
             lines.remove(0);
         }
         let mut is_first = true;
-        for line in lines.iter().rev().filter(|line| line.len() <= LINE_MAX && !line.is_empty()) {
+        let mut newest_first = lines.iter().rev().filter(|line| line.len() <= LINE_MAX && !line.is_empty());
+        while let Some(line) = newest_first.next() {
             if !take(line, is_first) {
-                return Ok(true);
+                return Ok(!is_whole || newest_first.next().is_some());
             }
             is_first = false;
         }
@@ -114,6 +115,7 @@ mod tests {
     fn lines_come_from_the_end() {
         assert_eq!(lines_of(b"", 3), (vec![], false));
         assert_eq!(lines_of(b"a\nb\nc\n", 2), (vec!["c".into(), "b".into()], true));
+        assert_eq!(lines_of(b"\na\nb\n", 2), (vec!["b".into(), "a".into()], false), "no older line is left");
         assert_eq!(lines_of(b"a\n\nb", 9), (vec!["b".into(), "a".into()], false));
     }
 
