@@ -7,9 +7,9 @@ use std::io::{self, ErrorKind, Read, Write};
 #[derive(Debug)]
 pub struct GuestSocket {
     network: TcpStream,
-    /// Whether a read of an empty socket may be skipped. This is false before the first event, because the poll may not
+    /// Whether the poll has reported an event. Before the first event, no read is skipped, because the poll may not
     /// report bytes that arrived earlier.
-    awaits_event: bool,
+    has_had_event: bool,
     /// Whether the guest has closed its side. If so, no read is skipped, because no further event reports unread bytes.
     has_ended: bool,
     /// Whether the socket is empty, because the last read did not fill the buffer.
@@ -19,20 +19,20 @@ pub struct GuestSocket {
 impl GuestSocket {
     /// Makes a socket that skips no reads before the first event.
     pub fn new(network: TcpStream) -> GuestSocket {
-        GuestSocket { network, awaits_event: false, has_ended: false, is_empty: false }
+        GuestSocket { network, has_had_event: false, has_ended: false, is_empty: false }
     }
 
     /// Records an event of the poll. `is_read_closed` is true if the guest has closed its side.
     pub fn note_event(&mut self, is_read_closed: bool) {
         self.is_empty = false;
-        self.awaits_event = true;
+        self.has_had_event = true;
         self.has_ended |= is_read_closed;
     }
 }
 
 impl Read for GuestSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.is_empty && self.awaits_event && !self.has_ended {
+        if self.is_empty && self.has_had_event && !self.has_ended {
             return Err(ErrorKind::WouldBlock.into());
         }
         let n = self.network.read(buffer)?;

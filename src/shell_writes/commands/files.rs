@@ -72,7 +72,7 @@ fn placement(run: &Run, options: &Options) -> Option<Placement> {
 
 /// Whether a program certainly writes to this path. If the path exists, the options `-n`, `-u` and `-i` make this
 /// uncertain, because the program may keep the old file.
-fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
+fn certainly_writes(run: &mut Run, path: &str, options: &Options) -> bool {
     let overriding: &[&str] =
         if run.name == "mv" { &["i", "interactive", "f", "force"] } else { &["i", "interactive"] };
     let asks = matches!(options.last(overriding), Some("i" | "interactive"));
@@ -100,7 +100,7 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
             }
         } else if let Some(path) = placement.path(source)
             && is_file(run, source, is_recursive)
-            && may_replace(run, &path, &options)
+            && certainly_writes(run, &path, &options)
         {
             run.write(&path);
         }
@@ -163,7 +163,7 @@ pub(super) fn move_files(run: &mut Run) -> StreamText {
             continue;
         };
         let Some(path) = placement.path(source) else { continue };
-        if !may_replace(run, &path, &options) {
+        if !certainly_writes(run, &path, &options) {
             continue;
         }
         let is_link = run.evaluator.resolve(run.state, source).is_some_and(|path| run.evaluator.files.is_link(&path));
