@@ -5,7 +5,7 @@ use super::doctor::Check;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::sys::set_aside::{self, DamagedDatabase};
+use crate::sys::set_aside_databases::{self, DamagedDatabase};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -120,7 +120,7 @@ fn check_damage(places: &DataDir) -> Vec<Check> {
         );
         Check::error("database", damaged.report, cure)
     };
-    set_aside::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
+    set_aside_databases::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
 }
 
 /// Returns a fault if the path leads to a folder or a pipe, or if the file's owner lacks a permission in `needed`.
