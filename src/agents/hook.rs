@@ -8,7 +8,6 @@ use super::held_files::{HeldFiles, ToolRun};
 use super::hook_event_handlers::{HookReply, HookWork, ask_broker};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_stdin::read_input;
-use super::hook_text::MailText;
 use super::shell_tool_writes;
 use super::shield_shell_commands::SessionShield;
 use crate::base::error::{Error, ErrorKind};
@@ -123,10 +122,7 @@ fn answer_of(
     let mut client = match connect(&places, &work) {
         Ok(Some(client)) => client,
         Ok(None) => return Ok(None),
-        Err(_) if !work.reports.is_empty() => {
-            return Ok(work.show(&Value::Null, MailText::default()).map(|reply| (reply, None)));
-        }
-        Err(why) => return Err(why),
+        Err(why) => return Ok(work.or_reports(Err(why))?.map(|reply| (reply, None))),
     };
     // If the broker hangs, this limits how long the agent waits.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);

@@ -105,9 +105,23 @@ impl HookWork<'_> {
         }
     }
 
-    /// Makes an answer for the model, with the mail, the reports, and the changes to the session's own files. Returns
-    /// `None` if there is nothing to show.
-    pub fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
+    /// Replaces the broker's error by an answer that shows only the reports, if there are any. The notes from which the
+    /// reports were made are gone, so no later hook could make them again.
+    pub fn or_reports<E>(&self, answer: Result<Option<HookReply>, E>) -> Result<Option<HookReply>, E> {
+        if answer.is_ok() || self.reports.is_empty() {
+            return answer;
+        }
+        match &self.hook.event {
+            HookEvent::Stop { can_go_on: true, .. } => Ok(answer_stop(self, &Value::Null)),
+            // The agent reads no text at these events.
+            HookEvent::Stop { .. } | HookEvent::End => answer,
+            _ => Ok(self.show(&Value::Null, MailText::default())),
+        }
+    }
+
+    /// Makes an answer that shows mail, reports, and changes to the session's own files to the model. Returns `None` if
+    /// there is nothing to show.
+    fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
 
@@ -169,9 +183,8 @@ pub(super) fn ask_broker(
         HookEvent::Stop { can_go_on, running } => {
             work.send_reports(client, &facts);
             facts["running"] = json!(running);
-            client.call("hook.turn_end", &facts)?;
-            facts["running"] = Value::Null;
-            if *can_go_on { answer_stop(work, client, facts) } else { Ok(None) }
+            let answer = end_turn(work, client, facts, *can_go_on);
+            work.or_reports(answer)
         }
         HookEvent::Start | HookEvent::AfterTool if work.is_unheard() => {
             work.send_reports(client, &facts);
@@ -190,15 +203,10 @@ pub(super) fn ask_broker(
         HookEvent::Prompt | HookEvent::AfterTool => {
             facts["withOwnLocks"] = json!(true);
             let answer = client.call("hook.mail", &facts);
-            let value = match answer {
-                // The changes that a command made are reported even if the broker fails.
-                Err(_) if !work.reports.is_empty() => Value::Null,
-                answer => answer?,
-            };
             facts["withOwnLocks"] = Value::Null;
             facts["userPrompted"] = Value::Null;
             work.send_reports(client, &facts);
-            Ok(work.show(&value, hook_text::mail(&value)))
+            work.or_reports(answer.map(|value| work.show(&value, hook_text::mail(&value))))
         }
     }
 }
@@ -275,24 +283,38 @@ fn name_files(facts: &mut Value, files: &[String]) {
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));
 }
 
-/// Makes the agent continue if direct mail waits, or if a command changed a file that another agent has locked.
-fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
-    let dialect = work.dialect;
+/// Ends the turn, and fetches the direct mail that waits, unless the agent can't continue.
+fn end_turn(
+    work: &HookWork<'_>,
+    client: &mut Client,
+    mut facts: Value,
+    can_go_on: bool,
+) -> Result<Option<HookReply>, Error> {
+    client.call("hook.turn_end", &facts)?;
+    if !can_go_on {
+        return Ok(None);
+    }
+    facts["running"] = Value::Null;
     facts["direct"] = json!(true);
-    facts["peek"] = json!(dialect.reason_is_prompt);
-    let value = client.call("hook.mail", &facts)?;
-    let mail = hook_text::mail(&value);
+    facts["peek"] = json!(work.dialect.reason_is_prompt);
+    client.call("hook.mail", &facts).map(|value| answer_stop(work, &value))
+}
+
+/// Makes the agent continue if direct mail waits, or if a command changed a file that another agent has locked.
+fn answer_stop(work: &HookWork<'_>, value: &Value) -> Option<HookReply> {
+    let dialect = work.dialect;
+    let mail = hook_text::mail(value);
     if dialect.reason_is_prompt {
         let has_changed = work.reports.iter().any(ChangeReport::blames_session);
         let reasons = [(has_changed, FILES_CHANGED), (!mail.text.is_empty(), MAIL_CAME)];
         let reasons: Vec<&str> = reasons.iter().filter(|(holds, _)| *holds).map(|(_, reason)| *reason).collect();
         let text = || (dialect.go_on)(&reasons.join(" ")).to_string();
-        return Ok((!reasons.is_empty()).then(|| HookReply { text: text(), shown: Value::Null }));
+        return (!reasons.is_empty()).then(|| HookReply { text: text(), shown: Value::Null });
     }
     let reports = work.reports.iter().map(ChangeReport::text);
     let parts: Vec<String> = reports.chain([mail.text]).filter(|part| !part.is_empty()).collect();
     let text = || (dialect.go_on)(&parts.join("\n\n")).to_string();
-    Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: read_mail(&value, &mail.shown) }))
+    (!parts.is_empty()).then(|| HookReply { text: text(), shown: read_mail(value, &mail.shown) })
 }
 
 /// The arguments of `inbox.mark_read` for the mail that an answer shows.
