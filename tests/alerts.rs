@@ -100,26 +100,61 @@ fn an_agent_that_waits_for_its_user_raises_an_alert_if_the_user_wants_any() {
 #[test]
 fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
     let (place, out) = place_with(KEEP, "");
-    place.ok(&["start", "--detach"]);
-    // The broker notifies a person only of alerts that stay unread for a moment. On a busy machine, two verbs
-    // (subcommands) could take longer than that, so this test uses the socket.
+    alert(&place, "before");
+    told(&out.join("1"));
+    // For the next five seconds, the broker notifies nobody. On a busy machine, so many verbs (subcommands) could take
+    // longer than that, so this test uses the socket.
     let mut socket = place.socket();
-    let sent = socket.call("send", json!({ "as": "human", "to": "human", "message": "read at once", "type": "alert" }));
-    let read = json!({ "as": "human", "items": [sent["result"]["messageId"]] });
-    assert_eq!(socket.call("inbox.mark_read", read)["result"]["ok"], json!(true), "{sent}");
+    let text = json!({ "as": "human", "to": "human", "message": "read at once", "type": "alert" });
+    let ids: Vec<Value> = (0..20).map(|_| socket.call("send", text.clone())["result"]["messageId"].clone()).collect();
+    let read = json!({ "as": "human", "items": ids });
+    assert_eq!(socket.call("inbox.mark_read", read)["result"]["ok"], json!(true), "{ids:?}");
     for n in 0..25 {
         alert(&place, &format!("alert {n}"));
     }
-    let first = told_json(&out.join("1"));
+    let first = told_json(&out.join("2"));
     let others = first["others"].as_array().unwrap();
     let texts: Vec<&str> = std::iter::once(&first).chain(others).map(|row| row["payload"].as_str().unwrap()).collect();
     assert!(texts.iter().enumerate().all(|(n, text)| *text == format!("alert {n}")), "{texts:?}");
     // On a slow machine, some of the alerts come in the second notification.
     let n_first = texts.len() as i64 + first["more"].as_i64().unwrap();
     assert!(n_first <= 25 && texts.len() <= 20, "{first}");
-    if n_first < 24 {
-        assert!(told_json(&out.join("2"))["payload"].as_str().unwrap().starts_with("alert "));
+    if n_first < 25 {
+        assert!(told_json(&out.join("3"))["payload"].as_str().unwrap().starts_with("alert "));
     }
+}
+
+#[test]
+fn the_next_broker_notifies_of_what_its_predecessor_could_not() {
+    let (mut place, out) = place_with(KEEP, "");
+    alert(&place, "shown");
+    told(&out.join("1"));
+    let saved = place.dir.join("broker.alerts");
+    until("the broker has saved what it has shown", || std::fs::read_to_string(&saved).is_ok_and(|text| text == "1\n"));
+    // For five seconds after a notification, the broker only collects alerts.
+    let pid = place.broker_pid().unwrap();
+    alert(&place, "late");
+    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    until("the broker has ended", || !lives(pid));
+    place.ok(&["start", "--detach"]);
+    let told = told_json(&out.join("2"));
+    assert_eq!((&told["payload"], &told["others"], &told["more"]), (&json!("late"), &json!([]), &json!(0)));
+
+    let setting = place.env.iter().position(|(name, _)| name == "SLM_MESH_NOTIFY").unwrap();
+    let setting = place.env.remove(setting);
+    place.ok(&["start", "--detach"]);
+    alert(&place, "while notifications were off");
+    place.env.push(setting);
+    place.ok(&["start", "--detach"]);
+    alert(&place, "on again");
+    let told = told_json(&out.join("3"));
+    assert_eq!((&told["payload"], &told["others"]), (&json!("on again"), &json!([])));
+
+    // A number beyond the last message comes from another database.
+    place.ok(&["stop"]);
+    std::fs::write(&saved, i64::MAX.to_string()).unwrap();
+    alert(&place, "after a restore");
+    assert_eq!(told_json(&out.join("4"))["payload"], json!("after a restore"));
 }
 
 #[test]

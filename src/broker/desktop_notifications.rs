@@ -4,12 +4,16 @@
 //! **Invariant:** the event loop never waits for a notification. At most one command runs at a time, on a separate
 //! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
 //! a peer is never passed to a shell, and no program can mistake it for an option.
+//!
+//! A file contains the number of the last message up to which alerts were shown. If the broker ends before it has shown
+//! an alert, the next broker shows this alert.
 
 use super::log;
 use crate::base::untrusted_text;
 use crate::core::Mesh;
 use crate::sys;
 use crate::sys::command_with_timeout::run_bounded;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SECRET, STORE_PASSWORD};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -96,14 +100,14 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     command
 }
 
-/// The alerts that wait for a notification, and the command that is running.
+/// Up to which message the person was notified, and the command that is running.
 pub struct Notifications {
     /// The program that shows notifications; `None` if notifications are off.
     notifier: Option<Notifier>,
-    /// The alerts for the next notification, oldest first.
-    waiting: Vec<i64>,
-    /// The number of further alerts. The next notification shows this number, but not the alerts themselves.
-    n_more: u64,
+    /// The directory with the file that contains `shown_upto` for the next broker.
+    places: DataDir,
+    /// The number of the message up to which all alerts were shown, or had been read before they could be shown.
+    shown_upto: i64,
     /// When the next notification is due, in ms; `None` if no alert waits.
     due: Option<i64>,
     /// No notification is shown until this time, in ms.
@@ -119,12 +123,17 @@ pub struct Notifications {
 
 impl Notifications {
     /// Prepares notifications according to the setting. `wake` wakes the event loop.
-    pub fn new(setting: &str, wake: Arc<dyn Fn() + Send + Sync>) -> Notifications {
+    pub fn new(setting: &str, places: &DataDir, wake: Arc<dyn Fn() + Send + Sync>) -> Notifications {
         let (report, results) = channel();
+        let notifier = Notifier::from_setting(setting);
+        if notifier.is_none() {
+            // Without the file, notifications begin with new alerts once they are turned on. There may be no file.
+            let _ = std::fs::remove_file(places.alerts());
+        }
         Notifications {
-            notifier: Notifier::from_setting(setting),
-            waiting: Vec::new(),
-            n_more: 0,
+            notifier,
+            places: places.clone(),
+            shown_upto: 0,
             due: None,
             rests_until: 0,
             running: None,
@@ -136,17 +145,34 @@ impl Notifications {
         }
     }
 
-    /// Adds a new alert to the next notification.
-    pub fn note_alert(&mut self, seq: i64, now: i64) {
+    /// Begins to notify of alerts in this mesh. Alerts of which an earlier broker has not notified anybody are shown
+    /// soon, if they are still unread.
+    pub fn begin(&mut self, mesh: &Mesh, now: i64) {
         if self.notifier.is_none() {
             return;
         }
-        if self.waiting.len() < ALERTS_MAX {
-            self.waiting.push(seq);
-        } else {
-            self.n_more += 1;
+        let last = mesh.last_message();
+        let saved = std::fs::read_to_string(self.places.alerts()).ok().and_then(|text| text.trim().parse().ok());
+        // A number that this database has not reached comes from another database, which was replaced.
+        match saved.filter(|seq| *seq <= last) {
+            Some(seq) => {
+                self.shown_upto = seq;
+                if !mesh.unread_alerts(seq, 1).0.is_empty() {
+                    self.note_alert(now);
+                }
+            }
+            None => {
+                self.shown_upto = last;
+                save(&self.places, last);
+            }
         }
-        self.due.get_or_insert((now + DELAY_MS).max(self.rests_until));
+    }
+
+    /// Records that there is a new alert.
+    pub fn note_alert(&mut self, now: i64) {
+        if self.notifier.is_some() {
+            self.due.get_or_insert((now + DELAY_MS).max(self.rests_until));
+        }
     }
 
     /// When the next notification is due, in ms.
@@ -166,12 +192,9 @@ impl Notifications {
             return;
         }
         self.due = None;
-        let waiting = std::mem::take(&mut self.waiting);
-        let n_more = std::mem::take(&mut self.n_more);
-        let mut alerts = waiting.into_iter().filter_map(|seq| mesh.unread_alert(seq, now));
-        if let (Some(notifier), Some(mut alert)) = (self.notifier.clone(), alerts.next()) {
-            alert["others"] = alerts.collect();
-            alert["more"] = json!(n_more);
+        let alerts = mesh.unread_alerts(self.shown_upto, ALERTS_MAX);
+        self.shown_upto = mesh.last_message();
+        if let (Some(notifier), Some(alert)) = (self.notifier.clone(), joined(alerts)) {
             self.raise(&notifier, &alert);
         }
     }
@@ -183,9 +206,15 @@ impl Notifications {
             Notifier::Command(_) => format!("{alert}\n").into_bytes(),
         };
         let (report, wake, cancel) = (self.report.clone(), Arc::clone(&self.wake), Arc::clone(&self.cancel));
+        let (places, shown_upto) = (self.places.clone(), self.shown_upto);
         let run = move || {
+            let result = run_bounded(&mut command, &input, COMMAND_MAX, &cancel);
+            // If this broker has ended the command, the next broker runs it again.
+            if !cancel.load(Ordering::Relaxed) {
+                save(&places, shown_upto);
+            }
             // This fails if the event loop is gone because the broker is ending.
-            let _ = report.send(run_bounded(&mut command, &input, COMMAND_MAX, &cancel));
+            let _ = report.send(result);
             wake();
         };
         match std::thread::Builder::new().name("notification".into()).spawn(run) {
@@ -223,6 +252,23 @@ impl Notifications {
             // The thread now ends at once. After a panic, it has already ended.
             let _ = thread.join();
         }
+    }
+}
+
+/// Joins several alerts to one: the first one, with the others and the number of further ones in fields.
+fn joined((alerts, n_more): (Vec<Value>, u64)) -> Option<Value> {
+    let mut alerts = alerts.into_iter();
+    let mut first = alerts.next()?;
+    first["others"] = alerts.collect();
+    first["more"] = json!(n_more);
+    Some(first)
+}
+
+/// Saves the number of the message up to which alerts were shown. If this fails, the next broker shows some of the
+/// alerts again.
+fn save(places: &DataDir, shown_upto: i64) {
+    if let Err(error) = places.write(&places.alerts(), &format!("{shown_upto}\n")) {
+        log(&error.text);
     }
 }
 

@@ -331,7 +331,7 @@ impl EventLoop {
                 self.pushes.push_event(mesh, &event, *now);
                 pages.add_event(mesh, &event);
             }
-            Effect::Alert(seq) => self.notifications.note_alert(seq, *now),
+            Effect::Alert => self.notifications.note_alert(*now),
             Effect::Message(message) => pages.add_message(mesh, &message),
             Effect::Log(error) => report_failure(shutdown, &error),
             Effect::WatchProcess(process) => self.processes.watch(&mut self.context, process),

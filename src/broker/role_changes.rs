@@ -15,10 +15,13 @@ use std::time::Duration;
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until a broker that has just started knows its role. Otherwise, a user who starts a hub could find that
+    /// Waits until a broker that has just started knows its role, and begins this role. Otherwise, a user who starts a hub could find that
     /// the hub serves no clients yet.
     pub fn settle_role(&mut self) {
-        let BrokerRole::StandsBy(thread) = &self.context.role else { return };
+        let BrokerRole::StandsBy(thread) = &self.context.role else {
+            self.notifications.begin(&self.context.mesh, self.context.now);
+            return;
+        };
         if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
             self.begin_leading(taken);
         }
@@ -49,6 +52,7 @@ impl EventLoop {
                 let role = self.opener.lead(leader, &mut mesh, now);
                 self.runtime_files.adopt_database();
                 self.replace_mesh(mesh);
+                self.notifications.begin(&self.context.mesh, now);
                 self.context.role = role;
                 self.clients.join(&mut self.context);
             }

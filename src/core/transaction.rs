@@ -28,8 +28,8 @@ pub enum Effect {
     Log(Error),
     /// A message for a peer that receives pushes on a Unix socket of its own.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
-    /// The sequence number of a new alert to the person at this machine.
-    Alert(i64),
+    /// There is a new alert to the person at this machine.
+    Alert,
     /// An event, for observers and for peers with push sockets.
     Event(Rc<Event>),
     /// A message that was sent, or whose delivery state has changed, for observers.

@@ -61,6 +61,8 @@ pub struct MessageFilter<'a> {
     pub from: Option<&'a str>,
     /// Only messages that are neither read nor expired.
     pub unread: bool,
+    /// Only messages of this type.
+    pub kind: Option<MessageType>,
     /// Only messages that were sent to this group.
     pub group: Option<&'a str>,
     /// Only messages that were not sent to a group.
@@ -210,6 +212,10 @@ impl Store {
                     values.push(wanted.to_owned().into());
                 }
             }
+            if let Some(kind) = filter.kind {
+                sql.push_str(" AND type = ?");
+                values.push(kind.word().to_owned().into());
+            }
             if filter.direct {
                 sql.push_str(" AND recipient_group = ''");
             }
@@ -231,6 +237,11 @@ impl Store {
         let read = |row: &Row<'_>| read_columns(NamedColumns::of_one(row, &mut order));
         let rows = query.query_map(params_from_iter(values), read)?;
         Ok(rows.take_while(fits).collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The sequence number of the last message.
+    pub fn last_message(&self) -> i64 {
+        self.counters.message_last
     }
 
     /// The message with this sequence number.
@@ -289,7 +300,8 @@ impl Store {
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
-    /// How many unread messages match the filter. Only the recipient, the sender, the group and `after` are compared.
+    /// How many unread messages match the filter. Only the recipient, the sender, the group, the type and `after` are
+    /// compared.
     pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
         let mut sql = format!(
             "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"
@@ -302,6 +314,10 @@ impl Store {
         if let Some(group) = filter.group {
             sql.push_str(" AND recipient_group = ?");
             values.push(group.to_owned().into());
+        }
+        if let Some(kind) = filter.kind {
+            sql.push_str(" AND type = ?");
+            values.push(kind.word().to_owned().into());
         }
         Ok(self.db.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?)
     }

@@ -129,6 +129,10 @@ impl DataDir {
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
+    /// The file with the number of the message up to which the person at this machine was notified of alerts.
+    pub fn alerts(&self) -> PathBuf {
+        self.dir.join("broker.alerts")
+    }
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.dir.join("broker.db")

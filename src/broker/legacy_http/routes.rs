@@ -212,6 +212,7 @@ fn messages(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         to: Some(&id),
         from: fields.word("from"),
         unread: fields.text("filter").unwrap_or("unread") == "unread",
+        kind: None,
         after: 0,
         newest: true,
         limit: fields.limit(20),

@@ -101,7 +101,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
         processes: ProcessExits::default(),
         links: opener.links(&mesh),
         checkpoints: CheckpointThread::start(&mesh),
-        notifications: Notifications::new(settings.text(NOTIFY), wake_loop(&waker).into()),
+        notifications: Notifications::new(settings.text(NOTIFY), places, wake_loop(&waker).into()),
         context: LoopContext::new(
             poll,
             mesh,

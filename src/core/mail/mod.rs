@@ -339,7 +339,7 @@ impl Mail {
             turn.note_expiry(message.expires);
             self.notify(turn, peers, &message, &from, peers.connections_of(recipient));
             if person_alerts::is_alert(peers, &message) {
-                turn.push(Effect::Alert(message.seq));
+                turn.push(Effect::Alert);
             }
             journal.observe(turn, &message);
             sent.push(message);

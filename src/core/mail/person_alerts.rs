@@ -5,7 +5,7 @@ use super::MailView;
 use crate::base::stored_enums::MessageType;
 use crate::core::Mesh;
 use crate::core::peers::Peers;
-use crate::store::Message;
+use crate::store::{Message, MessageFilter};
 use serde_json::Value;
 
 /// Whether a message is an alert to the person at this machine. A person at another machine is a different peer.
@@ -14,13 +14,23 @@ pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
 }
 
 impl Mesh {
-    /// Returns an alert in the form that the inbox shows. Returns `None` if the alert has been read or has expired.
-    pub fn unread_alert(&self, seq: i64, now: i64) -> Option<Value> {
+    /// Returns the unread alerts to the person at this machine after a sequence number: the first `max`, oldest first
+    /// and in the form that the inbox shows, and the number of further ones.
+    pub fn unread_alerts(&self, after: i64, max: usize) -> (Vec<Value>, u64) {
+        let Mesh { turn, peers, mail, .. } = self;
+        let store = &turn.store;
+        let human = Some(peers.human().as_str());
+        let kind = Some(MessageType::Alert);
+        let filter = MessageFilter { to: human, unread: true, kind, after, limit: max as i64, ..Default::default() };
         // If the database can't be read, other operations report the failure.
-        let message = self.turn.store.message(seq).ok().flatten()?;
-        let is_open = message.state.is_unread() && message.expires.is_none_or(|at| at > now);
-        is_open.then(|| {
-            self.mail.whole_row(&self.turn.store, &self.peers, &message, MailView::Unread, Some(&message.recipient))
-        })
+        let alerts = store.messages(&filter).unwrap_or_default();
+        let n_all = if alerts.len() < max { 0 } else { store.count_unread_of(&filter).unwrap_or_default() };
+        let n_more = (n_all as u64).saturating_sub(alerts.len() as u64);
+        (alerts.iter().map(|alert| mail.whole_row(store, peers, alert, MailView::Unread, human)).collect(), n_more)
+    }
+
+    /// The sequence number of the last message.
+    pub fn last_message(&self) -> i64 {
+        self.turn.store.last_message()
     }
 }
