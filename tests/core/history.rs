@@ -5,9 +5,10 @@ use crate::failures::Disk;
 use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::stored_enums::MessageState;
+use slm_mesh::base::time;
 use slm_mesh::core::mail::{self, show_all_messages::LOG};
 use slm_mesh::core::{mcp_tools, peers::sessions};
-use slm_mesh::store::{Message, Store};
+use slm_mesh::store::{Message, MessageFilter, Store};
 
 fn texts(answer: &Value) -> Vec<&str> {
     answer["messages"].as_array().unwrap().iter().map(|row| row["payload"].as_str().unwrap()).collect()
@@ -159,7 +160,29 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
     assert_eq!(texts(&disk.call(5, &LOG, json!({})).unwrap()), ["1 to s2", "2 to s3", "3 to s1"]);
 }
 
-/// Searches with characters or keywords that have a meaning in some query language.
+#[test]
+fn a_fetch_with_the_old_api_keeps_the_time_at_which_a_message_was_read() {
+    let mut disk = Disk::new("old-fetch");
+    disk.mesh.on_connected(1);
+    disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
+    disk.call(1, &mail::SEND, json!({ "to": "a", "message": "late", "expiresMinutes": 1 })).unwrap();
+    disk.pass(61_000);
+    disk.call(1, &mail::SEND, json!({ "to": "a", "message": "read" })).unwrap();
+    let read_at = |disk: &mut Disk| {
+        disk.pass(5_000);
+        let to = disk.mesh.peers().resolve("a").unwrap();
+        let all = MessageFilter { to: Some(&to), limit: 9, ..MessageFilter::default() };
+        let rows = disk.mesh.fetch_messages(&all, disk.now).unwrap();
+        rows.iter().map(|row| row["readAt"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(read_at(&mut disk), [Value::Null, Value::Null], "as it was before this reading");
+    let first = time::iso(disk.now);
+    for _ in 0..2 {
+        assert_eq!(read_at(&mut disk), [Value::Null, json!(first)], "nobody has read the expired message");
+    }
+}
+
+/// Searches with characters or words that mean something in some query language.
 const HOSTILE: [&str; 14] = [
     "\"",
     "\"unclosed",

@@ -330,7 +330,8 @@ impl Mesh {
         self.turn.log_error(noted);
     }
 
-    /// Fetches messages for the old HTTP API, and marks them as read. The result still contains their earlier state.
+    /// Fetches messages for the old HTTP API, and marks the unread ones as read. The result still contains their earlier
+    /// state.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -344,9 +345,9 @@ impl Mesh {
                 break;
             }
             rows.push(mail.old_view(&was));
-            let message = Message { state: was.state.max(MessageState::Read), read: Some(now), ..was.clone() };
-            mail.put_receipt(turn, journal, &was, &message)?;
             if was.state.is_unread() {
+                let message = Message { state: MessageState::Read, read: Some(now), ..was.clone() };
+                mail.put_receipt(turn, journal, &was, &message)?;
                 journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)?;
             }
         }
