@@ -279,6 +279,23 @@ fn a_lock_of_a_command_whose_lease_ended_while_the_broker_was_away_waits_for_its
 }
 
 #[test]
+fn each_of_several_hooks_at_once_shows_the_next_ten_messages() {
+    let mut script = Script::new();
+    script.run("h connects");
+    script.run("a joins");
+    script.run("h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages=[]");
+    for n in 0..45 {
+        script.run(&format!("a send to=claude-p message=number-{n} -> ok"));
+    }
+    for n in [0, 10, 20, 30, 40] {
+        script.run(&format!(
+            "h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.payload=number-{n}"
+        ));
+    }
+    script.run("h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages=[]");
+}
+
+#[test]
 fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
     check(
         "

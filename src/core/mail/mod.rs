@@ -222,8 +222,8 @@ pub struct Mail {
     ids: PublicIds,
     /// How many unread messages each peer has. They are counted when the number is first needed.
     unread: HashMap<PeerId, i64>,
-    /// Messages that a hook took a moment ago. The values are the time and the hook's connection.
-    recently_delivered: HashMap<i64, (i64, ConnId)>,
+    /// Messages that a hook took a moment ago, by their sequence numbers.
+    recently_delivered: HashMap<i64, RecentDelivery>,
     /// Events of sessions that hooks reported a moment ago.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
@@ -426,9 +426,10 @@ impl Mail {
         max: usize,
         now: i64,
     ) -> Result<Vec<Message>, Error> {
-        self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
-        // The store also returns messages that other hooks have just taken, so the limit is higher.
-        let limit = (max + self.recently_delivered.len().min(max)) as i64;
+        self.recently_delivered.retain(|_, taken| now - taken.at < HOOK_DELIVERY_MS);
+        // The store also returns the recipient's messages that other hooks have just taken, so the limit is higher.
+        let n_taken = self.recently_delivered.values().filter(|taken| *taken.to == *id).count();
+        let limit = (max + n_taken) as i64;
         // A hook shows only the beginning of a long message. The session reads the rest from its inbox, so hooks do not
         // show the message again.
         let filter =
@@ -438,7 +439,8 @@ impl Mail {
         found.truncate(max);
         if let Some(conn) = take {
             for message in &found {
-                self.recently_delivered.insert(message.seq, (now, conn));
+                let taken = RecentDelivery { to: message.recipient.clone(), at: now, by: conn };
+                self.recently_delivered.insert(message.seq, taken);
                 self.mark_offered(turn, journal, message, "hook", now)?;
             }
         }
@@ -447,7 +449,7 @@ impl Mail {
 
     /// Releases the mail that a hook on this connection took but did not show. Another hook can then show it.
     pub(super) fn forget_deliveries_to(&mut self, conn: ConnId) {
-        self.recently_delivered.retain(|_, (_, by)| *by != conn);
+        self.recently_delivered.retain(|_, taken| taken.by != conn);
     }
 
     /// Marks a bounded number of unread messages as expired, because their time is up.
@@ -473,6 +475,17 @@ impl Mail {
 /// How long mail is reserved for the hook that took it. During this time, another hook for the same event shows neither
 /// this mail nor anything else that the first hook showed.
 const HOOK_DELIVERY_MS: i64 = 2_000;
+
+/// A message that a hook has taken a moment ago.
+#[derive(Debug)]
+struct RecentDelivery {
+    /// The recipient of the message.
+    to: PeerId,
+    /// When the hook took the message, in ms.
+    at: i64,
+    /// The connection of the hook.
+    by: ConnId,
+}
 
 impl Mesh {
     /// Puts a message into mailboxes on behalf of an old HTTP route or a linked mesh, which use no operation.
