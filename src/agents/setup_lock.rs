@@ -2,10 +2,10 @@
 //! could overwrite each other's records, and `--remove` could not restore every byte.
 
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock::LockWait;
+use crate::sys::file_lock::{LockWait, is_at};
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long to wait for another run of `setup`. One edit takes milliseconds.
@@ -46,11 +46,6 @@ impl SetupLock {
         }
         Err(format!("another run of slm-mesh setup holds {}; wait until that run has ended", path.display()))
     }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    file.metadata().ok().map(id) == fs::metadata(path).ok().map(id)
 }
 
 impl Drop for SetupLock {

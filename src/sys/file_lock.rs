@@ -1,8 +1,9 @@
 //! Waits for a file lock with a time limit, and finds the process that holds a lock.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,13 @@ fn try_for_time(file: &mut Option<File>, time: Duration) -> io::Result<Option<Fi
         }
         std::thread::sleep(left.min(TRY_EVERY));
     }
+}
+
+/// Whether this open file is still the file at a path. If another process removed the file before this process locked
+/// it, the lock protects nothing.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let id = |meta: Metadata| (meta.dev(), meta.ino());
+    file.metadata().ok().map(id) == std::fs::metadata(path).ok().map(id)
 }
 
 /// The id of the process that holds a lock on this file. `None` if no process holds a lock, if the process is in

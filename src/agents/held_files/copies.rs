@@ -5,7 +5,7 @@
 
 use super::file_state::{CONTENT_MAX, FileStamp};
 use crate::base::limits;
-use crate::sys::regular_file::{read_regular, replace_regular};
+use crate::sys::regular_file::{open_regular, read_regular, replace_regular};
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -113,11 +113,17 @@ pub fn make_private_dir(dir: &Path) -> bool {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok()
 }
 
-/// Removes the files in a folder that are older than an hour.
+/// Removes the files in a folder that are older than an hour, except files that another hook has locked.
 pub fn remove_old(dir: &Path) {
-    for path in files_in(dir) {
+    let is_old = |path: &Path| {
         let modified = path.symlink_metadata().and_then(|meta| meta.modified());
-        if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT)) {
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT))
+    };
+    for path in files_in(dir).filter(|path| is_old(path)) {
+        // Another hook may be about to write the file. So this hook locks the file and checks its age again.
+        let file = open_regular(&path).ok().flatten();
+        let is_locked = file.as_ref().is_some_and(|file| file.try_lock().is_err());
+        if !is_locked && is_old(&path) {
             // If this fails, the next hook tries again.
             let _ = fs::remove_file(path);
         }

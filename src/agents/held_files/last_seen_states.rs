@@ -6,7 +6,7 @@ use super::copies::make_private_dir;
 use super::file_state::FileState;
 use super::hashed;
 use crate::base::limits;
-use crate::sys::file_lock::LockWait;
+use crate::sys::file_lock::{LockWait, is_at};
 use crate::sys::regular_file::read_regular;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
@@ -86,6 +86,21 @@ fn locked(file: File) -> Option<File> {
     }
 }
 
+/// How often a hook opens a records file that another hook removes again and again.
+const OPEN_TRIES: usize = 3;
+
+/// Opens and locks the file at a path. Another hook may remove an old file after it was opened and before it was
+/// locked. Records that are written into such a file would be lost, so the path is then opened again.
+fn locked_at(path: &Path, open: impl Fn() -> Option<File>) -> Option<File> {
+    for _ in 0..OPEN_TRIES {
+        let file = locked(open()?)?;
+        if is_at(&file, path) {
+            return Some(file);
+        }
+    }
+    None
+}
+
 fn path_of(dir: &Path, peer: &str) -> PathBuf {
     dir.join(hashed(peer))
 }
@@ -100,8 +115,9 @@ impl HolderRecords {
     pub fn open(dir: &Path, peer: &str, create: bool) -> Option<HolderRecords> {
         let path = path_of(dir, peer);
         let open = || OpenOptions::new().create(create).truncate(false).read(true).write(true).mode(0o600).open(&path);
-        let file = open().or_else(|error| if create && make_private_dir(dir) { open() } else { Err(error) }).ok()?;
-        let file = locked(file)?;
+        let open_or_prepare =
+            || open().or_else(|error| if create && make_private_dir(dir) { open() } else { Err(error) }).ok();
+        let file = locked_at(&path, open_or_prepare)?;
         let records = read_records(dir, peer);
         let was = text(&records);
         Some(HolderRecords { file, records, was })
@@ -176,9 +192,33 @@ mod tests {
             age(peer);
         }
         HolderRecords::open(&dir, "used", false).unwrap().save();
+        let open = HolderRecords::open(&dir, "open", true).unwrap();
+        age("open");
         remove_old(&dir);
+        assert!(path_of(&dir, "open").exists(), "another hook has not saved these records yet");
+        drop(open);
+        remove_old(&dir);
+        assert!(!path_of(&dir, "open").exists());
         assert!(HolderRecords::open(&dir, "used", false).is_some());
         assert!(HolderRecords::open(&dir, "forgotten", false).is_none());
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_removed_before_it_was_locked_is_opened_again() {
+        let path = std::env::temp_dir().join(format!("slm-mesh-records-{:032x}", crate::sys::random_u128()));
+        let n_opened = std::cell::Cell::new(0);
+        let open = || {
+            n_opened.set(n_opened.get() + 1);
+            let file = OpenOptions::new().create(true).append(true).open(&path).ok();
+            if n_opened.get() == 1 {
+                std::fs::remove_file(&path).unwrap();
+            }
+            file
+        };
+        locked_at(&path, open).unwrap().write_all(b"kept").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+        std::fs::remove_file(&path).unwrap();
+        assert!(locked_at(&path, || None).is_none());
     }
 }
