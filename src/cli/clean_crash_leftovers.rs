@@ -60,14 +60,17 @@ fn is_dead_socket(path: &Path) -> bool {
 
 /// Copies of the database that one hub sends to another. A crash may leave a copy behind.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
+/// What SQLite appends to the name of a database to form the names of its other files.
+const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Whether a crash left this file behind. Such a file has a temporary name, for example `broker.new1234`.
+/// Whether a crash left this file behind. Such a file has a temporary name, for example `broker.new1234`. If the file is
+/// a database, SQLite may have created other files beside it, such as `broker.new1234-wal`.
 fn is_temporary(path: &Path) -> bool {
-    if path.file_name().is_some_and(|name| COPIES.iter().any(|copy| name == *copy)) {
-        return true;
-    }
-    let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
-    extension.is_some_and(|text| {
-        text.strip_prefix("new").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
-    })
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let name = SQLITE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    let is_draft = |extension: &str| {
+        let pid = extension.strip_prefix("new");
+        pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    COPIES.contains(&name) || name.rsplit_once('.').is_some_and(|(_, extension)| is_draft(extension))
 }

@@ -386,12 +386,13 @@ fn clean_removes_only_what_is_stale() {
     let pid = place.broker_pid().unwrap();
     kill("-9", pid);
     until("it is dead", || !lives(pid));
-    fs::write(place.dir.join("broker.new4711"), "a draft that a crash left").unwrap();
+    let drafts = ["broker.new4711", "broker.new4711-wal", "broker.new4711-shm", "broker.db.copy-journal"];
+    drafts.iter().for_each(|name| fs::write(place.dir.join(name), "a draft that a crash left").unwrap());
     let said = place.json(&["clean"]);
     assert_eq!(said["killed"], json!(0));
     let after = names(&place.dir);
-    for name in ["mesh.sock", "broker.pid", "port", "broker.new4711"] {
-        assert!(!after.contains(&name.to_owned()), "{name} is left: {after:?}");
+    for name in ["mesh.sock", "broker.pid", "port"].iter().chain(&drafts) {
+        assert!(!after.contains(&(*name).to_owned()), "{name} is left: {after:?}");
     }
     for name in ["broker.db", "broker.token", "notes.txt", "broker.log"] {
         assert!(after.contains(&name.to_owned()), "{name} is gone: {after:?}");
