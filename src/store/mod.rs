@@ -351,7 +351,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::stored_enums::MessageState;
+    use crate::base::stored_enums::{MessageState, WakeupOutcome};
     use rusqlite::params;
 
     fn message(sender: &str, recipient: &str) -> Message {
@@ -427,6 +427,23 @@ mod tests {
         let sql = "SELECT group_concat(id) FROM (SELECT id FROM peer_number ORDER BY id)";
         assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");
         assert_eq!(store.unread_senders("reader", 9).unwrap(), ["both"]);
+    }
+
+    #[test]
+    fn wakeups_end_with_their_messages_a_bounded_number_at_a_time() {
+        let mut store = Store::memory().unwrap();
+        let wakeup = |at| WakeupRow { at, channel: None, outcome: WakeupOutcome::from_text("started") };
+        for created in [1, 2] {
+            let mut m = Message { created, ..message("sender", "reader") };
+            store.add_message(&mut m).unwrap();
+            [1, 2, 3].iter().for_each(|at| store.add_wakeup(m.seq, &wakeup(*at)).unwrap());
+        }
+        store.prune_messages(2, 9).unwrap();
+        assert_eq!(store.prune_wakeups(2).unwrap(), 2);
+        assert_eq!(store.wakeups(1).unwrap(), [wakeup(3)]);
+        store.prune_messages(9, 9).unwrap();
+        assert_eq!([store.prune_wakeups(9).unwrap(), store.prune_wakeups(9).unwrap()], [4, 0], "no message is left");
+        assert_eq!(store.wakeups(2).unwrap(), []);
     }
 
     #[test]

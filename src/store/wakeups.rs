@@ -60,14 +60,19 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes the attempts for deleted messages, which are all messages before the oldest one that is left.
-    pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
-        let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
-                   WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";
-        let last: Option<i64> = self.db.prepare_cached(sql)?.query_row([limit], |row| row.get(0))?;
-        if let Some(last) = last {
-            self.write("DELETE FROM wakeup WHERE seq <= ?1", &[&last])?;
+    /// Deletes at most `limit` attempts whose messages have been deleted. These are the messages before the oldest one
+    /// that is kept. Returns the number of deleted attempts.
+    pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<usize> {
+        let sql = "SELECT seq, at, channel FROM wakeup \
+                   WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM message) \
+                   ORDER BY seq, at, channel LIMIT ?1";
+        let mut query = self.db.prepare_cached(sql)?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let old: Vec<(i64, i64, String)> = query.query_map([limit], read)?.collect::<rusqlite::Result<_>>()?;
+        drop(query);
+        if let Some((seq, at, channel)) = old.last() {
+            self.write("DELETE FROM wakeup WHERE (seq, at, channel) <= (?1, ?2, ?3)", &[seq, at, channel])?;
         }
-        Ok(())
+        Ok(old.len())
     }
 }

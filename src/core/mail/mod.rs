@@ -461,14 +461,14 @@ impl Mail {
         Ok(())
     }
 
-    /// Deletes a bounded number of old messages. Returns whether more may be left to delete.
+    /// Deletes a bounded number of old messages and wakeups. Returns whether more may be left to delete.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
         let (n_deleted, unread) = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         for recipient in &unread {
             self.unread.remove(recipient.as_str());
         }
-        turn.store.prune_wakeups(limits::PRUNE_STEP)?;
-        Ok(n_deleted == limits::PRUNE_STEP as usize)
+        let n_wakeups = turn.store.prune_wakeups(limits::PRUNE_STEP)?;
+        Ok(n_deleted.max(n_wakeups) == limits::PRUNE_STEP as usize)
     }
 }
 
