@@ -24,7 +24,7 @@ pub(super) const SHORT_MAX: usize = 8 << 10;
 const VALUES_MAX: usize = 1 << 16;
 /// Maximum length of a field's name, in bytes. A field with a longer name is skipped, because no needed field has one.
 const NAME_MAX: usize = 256;
-/// Limit for the length of a number, in bytes. The end of a longer number is dropped.
+/// Maximum length of a number, in bytes. A longer number is read as `null`, because its beginning is another number.
 const SCALAR_MAX: usize = 64;
 /// How many bytes are read at once. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;
@@ -230,7 +230,8 @@ impl FieldReader<'_> {
             text.extend(self.take());
             text.truncate(SCALAR_MAX + 1);
         }
-        serde_json::from_slice(&text).unwrap_or(Value::Null)
+        let whole = Some(text).filter(|text| text.len() <= SCALAR_MAX);
+        whole.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or(Value::Null)
     }
 
     fn read_name(&mut self) -> String {
@@ -434,6 +435,8 @@ mod tests {
         ] {
             assert_eq!(read(text.as_bytes()), serde_json::from_str(text).ok(), "{text}");
         }
+        let long = format!(r#"{{"a":{},"b":2}}"#, "1".repeat(SCALAR_MAX + 1));
+        assert_eq!(read(long.as_bytes()), Some(json!({ "a": null, "b": 2 })), "no other number");
     }
 
     #[test]
