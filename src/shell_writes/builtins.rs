@@ -1,7 +1,7 @@
 //! Commands that the shell runs itself, such as `cd`, and commands that only print text.
 
 use super::evaluator::{Ending, Evaluator, RunResult, StreamText};
-use super::shell_state::{CdLinks, Field, State, Value};
+use super::shell_state::{CdLinks, Field, InputTaken, State, Value};
 use super::syntax_tree::{AssignedValue, Assignment, Command, Part, Word};
 use std::rc::Rc;
 
@@ -46,12 +46,7 @@ impl Evaluator<'_> {
                 StreamText::empty()
             }
             "shift" => {
-                let is_plain = arguments.is_empty() && !state.arguments.contains(&Field::Many);
-                state.arguments = Rc::new(if is_plain {
-                    state.arguments.iter().skip(1).cloned().collect()
-                } else {
-                    vec![Field::Many]
-                });
+                shift(state, arguments);
                 StreamText::empty()
             }
             "read" | "mapfile" | "readarray" => {
@@ -71,7 +66,11 @@ impl Evaluator<'_> {
             "pwd" => self.print_directory(state, arguments),
             "trap" => self.set_trap(state, arguments),
             "printf" if is_printf_to_variable(arguments) => print_to_variable(state, arguments),
-            name => printed(name, arguments, state, input)?,
+            "cat" if arguments.is_empty() || matches!(arguments, [Field::Known(word)] if word == "-") => {
+                state.taken = InputTaken::Unknown;
+                input.clone()
+            }
+            name => printed(name, arguments, state)?,
         };
         Some(RunResult::printed(output))
     }
@@ -202,6 +201,13 @@ fn set_options(state: &mut State, arguments: &[Field]) {
     }
 }
 
+/// Runs `shift`, which removes the first positional parameter. With a number, it may remove any of them.
+fn shift(state: &mut State, arguments: &[Field]) {
+    let is_plain = arguments.is_empty() && !state.arguments.contains(&Field::Many);
+    let rest = if is_plain { state.arguments.iter().skip(1).cloned().collect() } else { vec![Field::Many] };
+    state.arguments = Rc::new(rest);
+}
+
 /// Defines each alias as a function that writes nothing. Many shells do not expand aliases in scripts, so it is
 /// uncertain what a command with this name would run.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
@@ -214,12 +220,14 @@ fn define_aliases(state: &mut State, arguments: &[Field]) {
 fn read_variables(builtin: &str, arguments: &[Field], state: &mut State, input: &StreamText) {
     let names = arguments.iter().filter_map(Field::text).filter(|word| !word.starts_with('-'));
     let names: Vec<String> = names.map(str::to_owned).collect();
+    let line = input.text().filter(|_| builtin == "read" && reads_a_line(arguments)).map(first_line);
+    state.taken = line.map_or(InputTaken::Unknown, |line| InputTaken::Bytes(line.len()));
     match (names.as_slice(), input.text()) {
         ([array], Some(text)) if builtin != "read" && arguments.iter().all(is_name_or_t) => {
             let lines = text.lines().map(|line| Field::Known(line.to_owned()));
             state.set(array, Value::List(lines.collect()));
         }
-        _ => set_read(state, &names, first_line(builtin, input)),
+        _ => set_read(state, &names, line.filter(|line| !line.is_empty())),
     }
 }
 
@@ -228,8 +236,16 @@ fn is_name_or_t(field: &Field) -> bool {
     field.text().is_some_and(|word| word == "-t" || !word.starts_with('-'))
 }
 
-fn first_line<'i>(builtin: &str, input: &'i StreamText) -> Option<&'i str> {
-    input.text().filter(|_| builtin == "read").and_then(|text| text.lines().next())
+/// Whether `read` reads exactly one line of the input. The options `-d`, `-n` and `-N` change where it stops, and `-u`
+/// reads from another file.
+fn reads_a_line(arguments: &[Field]) -> bool {
+    let options = arguments.iter().filter_map(Field::text).filter_map(|word| word.strip_prefix('-'));
+    arguments.iter().all(|field| field.text().is_some()) && !options.flat_map(str::chars).any(|c| "dnNu".contains(c))
+}
+
+/// The first line of a text, with its end.
+fn first_line(text: &str) -> &str {
+    text.split_inclusive('\n').next().unwrap_or("")
 }
 
 fn is_printf_to_variable(arguments: &[Field]) -> bool {
@@ -255,13 +271,12 @@ fn print_to_variable(state: &mut State, arguments: &[Field]) -> StreamText {
 }
 
 /// The output of a command that only prints, such as `echo`; `None` for any other command.
-fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -> Option<StreamText> {
+fn printed(name: &str, arguments: &[Field], state: &State) -> Option<StreamText> {
     let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
     let text = match name {
         "echo" => words.and_then(|words| echoed(&words)),
         "printf" => words.and_then(|words| formatted(&words)),
         "cat" => match words.as_deref() {
-            Some([] | ["-"]) => return Some(input.clone()),
             Some([path]) if !path.starts_with('-') => return Some(file_stream(state, path)),
             _ => None,
         },
@@ -309,14 +324,16 @@ fn echoed(words: &[&str]) -> Option<String> {
     let (options, words) = words.split_at(n_options);
     let end = if options.iter().any(|option| option.contains('n')) { "" } else { "\n" };
     let text = words.join(" ");
-    let text = if options.iter().any(|option| option.contains('e')) { unescaped(&text)? } else { text };
+    let text = if options.iter().any(|option| option.contains('e')) { unescaped(&text, true)? } else { text };
     Some(text + end)
 }
 
-/// Resolves the escapes `\n`, `\t`, `\\` and `\0` in a string. Returns `None` if the string contains other escapes.
-fn unescaped(text: &str) -> Option<String> {
+/// Resolves the escapes `\n`, `\t`, `\\` and octal codes in a string. Returns `None` if the string contains other escapes.
+/// With `after_zero`, an octal code has up to three digits after a zero, as in `echo -e`. Otherwise, it has up to three
+/// digits in total, as in `printf`.
+fn unescaped(text: &str, after_zero: bool) -> Option<String> {
     let mut out = String::new();
-    let mut chars = text.chars();
+    let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         if c != '\\' {
             out.push(c);
@@ -326,7 +343,16 @@ fn unescaped(text: &str) -> Option<String> {
             'n' => out.push('\n'),
             't' => out.push('\t'),
             '\\' => out.push('\\'),
-            '0' => out.push('\0'),
+            first @ '0'..='7' if first == '0' || !after_zero => {
+                let (mut code, n_more) = (first.to_digit(8)?, if after_zero { 3 } else { 2 });
+                for _ in 0..n_more {
+                    let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) else { break };
+                    code = code * 8 + digit;
+                    chars.next();
+                }
+                // A larger code is a part of a character. A percent sign would begin a directive of `printf`.
+                out.push(char::from_u32(code).filter(|c| c.is_ascii() && *c != '%')?);
+            }
             _ => return None,
         }
     }
@@ -337,7 +363,7 @@ fn unescaped(text: &str) -> Option<String> {
 fn formatted(words: &[&str]) -> Option<String> {
     let words = words.strip_prefix(&["--"]).unwrap_or(words);
     let (format, values) = words.split_first()?;
-    let format = unescaped(format)?;
+    let format = unescaped(format, false)?;
     let n_values = format.matches("%s").count();
     if format.matches('%').count() != n_values || n_values == 0 && !values.is_empty() {
         return (n_values == 0 && format.matches('%').count() == 0).then_some(format);

@@ -2,7 +2,7 @@
 
 use super::builtins::set_read;
 use super::evaluator::{Ending, Evaluator, RunResult, StreamText, joined};
-use super::shell_state::{State, Value};
+use super::shell_state::{InputTaken, State, Value};
 use super::syntax_tree::{Command, Joint, Word};
 
 impl Evaluator<'_> {
@@ -62,7 +62,13 @@ impl Evaluator<'_> {
             let mut inner = self.copy(state);
             let is_last = n + 1 == stages.len();
             self.output_is_read = if is_last { outer } else { stages[n + 1..].iter().any(reads_names) };
+            if n > 0 {
+                inner.taken = InputTaken::default();
+            }
             between = self.run(stage, &mut inner, &between).output;
+            if n == 0 {
+                state.taken = inner.taken;
+            }
         }
         self.output_is_read = outer;
         RunResult::printed(between)
@@ -138,7 +144,10 @@ impl Evaluator<'_> {
         input: &StreamText,
     ) -> RunResult {
         let mut inner = self.copy(state);
-        if let (Some((names, separator)), StreamText::Text(text)) = (self.read_names(condition), input) {
+        self.spend(input.text().map_or(0, |text| text.len() / 64));
+        let rest = input.after(state.taken);
+        if let (Some((names, separator)), StreamText::Text(text)) = (self.read_names(condition), rest) {
+            inner.taken = InputTaken::Unknown;
             for line in text.split(separator).filter(|line| !line.is_empty()) {
                 if !self.spend(1) {
                     break;

@@ -1,7 +1,7 @@
 //! Simulates the commands of a script, and records which files they write.
 
 use super::parser::Parser;
-use super::shell_state::{Field, Shell, State, Value};
+use super::shell_state::{Field, InputTaken, Shell, State, Value};
 use super::syntax_tree::{AssignedValue, Assignment, Command, Redirect, Simple, Word};
 use super::{Entry, FileTree, ShellWrite, commands};
 use crate::base::path_overlap;
@@ -37,6 +37,15 @@ impl StreamText {
     /// The text, if it is known.
     pub(super) fn text(&self) -> Option<&str> {
         if let StreamText::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The rest of the text, after the part that was already read.
+    pub(super) fn after(&self, taken: InputTaken) -> StreamText {
+        match (self, taken) {
+            (StreamText::Text(text), InputTaken::Bytes(n)) => StreamText::Text(text.get(n..).unwrap_or("").to_owned()),
+            (StreamText::Text(_), InputTaken::Unknown) => StreamText::Unknown,
+            (other, _) => other.clone(),
+        }
     }
 }
 
@@ -191,7 +200,9 @@ impl<'a> Evaluator<'a> {
             Command::Pipeline(stages) => self.run_pipeline(stages, state, input),
             Command::Subshell(body) => {
                 let mut inner = self.copy(state);
-                RunResult::printed(self.run(body, &mut inner, input).output)
+                let output = self.run(body, &mut inner, input).output;
+                state.taken = inner.taken;
+                RunResult::printed(output)
             }
             Command::If(branches, otherwise) => self.run_if(branches, otherwise.as_deref(), state, input),
             Command::While(condition, body) => self.run_while(condition, body, state, input),
@@ -202,7 +213,9 @@ impl<'a> Evaluator<'a> {
                 RunResult::printed(StreamText::empty())
             }
             Command::Redirected(body, redirects) => match self.redirected(redirects, state, input) {
-                Some(input) => self.run(body, state, &input),
+                Some(input) => {
+                    self.with_own_input(redirects, state, |evaluator, state| evaluator.run(body, state, &input))
+                }
                 None => RunResult::printed(StreamText::empty()),
             },
             Command::Not(inner) => self.run(inner, state, input),
@@ -226,23 +239,56 @@ impl<'a> Evaluator<'a> {
             simple.assignments.iter().for_each(|assignment| self.assign(state, assignment));
             return RunResult::printed(StreamText::empty());
         }
-        if simple.assignments.is_empty() {
-            return self.call(state, &fields, &input);
-        }
-        // In `name=value command`, the variable is set only for this command.
-        let mut inner = self.copy(state);
-        for assignment in &simple.assignments {
-            self.assign(&mut inner, assignment);
-            inner.export(&assignment.name);
-        }
-        let outcome = self.call(&mut inner, &fields, &input);
-        state.directory = inner.directory;
-        state.previous_directory = inner.previous_directory;
+        self.with_own_input(&simple.redirects, state, |evaluator, state| {
+            if simple.assignments.is_empty() {
+                return evaluator.call(state, &fields, &input);
+            }
+            // In `name=value command`, the variable is set only for this command.
+            let mut inner = evaluator.copy(state);
+            for assignment in &simple.assignments {
+                evaluator.assign(&mut inner, assignment);
+                inner.export(&assignment.name);
+            }
+            let outcome = evaluator.call(&mut inner, &fields, &input);
+            state.directory = inner.directory.take();
+            state.previous_directory = inner.previous_directory.take();
+            state.taken = inner.taken;
+            state.adopt_variables(inner, simple.assignments.iter().map(|assignment| assignment.name.as_str()));
+            outcome
+        })
+    }
+
+    /// Runs a command with these redirections. If they give the command an input of its own, the command reads nothing
+    /// of the common input.
+    fn with_own_input(
+        &mut self,
+        redirects: &[Redirect],
+        state: &mut State,
+        run: impl FnOnce(&mut Self, &mut State) -> RunResult,
+    ) -> RunResult {
+        let is_input =
+            |one: &Redirect| matches!(one, Redirect::Read(_) | Redirect::HereString(_) | Redirect::HereDocument(_));
+        let common = redirects.iter().any(is_input).then(|| std::mem::take(&mut state.taken));
+        let outcome = run(self, state);
+        state.taken = common.unwrap_or(state.taken);
         outcome
     }
 
-    /// Simulates a function, a builtin or a program with these arguments.
+    /// Simulates a function, a builtin or a program with these arguments. Its input is what earlier commands have left
+    /// of `input`.
     pub(super) fn call(&mut self, state: &mut State, fields: &[Field], input: &StreamText) -> RunResult {
+        let before = std::mem::take(&mut state.taken);
+        let outcome = if before == InputTaken::default() {
+            self.call_with(state, fields, input)
+        } else {
+            self.spend(input.text().map_or(0, |text| text.len() / 64));
+            self.call_with(state, fields, &input.after(before))
+        };
+        state.taken = before.then(state.taken);
+        outcome
+    }
+
+    fn call_with(&mut self, state: &mut State, fields: &[Field], input: &StreamText) -> RunResult {
         let Some((Field::Known(name), arguments)) = fields.split_first() else {
             return RunResult::printed(StreamText::Unknown);
         };
@@ -261,6 +307,10 @@ impl<'a> Evaluator<'a> {
         self.depth += 1;
         let output = commands::run_command(self, state, name, arguments, input);
         self.depth -= 1;
+        // These programs read their input to its end. Others may leave it for the next command.
+        if matches!(name.as_str(), "xargs" | "tee" | "sponge") {
+            state.taken = InputTaken::Unknown;
+        }
         let replaces_shell = name == "exec" && !arguments.is_empty();
         RunResult { output, ending: replaces_shell.then_some(Ending::Shell) }
     }

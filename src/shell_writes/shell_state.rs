@@ -66,6 +66,31 @@ pub(super) enum CdLinks {
     Unknown,
 }
 
+/// How much of its standard input a shell has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InputTaken {
+    /// This many bytes.
+    Bytes(usize),
+    /// Some part, but it is unknown how much.
+    Unknown,
+}
+
+impl Default for InputTaken {
+    fn default() -> InputTaken {
+        InputTaken::Bytes(0)
+    }
+}
+
+impl InputTaken {
+    /// What was read in total, if `more` was read after this.
+    pub(super) fn then(self, more: InputTaken) -> InputTaken {
+        match (self, more) {
+            (InputTaken::Bytes(first), InputTaken::Bytes(second)) => InputTaken::Bytes(first + second),
+            _ => InputTaken::Unknown,
+        }
+    }
+}
+
 /// The options that `set` changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ShellOptions {
@@ -125,6 +150,10 @@ pub(super) struct State {
     /// The values of `$1`, `$2` and so on.
     pub arguments: Rc<Vec<Field>>,
     functions: Rc<HashMap<String, Rc<Command>>>,
+    /// How much the commands so far have read of their common standard input.
+    pub taken: InputTaken,
+    /// Whether this shell was started without the variables of the environment (`env -i`).
+    has_empty_environment: bool,
 }
 
 impl State {
@@ -161,9 +190,27 @@ impl State {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
-    /// Removes all exported variables, so that a child does not get them (`env -i`).
+    /// Removes all exported variables and those of the environment, so that a child gets none of them (`env -i`).
     pub(super) fn forget_exported(&mut self) {
         Rc::make_mut(&mut self.variables).retain(|_, variable| !variable.is_exported);
+        self.has_empty_environment = true;
+    }
+
+    /// Whether variables that the script has not set have the values of the environment.
+    pub(super) fn sees_environment(&self) -> bool {
+        !self.has_empty_environment
+    }
+
+    /// Takes over the variables of another state, except those with these names.
+    pub(super) fn adopt_variables<'n>(&mut self, other: State, except: impl Iterator<Item = &'n str>) {
+        let own = std::mem::replace(&mut self.variables, other.variables);
+        let variables = Rc::make_mut(&mut self.variables);
+        for name in except {
+            match own.get(name) {
+                Some(variable) => variables.insert(name.to_owned(), variable.clone()),
+                None => variables.remove(name),
+            };
+        }
     }
 
     /// The state in which a child shell starts.
@@ -173,6 +220,7 @@ impl State {
             shell,
             directory: self.directory.clone(),
             variables: Rc::new(exported.map(|(name, variable)| (name.clone(), variable.clone())).collect()),
+            has_empty_environment: self.has_empty_environment,
             ..State::default()
         }
     }
@@ -198,6 +246,9 @@ impl State {
             if self.options.cd_links != other.options.cd_links {
                 self.options.cd_links = CdLinks::Unknown;
             }
+        }
+        if self.taken != other.taken {
+            self.taken = InputTaken::Unknown;
         }
         if self.arguments != other.arguments {
             self.arguments = Rc::new(vec![Field::Many]);

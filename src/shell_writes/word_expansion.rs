@@ -208,7 +208,8 @@ impl Evaluator<'_> {
             None => match name {
                 "PWD" => state.directory.clone(),
                 "OLDPWD" => state.previous_directory.clone(),
-                name => self.environment(name),
+                name if state.sees_environment() => self.environment(name),
+                _ => None,
             },
         }
     }

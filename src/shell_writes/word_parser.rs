@@ -99,24 +99,29 @@ impl Parser {
     /// Parses a string in the form `$'…'`, in which backslashes begin escapes.
     fn escaped_quoted(&mut self, word: &mut Word) -> Parsed<()> {
         self.at += 2;
-        word.push_quoted("");
+        let mut bytes = Vec::new();
         loop {
             let c = self.peek().ok_or(SyntaxError)?;
             self.at += 1;
-            let text = match c {
-                '\'' => return Ok(()),
-                '\\' => self.escape()?,
-                c => c,
-            };
-            word.push_quoted(text.encode_utf8(&mut [0; 4]));
+            match c {
+                '\'' => break,
+                '\\' => self.escape(&mut bytes)?,
+                c => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+            }
         }
+        // The codes of several escapes may be the bytes of one character. A code of zero ends the string.
+        match bytes.split(|byte| *byte == 0).next().map(str::from_utf8) {
+            Some(Ok(text)) => word.push_quoted(text),
+            _ => word.0.push(Part::Unknown),
+        }
+        Ok(())
     }
 
     /// Parses an escape in `$'…'`, after its backslash.
-    fn escape(&mut self) -> Parsed<char> {
+    fn escape(&mut self, bytes: &mut Vec<u8>) -> Parsed<()> {
         let c = self.peek().ok_or(SyntaxError)?;
         self.at += 1;
-        Ok(match c {
+        let c = match c {
             'n' => '\n',
             't' => '\t',
             'r' => '\r',
@@ -125,25 +130,31 @@ impl Parser {
             'e' | 'E' => '\u{1b}',
             'f' => '\u{c}',
             'v' => '\u{b}',
-            'x' => self.code_point(16, 2),
-            'u' => self.code_point(16, 4),
-            'U' => self.code_point(16, 8),
+            'x' => {
+                bytes.push(self.code(16, 2) as u8);
+                return Ok(());
+            }
             '0'..='7' => {
                 self.at -= 1;
-                self.code_point(8, 3)
+                bytes.push(self.code(8, 3) as u8);
+                return Ok(());
             }
+            'u' => char::from_u32(self.code(16, 4)).unwrap_or(char::REPLACEMENT_CHARACTER),
+            'U' => char::from_u32(self.code(16, 8)).unwrap_or(char::REPLACEMENT_CHARACTER),
             c => c,
-        })
+        };
+        bytes.extend(c.encode_utf8(&mut [0; 4]).bytes());
+        Ok(())
     }
 
-    fn code_point(&mut self, radix: u32, digits_max: usize) -> char {
+    fn code(&mut self, radix: u32, digits_max: usize) -> u32 {
         let mut value = 0;
         for _ in 0..digits_max {
             let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) else { break };
             value = value * radix + digit;
             self.at += 1;
         }
-        char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
+        value
     }
 
     /// Parses text in double quotes, up to and including `end`. If `end` is `None`, parses the body of a here-document,

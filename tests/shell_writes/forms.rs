@@ -124,8 +124,28 @@ fn shells_nest_and_move() {
 }
 
 #[test]
+fn each_read_takes_the_next_line() {
+    check(&[
+        ("{ read a; read b; rm \"$b\"; } <<E\none\ntwo\nE", &["two"]),
+        ("f() { read x; }; { f; (read y); if read z; then :; fi; read w; rm $w; } <<< $'1\\n2\\n3\\n4'", &["4"]),
+        ("printf 'head\\na.py\\n' | { read head; xargs rm; }", &["a.py"]),
+        ("{ read a; while read b; do rm $b; done; read c; rm $c; } <<E\n1\n2\n3\nE", &["2", "3"]),
+        ("{ read a; read b <<< own; read c; rm $a $b $c; } <<E\n1\n2\nE", &["1", "own", "2"]),
+        ("{ read a; cat > copy; read b; rm $a $b; } <<< x", &["copy", "x"]),
+        ("{ read -n 1 a; read b; rm $a $b; } <<< $'1\\n2'", &[]),
+        ("b=old; IFS= read -r b <<< new; rm $b; echo > $IFS.py", &["new"]),
+    ]);
+}
+
+#[test]
 fn words_expand() {
     check(&[
+        (
+            "rm $(echo -e '\\0141.py') $(printf '\\142.py') $'\\143.py' $'\\303\\251.py'",
+            &["a.py", "b.py", "c.py", "é.py"],
+        ),
+        ("rm $(printf '\\303\\251.py') $'\\303.py' $'d\\0e'.py", &["d.py"]),
+        ("env -i sh -c 'rm $HOME/a.py'; env -i HOME=. sh -c 'rm $HOME/b.py'", &["b.py"]),
         ("rm $'a\\tb'", &["a\tb"]),
         ("rm src/*.rs", &["src/lib.rs", "src/main.rs"]),
         ("rm 'src/*.rs'", &[]),
@@ -146,6 +166,7 @@ fn words_expand() {
 #[test]
 fn programs_write() {
     check(&[
+        ("cp --parents -t dir src/lib.rs; cp --parents src/main.rs dir/", &["dir/src/lib.rs", "dir/src/main.rs"]),
         ("sed -i s/x/y/ a.py", &["a.py"]),
         ("sed -i '' -e s/x/y/ a.py", &["a.py"]),
         ("sed -i '' s/x/y/ a.py b.py", &["a.py", "b.py"]),

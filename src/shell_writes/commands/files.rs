@@ -57,16 +57,16 @@ impl Placement {
 }
 
 fn placement(run: &Run, options: &Options) -> Option<Placement> {
+    let keeps_parents = options.has(&["parents"]);
     if let Some(folder) = options.value(&["t", "target-directory"]) {
         let target = folder.text()?.to_owned();
-        return Some(Placement { sources: options.operands.clone(), target, is_folder: true, keeps_parents: false });
+        return Some(Placement { sources: options.operands.clone(), target, is_folder: true, keeps_parents });
     }
     let (target, sources) = options.operands.split_last()?;
     let target = target.text()?.to_owned();
     let is_many = sources.len() > 1 || sources.contains(&Field::Many);
     let is_folder =
         !options.has(&["T", "no-target-directory"]) && (target.ends_with('/') || is_many || run.is_folder(&target));
-    let keeps_parents = options.has(&["parents"]);
     (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder, keeps_parents })
 }
 
