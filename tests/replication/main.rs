@@ -4,6 +4,7 @@ mod certificates;
 mod cluster;
 mod hubs;
 mod changes_of_log;
+mod fake_members;
 mod mishaps;
 #[path = "../support/mod.rs"]
 mod support;

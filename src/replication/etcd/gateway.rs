@@ -7,7 +7,7 @@ use crate::replication::LogError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
@@ -24,8 +24,11 @@ const CANCELLATION_MAX: usize = 1024;
 
 /// The gRPC status codes that are handled specially.
 const CANCELLED: i64 = 1;
+const UNKNOWN: i64 = 2;
 const DEADLINE: i64 = 4;
 const EXHAUSTED: i64 = 8;
+const ABORTED: i64 = 10;
+const INTERNAL: i64 = 13;
 const UNAVAILABLE: i64 = 14;
 const UNAUTHENTICATED: i64 = 16;
 
@@ -43,7 +46,10 @@ enum Reply {
     Value(Value),
     /// The member refused the request, so it was not executed. Contains the gRPC status code and the reason.
     Refused(i64, String),
-    /// The member did not answer, or could not reach the other members. The request may have been executed.
+    /// The member could not be reached, so the request was not executed.
+    Unreached(String),
+    /// The member did not answer, or could not reach the other members. The request may have been executed, or may be
+    /// executed later.
     Silent(String),
 }
 
@@ -102,6 +108,7 @@ impl Gateway {
         time_left: impl Fn() -> Duration,
     ) -> Result<Value, LogError> {
         let mut silent = "no member of etcd has answered in time".to_owned();
+        let mut may_be_executed = None;
         for _ in 0..self.members.len() {
             let left = time_left();
             if left.is_zero() {
@@ -113,8 +120,18 @@ impl Gateway {
                     self.last_answer_took = Some(began.elapsed());
                     return Ok(value);
                 }
-                Reply::Refused(_, why) => return Err(LogError::Refused(why)),
-                Reply::Silent(why) => silent = why,
+                // A refusal counts for one member only. An earlier member may still execute the request.
+                Reply::Refused(_, why) => {
+                    return Err(match may_be_executed {
+                        None => LogError::Refused(why),
+                        Some(earlier) => LogError::NoAnswer(format!("{why}; but before that, {earlier}")),
+                    });
+                }
+                Reply::Unreached(why) => silent = why,
+                Reply::Silent(why) => {
+                    silent.clone_from(&why);
+                    may_be_executed = Some(why);
+                }
             }
             self.current = (self.current + 1) % self.members.len();
         }
@@ -139,7 +156,7 @@ impl Gateway {
         match reply {
             Reply::Value(value) => Ok(value),
             Reply::Refused(_, why) => Err(LogError::Refused(why)),
-            Reply::Silent(why) => Err(LogError::NoAnswer(why)),
+            Reply::Unreached(why) | Reply::Silent(why) => Err(LogError::NoAnswer(why)),
         }
     }
 
@@ -162,6 +179,8 @@ impl Gateway {
         let credentials = json!({ "name": user.name, "password": user.password });
         match self.post("auth/authenticate", &credentials, ANSWER_TIMEOUT) {
             Reply::Value(answer) => self.token = answer["token"].as_str().map(str::to_owned),
+            // Only the credentials were sent, and not yet the request.
+            Reply::Silent(why) => return Err(Reply::Unreached(why)),
             refused => return Err(refused),
         }
         Ok(())
@@ -174,6 +193,10 @@ impl Gateway {
         let answer = request.send(body.to_string());
         let mut answer = match answer {
             Ok(answer) => answer,
+            // The error code comes only from connecting, so nothing has been sent.
+            Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                return Reply::Unreached(format!("etcd at {member} does not answer: {error}"));
+            }
             Err(error) => return silent(error.to_string()),
         };
         match answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec() {
@@ -247,8 +270,12 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         (_, Some(DEADLINE | UNAVAILABLE)) => {
             Reply::Silent(format!("etcd at {member} can't reach a majority of the cluster: {text}"))
         }
+        // A member that stops while it handles a request may answer with a general code, such as "raft: stopped".
+        (_, Some(UNKNOWN | ABORTED | INTERNAL)) => {
+            Reply::Silent(format!("etcd at {member} does not say whether it has executed the request: {text}"))
+        }
         // Another member may have a gateway, so the next member is tried.
-        (StatusCode::NOT_FOUND, None) => Reply::Silent(format!(
+        (StatusCode::NOT_FOUND, None) => Reply::Unreached(format!(
             "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as \
              grpc-proxy"
         )),
