@@ -61,7 +61,7 @@ impl PushConnection {
     /// # Errors
     /// When the client has left too much output unread.
     pub fn enqueue(&mut self, text: &str, seq: Option<i64>) -> Result<(), NotReading> {
-        if self.output.len() + text.len() > OUTPUT_MAX {
+        if self.n_unsent() + text.len() > OUTPUT_MAX {
             return Err(NotReading);
         }
         self.output.extend_from_slice(text.as_bytes());
@@ -91,11 +91,18 @@ impl PushConnection {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
         self.message_ends.retain(|(end, _)| *end > sent);
-        if self.sent == self.output.len() {
-            self.output.clear();
+        // A client may read all the time and yet never catch up, so sent bytes are also removed before the last byte is
+        // sent. They are moved only when at least as many bytes were sent as are left, so the cost stays low.
+        if sent >= self.n_unsent() {
+            self.output.drain(..sent);
+            self.message_ends.iter_mut().for_each(|(end, _)| *end -= sent);
             self.sent = 0;
         }
         messages
+    }
+
+    fn n_unsent(&self) -> usize {
+        self.output.len() - self.sent
     }
 
     /// Reads from the client, and calls `take_line` for each line.
@@ -123,6 +130,33 @@ impl PushConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_reads_all_the_time_keeps_its_connection_and_one_that_stops_loses_it() {
+        let poll = mio::Poll::new().unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut connection = PushConnection::register(UnixStream::from_std(ours), poll.registry(), 1).unwrap();
+        let line = "x".repeat(16 << 10);
+        let (mut sent, mut n_read, mut buffer) = (Vec::new(), 0, vec![0; 32 << 10]);
+        // The client begins with a backlog, and then reads as fast as new lines come. So it never catches up.
+        let backlog = 40;
+        for seq in 0..400 {
+            connection.enqueue(&line, Some(seq)).expect("the client reads");
+            connection.send().unwrap();
+            sent.extend(connection.drain_sent());
+            while seq >= backlog && n_read < (line.len() + 1) * (seq - backlog) as usize {
+                n_read += (&theirs).read(&mut buffer).unwrap();
+                connection.send().unwrap();
+            }
+            assert!(seq < backlog || connection.n_unsent() > 0, "the client never catches up");
+            assert!(connection.output.len() <= 2 * OUTPUT_MAX);
+        }
+        sent.extend(connection.drain_sent());
+        assert!(sent.len() > 300 && sent.iter().copied().eq(0..sent.len() as i64), "{sent:?}");
+        assert!((0..200).any(|_| connection.enqueue(&line, None).is_err()));
+    }
 
     #[test]
     fn a_client_that_sends_without_end_is_given_up_and_one_that_sends_little_is_read() {

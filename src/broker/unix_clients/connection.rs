@@ -181,6 +181,10 @@ impl ClientConnection {
             if self.output.capacity() > READ_MAX {
                 self.output = Vec::new();
             }
+        } else if self.sent >= self.n_unsent() {
+            // A client may read all the time and yet never catch up. Without this, its sent bytes would fill the memory.
+            self.output.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
