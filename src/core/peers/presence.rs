@@ -126,7 +126,7 @@ impl Mesh {
         }
         let left = self.in_savepoint(|mesh| {
             let Mesh { turn, peers, journal, .. } = mesh;
-            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, "not_watched", now))
+            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, NOT_WATCHED, now))
         });
         self.turn.log_error(left);
     }
@@ -134,6 +134,9 @@ impl Mesh {
 
 /// The reason in an event about a session that left because its agent process ended.
 const PROCESS_EXIT: &str = "process_exit";
+
+/// In events, the reason why a session went offline: the kernel can't report the end of its agent process.
+const NOT_WATCHED: &str = "not_watched";
 
 impl Peers {
     /// Stores the agent process of the client on a connection. This process is chosen from the client's ancestor
@@ -277,12 +280,25 @@ impl Peers {
         // A process on another machine is not watched, because this kernel can't report its end. A process that is
         // perhaps no agent is not watched either, because its end may mean nothing for the session.
         if is_remote || !is_agent {
-            let row = peer.row.clone();
-            return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
+            let was_watched = std::mem::replace(&mut peer.is_watched, false);
+            if !is_known {
+                turn.store.put_peer(&peer.row)?;
+            }
+            return if was_watched { self.continue_far(turn, journal, id, call.now) } else { Ok(()) };
         }
         peer.is_watched = true;
         turn.push(Effect::WatchProcess(*process));
         self.come_online(turn, journal, id, call.now)
+    }
+
+    /// Handles that a session, whose process the kernel watched, continues in a process on another machine. Unless it
+    /// has a connection, the session goes offline. It keeps its locks and channels, because it has not ended.
+    fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
+        self.go_offline(turn, journal, id, NOT_WATCHED, now)?;
+        if let Some(peer) = self.get_mut(id) {
+            (peer.offline_since, peer.has_left) = (None, false);
+        }
+        Ok(())
     }
 
     /// Subtracts one from the number of a peer's connections. Marks the peer as offline, unless something else shows

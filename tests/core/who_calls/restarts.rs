@@ -288,3 +288,33 @@ fn a_session_without_key_and_process_takes_nothing_over_from_itself() {
         assert_eq!((&ids[0], &answers[1]["notice"]), (&ids[1], &Value::Null), "{}", agent.id);
     }
 }
+
+#[test]
+fn a_session_that_continues_on_another_machine_is_online_there_only_while_it_is_connected() {
+    for hook_first in [false, true] {
+        let mut world = World::new();
+        let claude = AGENTS.iter().find(|agent| agent.id == "claude").unwrap();
+        let here = world.session(claude);
+        let id = world.hook(&here);
+        let is_online = |world: &World| world.mesh.as_ref().unwrap().peers().get(&id).unwrap().is_online();
+        assert!(is_online(&world), "the kernel watches the agent");
+
+        let there = Session { above: vec![process(9_000, Some(claude))], ..here.clone() };
+        let conn = world.connect(&there.above);
+        let now = world.now;
+        world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", now).unwrap();
+        if hook_first {
+            let args = world.hook_args(&there);
+            assert_eq!(super::id_of(&world.call(conn, "hook.mail", args, &there.above).unwrap()), id);
+            assert!(!is_online(&world), "nothing reports the end of the agent on the laptop");
+        }
+        assert_eq!(world.attach(&there, conn, Some(&there.key)), id);
+        let now = world.now;
+        world.mesh.as_mut().unwrap().on_process_exit(&here.above[0], now);
+        world.settle();
+        assert!(is_online(&world), "the session goes on at the laptop");
+        world.mesh.as_mut().unwrap().on_disconnected(conn, now);
+        world.settle();
+        assert!(!is_online(&world), "hook first: {hook_first}");
+    }
+}
