@@ -6,15 +6,15 @@
 use super::broker_role_and_settings_check::OwnBroker;
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
+use super::desktop_notification_check::check_notifications;
 use super::directory_servers_check::check_directory_servers;
-use super::etcd_hubs_check::check_shared_log;
 use super::generated_files::{MARK, NAME};
 use super::hub_check::check_hubs_of_guest;
-use super::notification_check::check_notifications;
 use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::setup_records::Records;
 use super::shield_support::try_shield;
+use super::standby_and_etcd_health_check::check_shared_log;
 use super::{generated_files, marketplace_plugin_files, safe_write};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;

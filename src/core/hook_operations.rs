@@ -4,7 +4,7 @@
 //! These operations make sure that the hook and the server act as the same peer.
 
 use super::locks::others_locks_in_worktree::{WorkPlace, own_locks, watched_locks};
-use super::locks::request::{LockRequest, Repository};
+use super::locks::request_conflicts::{LockRequest, Repository};
 use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
 use super::mail::wakeups::end_hook_waits;
 use super::op_definition::ArgKind;

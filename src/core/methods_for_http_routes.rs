@@ -2,7 +2,7 @@
 //! [`federation`](super::federation)). The routes call these methods directly, because no operation fits.
 
 use super::Mesh;
-use super::locks::request::LockRequest;
+use super::locks::request_conflicts::LockRequest;
 use crate::base::error::Error;
 use crate::base::stored_enums::LockOwner;
 use crate::store::LockRow;

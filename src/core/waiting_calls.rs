@@ -1,6 +1,6 @@
 //! Calls that wait: for mail, for events, for a lock, or until a session may be woken.
 
-use super::locks::request::LockRequest;
+use super::locks::request_conflicts::LockRequest;
 use super::peers::Peers;
 use super::transaction::Dirty;
 use super::{Args, CallContext, ConnId, Op};

@@ -1,5 +1,5 @@
 //! The only module that uses SQL. It keeps the records of one mesh, such as messages and locks, in one SQLite file.
-//! While the broker runs, only the submodule `writes` changes rows.
+//! While the broker runs, only the submodule `replicated_row_writes` changes rows.
 //!
 //! **Invariant:** each turn of the broker's loop has at most one write transaction. If a call fails, only the writes of
 //! this call are rolled back.
@@ -19,10 +19,10 @@ mod messages;
 mod peers;
 mod salvage;
 mod schema;
-mod state;
+mod shared_state_table;
 mod takeovers;
 mod wakeups;
-mod execute_and_record_writes;
+mod replicated_row_writes;
 
 pub use changeset::Changeset;
 pub use channels::ChannelMember;
@@ -32,14 +32,14 @@ pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use error::{StoreError, StoreResult};
 pub use events::{Event, EventFilter};
-pub use execute_and_record_writes::LogPosition;
 pub use locks::LockRow;
 pub use log_terms::LogTerms;
 pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
+pub use replicated_row_writes::LogPosition;
 pub use salvage::Salvage;
-pub use state::{DeletionPosition, StateEntry};
+pub use shared_state_table::{DeletionPosition, StateEntry};
 pub use takeovers::TakeoverRow;
 pub use wakeups::WakeupRow;
 

@@ -8,7 +8,7 @@ use crate::base::ids::PeerId;
 use crate::base::stored_enums::{LockOwner, MessageType, PeerKind};
 use crate::base::{limits, path_overlap, time};
 use crate::core::locks::lock_view;
-use crate::core::locks::request::{LockRequest, Repository};
+use crate::core::locks::request_conflicts::{LockRequest, Repository};
 use crate::core::peers::Peer;
 use crate::core::peers::sessions::ATTACH;
 use crate::core::shared_state::NewEntry;

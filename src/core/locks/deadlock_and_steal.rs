@@ -1,7 +1,7 @@
 //! The queue for locks: which callers wait, whether waiting would cause a deadlock, and how a person takes a lock from
 //! its holder.
 
-use super::request::{LockMatcher, LockRequest};
+use super::request_conflicts::{LockMatcher, LockRequest};
 use super::table::UNLOCKED;
 use super::{Locks, StealParts, lock_view};
 use crate::base::error::{Error, ErrorKind};

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** only this module writes the locks, in memory and in the database.
 
-pub mod request;
+pub mod request_conflicts;
 mod table;
 mod deadlock_and_steal;
 pub mod others_locks_in_worktree;
@@ -26,7 +26,7 @@ use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time};
 use crate::store::LockRow;
-use request::{LockMatcher, LockRequest, Repository};
+use request_conflicts::{LockMatcher, LockRequest, Repository};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 1, max: limits::PATH_MAX };

@@ -5,7 +5,7 @@ use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use super::Locks;
 use super::cursor;
-use super::request::Repository;
+use super::request_conflicts::Repository;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::limits;

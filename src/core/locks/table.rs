@@ -1,6 +1,6 @@
 //! The table of the locks in force. It grants, renews, releases and expires locks.
 
-use super::request::LockRequest;
+use super::request_conflicts::LockRequest;
 use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{CountedMap, PeerId};
