@@ -379,7 +379,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // The script ends with its input. This closes the session's input, so the session ends, too.
+        // At the end of its input, the script exits. Its exit closes the input of the session, which then ends, too.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

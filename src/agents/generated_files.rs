@@ -60,7 +60,7 @@ pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
     own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }
 
-/// The path of the program in the text of a plugin that `setup` wrote.
+/// Reads the path of the program from a plugin file that `setup` has written; `None` if `text` contains no path.
 pub fn plugin_program(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("const program = "))?;
     serde_json::from_str(line.trim_end_matches(';')).ok()

@@ -30,7 +30,7 @@ const WRITES: &[&str] = &[
     "reformat",
     "truncate",
 ];
-/// A tool whose name contains one of these words only reads, even if the name also contains a word for writing.
+/// Words in the names of tools that only read. If a name also contains a word for writing, the tool still only reads.
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];

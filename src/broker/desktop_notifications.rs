@@ -180,7 +180,7 @@ impl Notifications {
         self.due.filter(|_| self.running.is_none())
     }
 
-    /// Whether no alert waits and no command is running.
+    /// Whether there is nothing to do: no alert is waiting, and no command is running.
     pub fn is_idle(&self) -> bool {
         self.due.is_none() && self.running.is_none()
     }

@@ -81,7 +81,7 @@ pub struct CliFlag {
     pub value: &'static str,
     /// The verbs that accept the flag; empty if all verbs accept it.
     pub verbs: &'static [&'static str],
-    /// A line about the flag for the help and the man page.
+    /// The description of the flag that the help and the man page show, in one line.
     pub help: &'static str,
 }
 

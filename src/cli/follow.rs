@@ -25,7 +25,7 @@ const RETRY_TIME: Duration = Duration::from_secs(30);
 /// The time between two checks of whether a stopped broker is running again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why a verb of this module ends.
+/// Why a command such as `events --follow` ends.
 enum End {
     /// Nobody reads the output any more.
     OutputClosed,

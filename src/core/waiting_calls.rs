@@ -94,7 +94,7 @@ impl Waiting {
         self.calls.is_empty()
     }
 
-    /// All waiting calls, in the order of the line.
+    /// All waiting calls, beginning with the one that has waited longest.
     pub(super) fn iter(&self) -> impl Iterator<Item = &WaitingCall> {
         self.calls.iter()
     }

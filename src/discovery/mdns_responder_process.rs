@@ -116,7 +116,7 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a panic in any thread end the process, and disables core dumps.
+/// Installs a hook that ends the process if any thread panics, and disables core dumps.
 fn exit_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         sys::print_error(&format!("slm-mesh announce: {info}"));

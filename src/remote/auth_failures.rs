@@ -50,8 +50,8 @@ impl AuthFailures {
         self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Starts counting from zero. Returns the text of the report, with the addresses and their counts; `None` if there
-    /// was no failure.
+    /// Returns a report that lists the addresses and their numbers of failures, and resets these numbers to zero. Returns
+    /// `None` if there was no failure.
     pub fn take_report(&mut self) -> Option<String> {
         self.began?;
         let ended = std::mem::take(self);

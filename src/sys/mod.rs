@@ -120,7 +120,7 @@ fn boot_id() -> Option<String> {
 /// Returns 128 random bits from the operating system.
 ///
 /// # Panics
-/// If the operating system provides no randomness, because predictable ids would be a security hole.
+/// If the operating system provides no random bits. Predictable ids would be a security hole, so there is no fallback.
 pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");

@@ -1,6 +1,6 @@
-//! Tests which session makes a call, for each known agent. A session's hooks, MCP server and verbs (subcommands) may
-//! first call the broker in any order, and much may happen to the session later. At all times, the session must be
-//! exactly one peer.
+//! For each known agent, tests that the broker attributes each call to the right session. A session's hooks, MCP server
+//! and commands may reach the broker in any order, and much may happen to the session later. At all times, the session
+//! must be exactly one peer.
 
 mod announced;
 mod chosen_name;

@@ -323,7 +323,7 @@ impl World {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // As the broker does, wakes the mesh at each deadline, but only at the first 50, to save time.
+        // The broker wakes the mesh at each deadline. This does the same, but only 50 times, to save time.
         for _ in 0..50 {
             let Some(at) = self.mesh.deadline().filter(|at| *at <= until) else { break };
             self.now = at.max(self.now);

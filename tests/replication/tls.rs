@@ -43,7 +43,7 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     assert!(error.contains("SLM_MESH_STORE_CA names contains no certificate"), "{error}");
     let swapped = Issued { certificate: hub.certificate.clone(), key: hub.certificate.clone() };
     let error = log(Some(tls(&authority.certificate(), Some(&swapped))), None).err().unwrap();
-    assert!(error.contains("SLM_MESH_STORE_KEY names contains no key"), "{error}");
+    assert!(error.contains("SLM_MESH_STORE_KEY names a file without a key"), "{error}");
     assert!(EtcdTls::read(&dir.join("missing.pem"), None).is_err());
 
     let error = refusal(log(Some(tls(&stranger.certificate(), Some(&hub))), None));

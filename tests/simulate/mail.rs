@@ -186,7 +186,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Records that a call may have moved these messages to this state. The answer to the call was lost.
+    /// Records that these messages may be in this state, because the answer to the call that set the state was lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),

@@ -36,7 +36,7 @@ pub struct ToolRun {
     pub writes: bool,
 }
 
-/// What the hook before a tool call has recorded for the hook after the call.
+/// A record that the hook before a tool call leaves for the hook after the call.
 #[derive(Debug, Clone, Default)]
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.

@@ -51,7 +51,7 @@ pub static WAIT: Op = Op {
 /// Reports the result of an attempt.
 pub static REPORT: Op = Op {
     name: "wakeup.report",
-    summary: "Report whether the wakeup was delivered; the receipts of its messages then show this",
+    summary: "Report whether the wakeup was delivered; the receipts of the messages that caused it show the result",
     args: &[
         CHANNEL,
         Arg::new("lastSeq", ArgKind::Int { min: 0, max: i64::MAX }, "`lastSeq` from the answer to wakeup.wait")

@@ -38,8 +38,8 @@ const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// Minimum time before an unanswered append is sent again. Each member forwards an append to etcd's own leader. If this
 /// leader has just died, all appends are lost until etcd elects a new one, which takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
-/// During this time, the attempts of an append have a short timeout. After that, they have the normal timeout, because
-/// etcd may just be slow.
+/// The time since the start of an append during which each request has a short timeout. Later requests have the normal
+/// timeout, because etcd may be slow instead of dead.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
 /// The short timeout of an append is the duration of the last answer, multiplied by this number.
 const SLOWER_THAN_LAST: u32 = 4;

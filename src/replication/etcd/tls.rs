@@ -37,8 +37,7 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
         Some((chain, key)) => {
             let chain = certificates(chain, "SLM_MESH_STORE_CERT")?;
             let key = PrivateKey::from_pem(key);
-            let key =
-                key.map_err(|error| format!("the file that SLM_MESH_STORE_KEY names contains no key: {error}"))?;
+            let key = key.map_err(|error| format!("SLM_MESH_STORE_KEY names a file without a key: {error}"))?;
             Some(ClientCert::new_with_certs(&chain, key))
         }
         None => None,
