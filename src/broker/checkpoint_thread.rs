@@ -70,6 +70,15 @@ impl CheckpointThread {
         if self.is_rest_due.swap(false, Ordering::Relaxed) {
             mesh.copy_rest_of_log();
         }
+        if let (Some(work), Some((sender, _))) = (self.take_due(now), &self.running) {
+            // If the channel is full, the thread is already working. Its current work or the next one covers these
+            // changes, too.
+            let _ = sender.try_send(work);
+        }
+    }
+
+    /// Returns the work that is due, and plans the next.
+    fn take_due(&mut self, now: i64) -> Option<Work> {
         let is_due = |at: Option<i64>| at.is_some_and(|at| at <= now);
         let work = if is_due(self.copy_due) {
             (self.copy_due, self.n_commits) = (None, 0);
@@ -77,13 +86,11 @@ impl CheckpointThread {
         } else if is_due(self.sync_due) {
             Work::Sync
         } else {
-            return;
+            return None;
         };
         // A copy also brings the log to the disk.
         self.sync_due = None;
-        // If the channel is full, the thread is already working. Its current work or the next one covers these changes,
-        // too.
-        let _ = self.running.as_ref().map(|(sender, _)| sender.try_send(work));
+        Some(work)
     }
 
     /// Waits until the thread has finished its work and ended.
@@ -111,4 +118,27 @@ fn spawn(mesh: &Mesh, is_rest_due: Arc<AtomicBool>) -> Option<(SyncSender<Work>,
     };
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work).ok()?;
     Some((sender, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_a_quiet_mesh_is_synced_soon_and_copied_late() {
+        let is_rest_due = Arc::default();
+        let mut thread = CheckpointThread { running: None, sync_due: None, copy_due: None, n_commits: 0, is_rest_due };
+        thread.note_commit(0);
+        thread.note_commit(100);
+        assert_eq!((thread.take_due(199), thread.deadline()), (None, Some(200)), "200 ms after the first commit");
+        assert_eq!(thread.take_due(200), Some(Work::Sync));
+        thread.note_commit(5_000);
+        assert_eq!(thread.take_due(5_200), Some(Work::Sync));
+        assert_eq!((thread.take_due(24_999), thread.deadline()), (None, Some(25_000)), "20 s after the last commit");
+        assert_eq!((thread.take_due(25_000), thread.deadline()), (Some(Work::Copy), None));
+        (0..COMMITS_MAX).for_each(|_| thread.note_commit(40_000));
+        assert_eq!((thread.take_due(40_000), thread.deadline()), (Some(Work::Copy), None), "the log must stay short");
+        thread.note_commit(40_001);
+        assert_eq!(thread.take_due(40_001), None);
+    }
 }

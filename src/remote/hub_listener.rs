@@ -8,7 +8,7 @@ use super::HANDSHAKE_MS;
 use super::auth::NetworkKey;
 use super::auth_failures::AuthFailures;
 use super::bridge::{Bridge, BridgeStatus, Framing};
-use super::handshake::{AcceptedSocket, PendingHandshake, Progress, Rejection};
+use super::hub_handshake::{AcceptedSocket, PendingHandshake, Progress, Rejection};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;

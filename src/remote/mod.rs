@@ -15,7 +15,7 @@ mod encrypted;
 pub mod connect_to_hub;
 mod guest_socket_without_empty_reads;
 pub mod encrypted_stream_to_hub;
-mod handshake;
+mod hub_handshake;
 pub mod hub_listener;
 mod hub_socket_with_deadline;
 mod liveness;

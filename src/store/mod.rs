@@ -5,7 +5,7 @@
 //! this call are rolled back.
 
 mod changeset;
-mod channels;
+mod channel_members;
 mod checkpointer;
 mod named_columns;
 mod counters;
@@ -25,7 +25,7 @@ mod wakeups;
 mod replicated_row_writes;
 
 pub use changeset::Changeset;
-pub use channels::ChannelMember;
+pub use channel_members::ChannelMember;
 pub use checkpointer::Checkpointer;
 use checkpointer::{copy_log, pages};
 pub use counters::Counters;

@@ -1,14 +1,14 @@
 //! Finds the work tree, the branch and the repository of a directory by reading git's files, because starting git would
 //! take milliseconds.
 
-mod config_file;
+mod config_syntax;
 mod remote_url;
 mod settings;
 mod ssh_config;
 
 use crate::base::limits;
 use crate::sys::account;
-use config_file::ConfigEntry;
+use config_syntax::ConfigEntry;
 use remote_url::Remote;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};

@@ -18,9 +18,9 @@ fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prom
         player.hook(0, &player.call("make c", "call_c"));
         fs::write(&file, format!("lost to {agent}\n")).unwrap();
         let told = player.hook(3, &json!({}));
-        assert!(told.contains("shows these messages") && !told.contains("held.txt"), "{agent}: {told}");
+        assert!(told.contains("to see these messages") && !told.contains("held.txt"), "{agent}: {told}");
         let again = player.hook(3, &json!({}));
-        assert!(!again.contains("shows these messages"), "{agent}: {again}");
+        assert!(!again.contains("to see these messages"), "{agent}: {again}");
     }
     assert_eq!(human_mail(&place).matches("make c").count(), 2);
 }

@@ -8,7 +8,7 @@
 
 mod config;
 mod database_log_match;
-mod leader;
+mod leader_commit;
 mod role;
 mod snapshot_fetch;
 mod snapshot_source;
@@ -18,7 +18,7 @@ mod log_trim_thread;
 
 pub use config::HubConfig;
 pub use database_log_match::DatabaseLogMatch;
-pub use leader::{Leader, TurnEnd};
+pub use leader_commit::{Leader, TurnEnd};
 pub use log_trim_thread::{LogProgress, LogTrimThread};
 pub use role::{BrokerRole, Leading};
 pub use standby::{Standby, StandbyError, TakeOver};

@@ -5,7 +5,7 @@ use crate::broker::http::{HttpServer, Limits, PendingRequest};
 use crate::broker::remote_listener::RemoteListener;
 use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};
-use crate::discovery::mdns_responder_process::Announcement;
+use crate::discovery::announce_command::Announcement;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;

@@ -5,13 +5,13 @@ mod database;
 mod listeners;
 mod mesh_opener;
 mod restore_backup;
-mod runtime_files;
+mod runtime_files_watch;
 mod single_instance;
 
 pub use database::LogChange;
 pub use mesh_opener::MeshOpener;
 pub use restore_backup::CheckedBackup;
-pub use runtime_files::{PathState, RuntimeFiles};
+pub use runtime_files_watch::{PathState, RuntimeFiles};
 
 use super::answer_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;

@@ -15,12 +15,12 @@ mod address;
 mod gateway;
 mod lease;
 mod tls;
-mod upkeep;
+mod log_trim_and_cluster_status;
 
 pub use address::EtcdAddress;
 pub use gateway::EtcdUser;
+pub use log_trim_and_cluster_status::{EtcdUpkeep, HubPosition, MemberHealth, MemberState};
 pub use tls::EtcdTls;
-pub use upkeep::{EtcdUpkeep, HubPosition, MemberHealth, MemberState};
 
 use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::base::ids::Term;
@@ -132,7 +132,7 @@ impl EtcdLog {
     /// # Errors
     /// When etcd does not answer.
     pub fn put_ticket(&mut self, hub: &str, ticket: &str) -> Result<(), LogError> {
-        let key = upkeep::ticket_key(&self.settings.address.prefix, hub);
+        let key = log_trim_and_cluster_status::ticket_key(&self.settings.address.prefix, hub);
         self.put_while_present(&key, ticket)
     }
 

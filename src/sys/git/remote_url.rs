@@ -1,7 +1,7 @@
 //! Writes the URLs of remotes in a normal form, which is the same for all URLs of one repository. For this, `insteadOf`
 //! settings, ssh's host names and relative paths are resolved as in git.
 
-use super::config_file::ConfigEntry;
+use super::config_syntax::ConfigEntry;
 use super::ssh_config;
 use crate::base::path_overlap;
 use crate::sys::path_normalization;
@@ -119,7 +119,7 @@ fn replaced(url: &str, settings: &[ConfigEntry]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config_file::entries;
+    use super::super::config_syntax::entries;
     use super::*;
 
     fn normal(url: &str, root: &str, settings: &str) -> String {

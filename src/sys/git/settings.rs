@@ -1,7 +1,7 @@
 //! Reads git's settings for a work tree: those of the machine, the user and the repository, and the files that they
 //! include. The order is the same as in git.
 
-use super::config_file::{ConfigEntry, entries};
+use super::config_syntax::{ConfigEntry, entries};
 use super::{WorkTree, read_beginning};
 use crate::base::path_overlap;
 use std::path::{Path, PathBuf};
