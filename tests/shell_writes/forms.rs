@@ -212,6 +212,8 @@ fn programs_write() {
         ("git rm a.py; git rm --cached b.py; git mv c d", &["a.py", "c", "d"]),
         ("git -C src checkout -- lib.rs", &["src/lib.rs"]),
         ("git checkout -p a.py; git restore -p b.py; git merge-file c a b; git merge-file -p d a b", &["c"]),
+        ("git stash -p; git stash push -p a; git stash -p -- a; git stash save --patch; git stash push -S a", &[]),
+        ("git add -p a; git commit -p; git reset -p b; git stash -- c; git stash push d; git stash oops", &["c", "d"]),
         ("git status; git diff; git stash list; git checkout -b x", &[]),
         ("black a.py; black --check b.py; ruff format c.py", &["a.py", "c.py"]),
         ("npx --yes prettier@3 --write a.ts; npx prettier --check b.ts", &["a.ts"]),

@@ -15,7 +15,7 @@ const GLOBAL: Spec =
     Spec { short: "Cc", attached: "", long: &["git-dir", "work-tree", "namespace", "exec-path"], stops: true };
 const CHECKOUT: Spec = Spec::new("bB", &["orphan", "conflict", "pathspec-from-file"]);
 const RESTORE: Spec = Spec::new("s", &["source", "conflict", "pathspec-from-file"]);
-const STASH: Spec = Spec::new("m", &["message"]);
+const STASH: Spec = Spec::new("m", &["message", "pathspec-from-file"]);
 const APPLY: Spec = Spec::new("pC", &["directory", "exclude", "include", "whitespace"]);
 const MERGE: Spec = Spec::new("msXF", &["strategy", "strategy-option", "message", "onto", "exec"]);
 const MERGE_FILE: Spec = Spec::new("L", &["marker-size", "diff-algorithm"]);
@@ -234,24 +234,29 @@ fn restore(run: &mut Run, arguments: &[Field]) {
 }
 
 fn stash(run: &mut Run, arguments: &[Field]) {
-    let first = arguments.first().and_then(Field::text);
-    match first {
-        Some("list" | "show" | "drop" | "clear" | "create" | "store") => {}
-        Some("push" | "save") => {
-            let options = STASH.parse(&arguments[1..]);
-            if first == Some("push") && !options.operands.is_empty() {
-                paths(run, &options.operands, &[differs_from("HEAD", true)]);
-            } else {
-                stash_all(run, &options);
-            }
-        }
+    match arguments.first().and_then(Field::text) {
         Some("pop" | "apply" | "branch") => whole_tree(run, Tracking::Tracked, &[]),
-        _ => stash_all(run, &STASH.parse(arguments)),
+        Some("push") => stash_push(run, &STASH.parse(&arguments[1..])),
+        Some("save") => stash_all(run, &STASH.parse(&arguments[1..])),
+        // Without a subcommand, only options and the paths behind them may follow. Git refuses other words.
+        Some(word) if !word.starts_with('-') => {}
+        _ => stash_push(run, &STASH.parse(arguments)),
+    }
+}
+
+fn stash_push(run: &mut Run, options: &Options) {
+    if options.has(INTERACTIVE) || options.has(&["S", "staged", "pathspec-from-file"]) {
+        return;
+    }
+    if options.operands.is_empty() {
+        stash_all(run, options);
+    } else {
+        paths(run, &options.operands, &[differs_from("HEAD", true)]);
     }
 }
 
 fn stash_all(run: &mut Run, options: &Options) {
-    if options.has(&["S", "staged", "k", "keep-index"]) {
+    if options.has(INTERACTIVE) || options.has(&["S", "staged", "k", "keep-index"]) {
         return;
     }
     let with_ignored = options.has(&["a", "all"]);
