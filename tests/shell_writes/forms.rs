@@ -196,8 +196,6 @@ fn programs_write() {
         ("printf 'a\nw\n.\nQ\n' | ed -s a; printf '1d\nw\nq\n' | ed -s b", &["b"]),
         ("curl -sSLo a http://x/b; curl -sO http://x/c?d", &["a", "c"]),
         ("wget -q http://x/b -O a", &["a"]),
-        ("tar xzf a.tgz b c", &["b", "c"]),
-        ("tar czf a.tgz b", &["a.tgz"]),
         ("truncate -s 0 a", &["a"]),
         ("patch -p1 < fix.patch", &["src/main.rs"]),
         ("git apply fix.patch", &["src/main.rs"]),
@@ -231,6 +229,63 @@ fn programs_write() {
             &["a", "b", "src/lib.rs"],
         ),
         ("find src -name 'l*' -print0 | while IFS= read -r -d '' f; do rm \"$f\"; done", &["src/lib.rs"]),
+    ]);
+}
+
+#[test]
+fn archives_are_packed_and_unpacked() {
+    check(&[
+        ("tar xzf a.tgz b c", &["b", "c"]),
+        ("tar czf a.tgz b", &["a.tgz"]),
+        ("tar xfz a.tgz; tar xfzC b.tgz dir c", &["dir/c"]),
+        (
+            "tar cfz out.tgz d; tar cbfv 20 b.tar d; tar czgf snap c.tgz d; tar cf - d",
+            &["b.tar", "c.tgz", "out.tgz", "snap"],
+        ),
+        (
+            "tar -xzf a.tgz b -C dir c; tar -xkf a.tgz foo.py new.py; tar -xf a.tgz --xform s/a/b/ e",
+            &["b", "dir/c", "new.py"],
+        ),
+        ("tar -f a.tar --delete b; tar -cf c.tar --remove-files d; bsdtar tfv e.tar f", &["a.tar", "c.tar", "d"]),
+        ("unzip -o a.zip foo.py b -d dir; unzip -o c.zip -x foo.py d; unzip -oc e.zip f", &["dir/b", "dir/foo.py"]),
+        ("unzip a.zip foo.py b; unzip -o \"$X\" c d", &["b", "c", "d"]),
+        ("zip -q -P secret a.zip b; zip -m c d -x e f; zip -sf g.zip; zip h i -O j", &["a.zip", "c.zip", "d", "j.zip"]),
+        ("7z a out d; 7z a -tzip b.zip -sdel c; 7z l e.7z f", &["b.zip", "c", "out.7z"]),
+        (
+            "7z x -y a.7z b foo.py -odir; 7z e a.7z dir/c -aos; 7z x a.7z foo.py; 7z x -so a.7z d",
+            &["c", "dir/b", "dir/foo.py"],
+        ),
+        (
+            "find . | cpio -oO a.cpio; cpio -iu foo.py b < a.cpio; cpio -i Cargo.toml < a.cpio; cpio -it c",
+            &["a.cpio", "b", "foo.py"],
+        ),
+        ("ar rcs a.a b.o; ar -rcb c.o d.a e.o; ar x f.a g.o; ar t h.a; ar pN 2 i.a j.o", &["a.a", "d.a", "g.o"]),
+    ]);
+}
+
+#[test]
+fn files_are_compressed_and_uncompressed() {
+    check(&[
+        (
+            "gzip a; gzip -k b; gunzip c.gz; gzip -d d.tgz; gzip -c e > f",
+            &["a", "a.gz", "b.gz", "c", "c.gz", "d.tar", "d.tgz", "f"],
+        ),
+        (
+            "gzip a.gz; gzip src; gzip -l b; gzip -kS .z c; gunzip foo.py.gz; gunzip -f notes.md.gz",
+            &["c.z", "notes.md", "notes.md.gz"],
+        ),
+        (
+            "xz -kT 0 a; xz -kF lzma b; unxz -k c.txz; bzip2 -k d; bunzip2 -k e",
+            &["a.xz", "b.lzma", "c.tar", "d.bz2", "e.out"],
+        ),
+        ("zstd a; zstd -19 -T0 --rm b; zstd -d c.zst; zstd -c d; zstd -t e", &["a.zst", "b", "b.zst", "c"]),
+        ("zstd a -o b; zstd -d c.zst -o d; zstd -o=e f; zstd -qo g h; zstd i -oq j", &["b", "d", "e", "g", "j"]),
+        ("zstd a b -o c; zstd -of d e f; zstd g -o foo.py; zstd -f h -o notes.md", &["d", "notes.md"]),
+        (
+            "zstd -D a b; zstd c --output-dir-flat dir; unzstd d.tzst; zstd --train src/* -o e",
+            &["b.zst", "d.tar", "dir/c.zst", "e"],
+        ),
+        ("zstd a -o b -c; zstd a -c -o c", &["c"]),
     ]);
 }
 

@@ -2,6 +2,7 @@
 
 mod archives;
 mod awk_script;
+mod compressors;
 mod editors;
 mod files;
 mod find;
@@ -55,7 +56,12 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["tar", "gtar", "bsdtar"], archives::tar),
     (&["unzip"], archives::unzip),
     (&["zip"], archives::zip),
-    (&["gzip", "gunzip", "bzip2", "bunzip2", "xz", "unxz", "zstd"], archives::compress),
+    (&["7z", "7za", "7zr", "7zz"], archives::seven_zip),
+    (&["cpio"], archives::cpio),
+    (&["ar"], archives::ar),
+    (&["gzip", "gunzip", "pigz", "unpigz", "bzip2", "bunzip2"], compressors::compress),
+    (&["xz", "unxz", "lzma", "unlzma"], compressors::compress),
+    (&["zstd", "unzstd", "zstdmt"], compressors::zstd),
     (&["sed", "gsed"], editors::sed),
     (&["sd"], editors::sd),
     (&["perl", "ruby"], editors::perl),
@@ -122,6 +128,12 @@ impl Run<'_, '_> {
         if let Some(path) = field.and_then(Field::text) {
             self.write(path);
         }
+    }
+
+    /// Whether nothing exists at this path. The path may be relative.
+    fn is_free(&mut self, path: &str) -> bool {
+        let resolved = self.evaluator.resolve(self.state, path);
+        resolved.is_some_and(|path| !self.evaluator.exists(&path))
     }
 
     /// Whether this path is a folder. The path may be relative.
