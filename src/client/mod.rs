@@ -223,13 +223,7 @@ impl Client {
     /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. `Standby` if a
     /// separate process forwards requests and answers, because such a connection can't be replaced.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
-        let mut result = self.call_once(method, params);
-        for _ in 0..retry_after_broker_exit::REPEATS_MAX {
-            if result.is_ok() || !self.fate.is_unread || !self.connect_again() {
-                break;
-            }
-            result = self.call_once(method, params);
-        }
+        let mut result = self.call_until_read(method, params);
         if result.as_ref().is_err_and(|error| error.kind == ErrorKind::Standby) && self.server != Server::Carried {
             self.move_to_leader()?;
             result = self.call_once(method, params);
@@ -257,9 +251,13 @@ impl Client {
     /// Returns this connection, or a connection to the leader if this hub is a standby.
     fn or_leader(mut self, group: Arc<HubGroup>) -> Result<Client, Error> {
         self.group = Some(group);
-        match self.call_once("ping", &json!({})) {
+        match self.call_until_read("ping", &json!({})) {
             Err(error) if error.kind == ErrorKind::Standby => self.move_to_leader().map(|()| self),
-            answer => answer.map(|_| self),
+            Ok(_) => {
+                self.fate.note_all_answered();
+                Ok(self)
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -1,14 +1,16 @@
 //! Repeats a call that was not read, because the broker on this machine was ending.
 
 use super::Client;
+use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::RpcMessage;
+use serde_json::Value;
 use std::io::{self, ErrorKind};
 
 /// Maximum number of times that a call is repeated. One repetition is enough unless the next broker is stopped, too.
-pub(super) const REPEATS_MAX: usize = 5;
+const REPEATS_MAX: usize = 5;
 
-/// How to connect again if the broker ends before it reads the first call.
+/// How to connect again if the broker ends before it reads a call, and has answered all earlier calls.
 #[derive(Debug, Clone)]
 pub(super) enum Reconnect {
     /// Do not connect again. The owner of the connection does this.
@@ -19,14 +21,14 @@ pub(super) enum Reconnect {
     OrStart(DataDir),
 }
 
-/// What is known about the first call on a connection.
+/// What is known about a call on a connection on which no earlier call waits for an answer.
 #[derive(Debug, Default)]
 pub(super) struct CallFate {
-    /// The number of lines that this client has sent.
+    /// The number of lines that this client has sent since the broker answered all earlier ones.
     pub(super) n_sent: u32,
     /// Whether the broker has said that it is ending.
     is_broker_ending: bool,
-    /// Whether the connection failed before the broker ran the first call.
+    /// Whether the connection failed before the broker ran the call.
     pub(super) is_unread: bool,
 }
 
@@ -37,10 +39,15 @@ impl CallFate {
         self.is_broker_ending |= is_ending;
     }
 
-    /// Whether this error means that the broker has not run the call. This is known only if nothing else was sent on
-    /// the connection, and only in two cases. Either the kernel reset the connection, because the broker closed it
-    /// without reading everything. Or the broker said that it was ending. A broker says so only after it has sent all
-    /// answers, so it will not run this call.
+    /// Records that the broker has answered all calls so far.
+    pub(super) fn note_all_answered(&mut self) {
+        self.n_sent = 0;
+    }
+
+    /// Whether this error means that the broker has not run the call. This is known only if nothing else was sent
+    /// since all earlier calls were answered, and only in two cases. Either the kernel reset the connection, because
+    /// the broker closed it without reading everything. Or the broker said that it was ending. A broker says so only
+    /// after it has sent all answers, so it will not run this call.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,
@@ -56,9 +63,22 @@ impl Client {
         Client { reconnect, ..self }
     }
 
+    /// Sends a request on this connection. If the broker of this machine ended before it read the request, sends it to
+    /// the next broker.
+    pub(super) fn call_until_read(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
+        let mut result = self.call_once(method, params);
+        for _ in 0..REPEATS_MAX {
+            if result.is_ok() || !self.fate.is_unread || !self.connect_again() {
+                break;
+            }
+            result = self.call_once(method, params);
+        }
+        result
+    }
+
     /// Replaces this connection, whose broker is gone, with a connection to the next broker of this machine. Returns
     /// whether there is a next broker.
-    pub(super) fn connect_again(&mut self) -> bool {
+    fn connect_again(&mut self) -> bool {
         let connected = match &self.reconnect {
             Reconnect::Never => return false,
             Reconnect::IfRunning(places) => Client::connect_to_own(places),
@@ -68,6 +88,7 @@ impl Client {
         if client.set_receive_timeout(self.receive_timeout).is_err() {
             return false;
         }
+        client.group = self.group.take();
         *self = client;
         true
     }

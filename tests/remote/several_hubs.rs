@@ -4,9 +4,11 @@
 use crate::SECRET;
 use crate::false_hubs::{self, Cable, FalseHub, Front, Role};
 use crate::support::{BIN, Place, Session, put_program, until};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -318,7 +320,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
 /// Opens the socket of a local broker that stands by: its errors contain the leader's address.
 fn standby_on_this_machine(place: &Place, leader: String) {
     std::fs::create_dir_all(&place.dir).unwrap();
-    let listener = std::os::unix::net::UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
+    let listener = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
     std::thread::spawn(move || {
         let role = Arc::new(Mutex::new(Role::StandsBy(Some(leader))));
         for stream in listener.incoming().map_while(Result::ok) {
@@ -372,6 +374,46 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
         assert_eq!(status, Some(3), "{said}");
         assert!(said.contains("add ssh://hub2 to SLM_MESH_HOST, or set SLM_MESH_SHARED_SECRET"), "{said}");
         assert!(!said.contains("does not know this secret"), "{said}");
+    }
+}
+
+/// Opens the socket of this machine's broker. The broker ends before it reads the first call, or the first call after a
+/// ping. Each later connection reaches the next broker, which has this role.
+fn ending_broker_on_this_machine(place: &Place, answers_ping: bool, next: Role) {
+    std::fs::create_dir_all(&place.dir).unwrap();
+    let listener = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
+    std::thread::spawn(move || {
+        let (first, _) = listener.accept().unwrap();
+        if answers_ping {
+            let mut ping = String::new();
+            BufReader::new(&first).read_line(&mut ping).unwrap();
+            let id = serde_json::from_str::<Value>(&ping).unwrap()["id"].clone();
+            writeln!(&first, "{}", json!({ "jsonrpc": "2.0", "id": id, "result": {} })).unwrap();
+        }
+        poll(&mut [PollFd::new(&first, PollFlags::IN)], None).unwrap();
+        drop(first);
+        let role = Arc::new(Mutex::new(next));
+        for stream in listener.incoming().map_while(Result::ok) {
+            let role = Arc::clone(&role);
+            std::thread::spawn(move || false_hubs::serve_lines(stream, &role));
+        }
+    });
+}
+
+#[test]
+fn on_a_hub_a_call_that_the_ending_broker_did_not_read_reaches_the_leader() {
+    for (answers_ping, leads_itself) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (real, leads) = broker();
+        let leader = FalseHub::start(leads);
+        let hub = Place::new()
+            .with("SLM_MESH_HOST", "0.0.0.0")
+            .with("SLM_MESH_STORE", "etcd://127.0.0.1:1/mesh")
+            .with("SLM_MESH_SHARED_SECRET", SECRET);
+        let own = Role::Leads(real.dir.join("mesh.sock"));
+        let next = if leads_itself { own } else { Role::StandsBy(Some(leader.address())) };
+        ending_broker_on_this_machine(&hub, answers_ping, next);
+        hub.ok(&["state", "set", "port", "8080", "--expect", "0"]);
+        assert_eq!(real.ok(&["state", "get", "port"]).trim(), "8080");
     }
 }
 
