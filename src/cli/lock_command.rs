@@ -13,7 +13,7 @@ use super::retry_on_lost_connection::call_repeatedly;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::{shown_name, shown_path};
-use crate::client::{Client, route_to_broker};
+use crate::client::{Carrier, Client, route_to_broker};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
 use crate::sys::run_with_signals::ForegroundCommand;
@@ -24,7 +24,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -107,11 +107,11 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
 
 /// Waits briefly until the carrier has ended. (The carrier is the process that forwards this connection to the hub.)
 /// Without this wait, the next command of a script could find the files still locked.
-fn wait_for_carrier(mut carrier: Child) {
+fn wait_for_carrier(mut carrier: Carrier) {
     let until = Instant::now() + CARRIER_TIMEOUT;
     // A child that the command left behind keeps the connection open, and so keeps the lock. The carrier then does not
     // end in time.
-    while matches!(carrier.try_wait(), Ok(None)) && Instant::now() < until {
+    while carrier.is_running() && Instant::now() < until {
         std::thread::sleep(CARRIER_CHECK_INTERVAL);
     }
 }

@@ -276,12 +276,11 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
     spawned.map(drop).map_err(|error| Error::new(ErrorKind::Gone, format!("no thread can be started ({error})")))
 }
 
-/// Closes a connection that is not needed, and reaps its ssh process.
+/// Closes a connection that is not needed, and ends its ssh process.
 fn end_unwanted(connected: Result<Client, Error>) {
     if let Ok(mut client) = connected
-        && let Some(mut ssh) = client.carrier.take()
+        && let Some(ssh) = client.carrier.take()
     {
-        // This fails if the process has already ended, which does no harm.
-        let _ = ssh.kill().and_then(|()| ssh.wait());
+        ssh.kill();
     }
 }

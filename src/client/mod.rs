@@ -4,6 +4,7 @@
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker can't have run
 //! the call.
 
+mod carrier;
 mod wait_while_output_is_read;
 mod connection_errors;
 pub mod discovered_hub;
@@ -23,6 +24,7 @@ use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
+pub use carrier::Carrier;
 pub use connection_errors::{broker_lock_holder, is_absent, is_connection_lost};
 use connection_errors::{is_timeout, stuck, unreachable};
 use hub_group::{HubGroup, SEARCH_MAX};
@@ -32,7 +34,6 @@ use serde_json::{Value, json};
 use start_broker::start_broker;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::BrokerStream;
@@ -72,8 +73,8 @@ pub struct Client {
     receive_timeout: Option<Duration>,
     lines: LineBuffer,
     last_id: u64,
-    /// The process that carries the connection, such as ssh. The owner of the client must reap this process.
-    pub carrier: Option<Child>,
+    /// The process that carries the connection, such as ssh.
+    carrier: Option<Carrier>,
     /// What to call the broker in messages to people.
     pub server_name: String,
     /// The hubs among which the client searches for the leader if its own hub is a standby.
@@ -145,14 +146,14 @@ impl Client {
         Ok(client)
     }
 
-    fn from_stream(stream: BrokerStream, child: Option<Child>) -> Client {
+    fn from_stream(stream: BrokerStream, carrier: Option<Carrier>) -> Client {
         Client {
             stream,
             server: Server::Remote,
             receive_timeout: None,
             lines: LineBuffer::default(),
             last_id: 0,
-            carrier: child,
+            carrier,
             server_name: "the broker".into(),
             group: None,
             reconnect: Reconnect::Never,
@@ -168,9 +169,9 @@ impl Client {
         }
     }
 
-    /// Removes and returns the local process that forwards requests and answers, if [`route_to_broker::connect_for_child`]
-    /// started one. The caller must then reap this process.
-    pub fn take_carrier(&mut self) -> Option<Child> {
+    /// Removes and returns the local process that forwards requests and answers, if
+    /// [`route_to_broker::connect_for_child`] started one.
+    pub fn take_carrier(&mut self) -> Option<Carrier> {
         self.carrier.take_if(|_| self.server == Server::Carried)
     }
 
@@ -265,8 +266,7 @@ impl Client {
     fn move_to_leader(&mut self) -> Result<(), Error> {
         let Some(group) = self.group.clone() else { return Ok(()) };
         let timeout = self.receive_timeout;
-        let (_, mut leader) = group.find_leader(timeout.unwrap_or(SEARCH_MAX).min(SEARCH_MAX))?;
-        leader.carrier = leader.carrier.or(self.carrier.take());
+        let (_, leader) = group.find_leader(timeout.unwrap_or(SEARCH_MAX).min(SEARCH_MAX))?;
         *self = leader;
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }

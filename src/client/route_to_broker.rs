@@ -1,6 +1,7 @@
 //! Finds the broker that this machine uses. Connects to a broker on another machine through a WebSocket or ssh. Both
 //! kinds of connection carry the same lines of JSON as a local socket.
 
+use super::carrier::Carrier;
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
 use super::leader_search::leader_hint;
@@ -252,7 +253,7 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
     }
     // Ctrl-C in the terminal is meant for the command that holds the socket, not for the forwarding process.
     let child = command.process_group(0).spawn().map_err(failed)?;
-    let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
+    let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(Carrier::of(child)));
     (client.server, client.group) = (Server::Carried, Some(Arc::clone(group)));
     Ok(client)
 }

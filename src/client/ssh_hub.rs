@@ -1,6 +1,7 @@
 //! Connects to a hub through ssh, which runs `slm-mesh pipe` on the hub.
 
 use super::Client;
+use super::carrier::Carrier;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
@@ -41,7 +42,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     // Dropping the command closes our copies of the sockets that ssh uses, so that our stream ends when ssh ends.
     drop(command);
     let stderr = child.stderr.take();
-    let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
+    let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(Carrier::of(child)));
     let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
     let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
     // A refusal by a standby also shows that the hub can be reached.
@@ -60,10 +61,10 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         }
         Err(_) => {
             let mut messages = String::new();
-            if let (Some(mut stderr), Some(child)) = (stderr, client.carrier.as_mut()) {
+            if let (Some(mut stderr), Some(ssh)) = (stderr, client.carrier.take()) {
                 // Ends ssh if it is still running, so that its standard error can be read to the end. The last line
                 // there is the reason for the failure.
-                let _ = child.kill().and_then(|()| child.wait());
+                ssh.kill();
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }
             let last = messages.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not respond");

@@ -4,6 +4,7 @@
 mod clients;
 mod discovered_hubs;
 mod false_hubs;
+mod ssh_hubs;
 mod streams_to_hub;
 mod several_hubs;
 #[path = "../support/mod.rs"]
@@ -16,7 +17,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use support::{Place, put_program, until};
+use support::{Place, until};
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket};
 
@@ -127,33 +128,6 @@ fn a_hub_without_a_good_secret_is_refused_with_a_cure() {
     assert!(out.status.success() && said.contains("WARNING") && said.contains("slm-mesh secret"), "{said}");
     let secret = Place::new().ok(&["secret"]);
     assert_eq!(secret.trim().len(), 32, "{secret}");
-}
-
-#[test]
-fn ssh_carries_the_same_lines_and_reports_its_errors() {
-    let hub = Place::new();
-    let bin = hub.root.join("bin");
-    std::fs::create_dir_all(&bin).unwrap();
-    // A fake ssh that checks the target, and then runs the hub's `slm-mesh pipe` on this machine.
-    let script = format!(
-        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
-         unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{}' pipe\n",
-        hub.dir.display(),
-        env!("CARGO_BIN_EXE_slm-mesh")
-    );
-    put_program(&bin.join("ssh"), script.as_bytes());
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let guest = Place::new().with("SLM_MESH_HOST", "ssh://ada@hub").with("PATH", &path);
-    guest.ok(&["state", "set", "port", "8080"]);
-    assert_eq!(hub.ok(&["state", "get", "port"]).trim(), "8080");
-    let mut far = guest.session("claude-code", "api");
-    let you: Value = far.tool("mesh_peers", json!({ "scope": "machine" }))["you"].clone();
-    assert_eq!(you["name"], json!("claude-api"));
-    hub.ok(&["send", "claude-api", "through the pipe", "--as", "human"]);
-    assert_eq!(far.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("through the pipe"));
-    let lost = Place::new().with("SLM_MESH_HOST", "ssh://nowhere").with("PATH", &path).run(&["state", "get", "port"]);
-    let said = String::from_utf8_lossy(&lost.stderr).into_owned();
-    assert!(said.contains("Could not resolve nowhere"), "{said}");
 }
 
 #[test]

@@ -9,7 +9,6 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::json_text::json_text;
 use crate::client::{BrokerMessage, Client, discovered_hub, is_connection_lost};
 use crate::sys::data_dir::DataDir;
-use crate::sys::process;
 use crate::sys::settings::Settings;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
@@ -132,9 +131,6 @@ impl ReaderThread {
         } else {
             Client::connect_or_start(&data_dir)?
         };
-        if let Some(child) = client.carrier.take() {
-            process::reap_at_end(child);
-        }
         self.has_reached_own = client.stuck_error().is_some();
         let attached = self.attach_all(&mut client);
         self.shared.lock().is_attaching = false;

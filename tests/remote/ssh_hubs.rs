@@ -1,0 +1,58 @@
+//! A hub that is reached through ssh. A fake ssh checks the target, and then runs the hub's `slm-mesh pipe` on this
+//! machine.
+
+use crate::support::{BIN, Place, put_program, until};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// A machine that reaches the hub as `ssh://ada@hub`.
+fn guest_of(hub: &Place) -> Place {
+    let bin = hub.root.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let script = format!(
+        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
+         unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{BIN}' pipe\n",
+        hub.dir.display(),
+    );
+    put_program(&bin.join("ssh"), script.as_bytes());
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    Place::new().with("SLM_MESH_HOST", "ssh://ada@hub").with("PATH", &path)
+}
+
+#[test]
+fn ssh_carries_the_same_lines_and_reports_its_errors() {
+    let hub = Place::new();
+    let guest = guest_of(&hub);
+    guest.ok(&["state", "set", "port", "8080"]);
+    assert_eq!(hub.ok(&["state", "get", "port"]).trim(), "8080");
+    let mut far = guest.session("claude-code", "api");
+    let you: Value = far.tool("mesh_peers", json!({ "scope": "machine" }))["you"].clone();
+    assert_eq!(you["name"], json!("claude-api"));
+    hub.ok(&["send", "claude-api", "through the pipe", "--as", "human"]);
+    assert_eq!(far.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("through the pipe"));
+    let lost = guest.with("SLM_MESH_HOST", "ssh://nowhere").run(&["state", "get", "port"]);
+    let said = String::from_utf8_lossy(&lost.stderr).into_owned();
+    assert!(said.contains("Could not resolve nowhere"), "{said}");
+}
+
+#[test]
+fn a_program_that_reconnects_through_ssh_leaves_no_dead_ssh_behind() {
+    let hub = Place::new();
+    let guest = guest_of(&hub);
+    let mut follow = guest.command(&["events", "--follow", "--after", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map(Result::unwrap);
+    for n in 0..3 {
+        let kind = format!("deploy.{n}");
+        hub.ok(&["events", "emit", &kind]);
+        assert!(lines.any(|line| line.contains(&kind)));
+        hub.ok(&["stop"]);
+    }
+    let states = || {
+        let listed = Command::new("ps").args(["-o", "stat=", "--ppid", &follow.id().to_string()]).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    until("every ssh that has ended is reaped", || !states().contains('Z') && !states().is_empty());
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
