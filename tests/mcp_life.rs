@@ -4,6 +4,7 @@ mod stdio;
 mod support;
 
 use serde_json::{Value, json};
+use slm_mesh::base::limits::PEERS_PER_CONNECTION_MAX;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -217,4 +218,25 @@ fn a_session_ends_with_its_client() {
     drop((input, child.stdout.take()));
     until("the session is gone", || child.try_wait().unwrap().is_some());
     until_waiting(&mut other, 0);
+}
+
+#[test]
+fn a_thread_too_many_is_refused_alone_also_when_the_broker_is_new() {
+    let place = Place::new();
+    let mut session = place.session("codex-mcp-client", "api");
+    let ask = |session: &mut Session, thread: usize| {
+        let meta = json!({ "threadId": format!("th-{thread}") });
+        let params = json!({ "name": "mesh_status", "arguments": {}, "_meta": meta });
+        session.ask("tools/call", params)
+    };
+    let is_refused = |session: &mut Session, id: i64| session.answer(id)["result"]["isError"] == json!(true);
+    for thread in 1..=PEERS_PER_CONNECTION_MAX {
+        let id = ask(&mut session, thread);
+        assert!(!is_refused(&mut session, id), "{thread}");
+    }
+    place.ok(&["stop"]);
+    // The first of these calls starts the next broker. Its thread would come before the others in the alphabet.
+    let calls = [0, 1, 64].map(|thread| ask(&mut session, thread));
+    assert_eq!(calls.map(|id| is_refused(&mut session, id)), [true, false, false]);
+    assert!(session.close().success());
 }

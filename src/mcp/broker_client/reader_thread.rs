@@ -87,7 +87,7 @@ impl ReaderThread {
                 }
                 Err(error) => {
                     self.n_misses = 0;
-                    self.fail_queued(&error);
+                    self.fail_queued(&error, |_| true);
                     discovered_hub::look_for_session(!self.known_peers.is_empty());
                     self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 }
@@ -155,12 +155,24 @@ impl ReaderThread {
         if threads.is_empty() {
             threads.push(String::new());
         }
-        threads.sort();
+        // The number of peers of a connection is limited. Threads that have been peers before come first.
+        threads.sort_by_cached_key(|thread| (!self.known_peers.contains_key(thread), thread.clone()));
         threads.dedup();
-        for thread in threads {
-            let former = self.known_peers.get(&thread);
-            let value = client.call("attach", &attach_params(&thread, former, &identity))?;
-            self.note_attached(thread, &value);
+        let (known, mut refusals) = (self.known_peers.clone(), Vec::new());
+        for thread in &threads {
+            match client.call("attach", &attach_params(thread, self.known_peers.get(thread), &identity)) {
+                Ok(value) => self.note_attached(thread.clone(), &value),
+                Err(error) if is_refusal(&error) => {
+                    self.known_peers.remove(thread);
+                    self.fail_queued(&error, |call| call.thread == *thread);
+                    refusals.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if refusals.len() == threads.len() {
+            self.known_peers = known;
+            return refusals.pop().map_or(Ok(()), Err);
         }
         let mut state = self.shared.lock();
         state.peers = self.known_peers.clone();
@@ -237,7 +249,11 @@ impl ReaderThread {
                 state.wait_for_wakeup(&thread);
                 state.send_queued();
             }
-            Err(error) => self.fail_queued(&rpc::decode_error(&error)),
+            Err(error) => {
+                // The other threads of the client may have peers.
+                self.fail_queued(&rpc::decode_error(&error), |call| call.thread == thread);
+                self.shared.lock().send_queued();
+            }
         }
     }
 
@@ -363,16 +379,19 @@ impl ReaderThread {
         }
     }
 
-    /// Fails all calls that wait for a broker, because no broker can be reached.
-    fn fail_queued(&self, error: &Error) {
-        let mut state = self.shared.lock();
-        let queue = std::mem::take(&mut state.queue);
-        let calls: Vec<PendingCall> = queue.into_iter().filter_map(|request| state.calls.remove(&request)).collect();
-        drop(state);
-        for call in calls {
+    /// Fails those of the calls that wait for a broker for which `fails` returns true.
+    fn fail_queued(&self, error: &Error, fails: impl Fn(&PendingCall) -> bool) {
+        let failed = self.shared.lock().take_queued(fails);
+        for call in failed {
             call.target.reply(&self.out, Err(error.clone()));
         }
     }
+}
+
+/// Whether the broker has refused a call for a reason that concerns only this call.
+fn is_refusal(error: &Error) -> bool {
+    use ErrorKind::{Ambiguous, Conflict, Full, Held, Limited, NotFound, Refused, Usage};
+    matches!(error.kind, Usage | NotFound | Ambiguous | Refused | Held | Conflict | Limited | Full)
 }
 
 fn peer_id(attached: &Value) -> String {
@@ -398,16 +417,44 @@ mod tests {
     use super::super::super::pending_call::ReplyTarget;
     use super::super::super::protocol_version::ProtocolVersion;
     use super::*;
+    use crate::client::stream::BrokerStream;
     use crate::core;
+    use std::io::Read;
+
+    /// The client's call `id` of an operation without a wait, from one of the client's threads.
+    fn call(id: i64, arguments: &Value, thread: &str) -> PendingCall {
+        let target = ReplyTarget { id: json!(id), version: ProtocolVersion::V2025_11_25, batch: None };
+        let arguments = arguments.as_object().cloned().unwrap_or_default();
+        PendingCall::new(target, core::op("peers").unwrap(), arguments, thread.to_owned())
+    }
+
+    #[test]
+    fn a_thread_that_is_refused_fails_alone() {
+        let out = Arc::new(StdoutWriter::keeping());
+        let mut reader = ReaderThread::new(Arc::default(), Arc::clone(&out));
+        let (ours, mut broker) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut state = reader.shared.lock();
+        (state.socket, state.queue) = (Some(BrokerStream::Socket(ours)), [1, 2, 3].into());
+        state.calls.extend([(1, "a"), (2, "b"), (3, "a")].map(|(n, thread)| (n, call(n as i64, &json!({}), thread))));
+        state.attaching.insert(9, "a".into());
+        drop(state);
+        reader.on_answer(9, Err(json!({ "code": 1, "message": "full", "data": { "kind": "full" } })));
+        let answers = String::from_utf8(out.take_kept()).unwrap();
+        let ids = answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>(), [1, 3], "{answers}");
+        let mut state = reader.shared.lock();
+        assert_eq!(state.queue, [2]);
+        state.socket = None;
+        let mut asked = String::new();
+        broker.read_to_string(&mut asked).unwrap();
+        assert!(asked.contains("\"attach\"") && asked.contains("\"b\""), "the other thread is attached: {asked}");
+    }
 
     /// Returns what the client of a session reads when this result arrives for a call with these arguments.
     fn written(arguments: &Value, result: &str) -> String {
         let out = Arc::new(StdoutWriter::keeping());
         let mut reader = ReaderThread::new(Arc::default(), Arc::clone(&out));
-        let target = ReplyTarget { id: json!(1), version: ProtocolVersion::V2025_11_25, batch: None };
-        let arguments = arguments.as_object().cloned().unwrap_or_default();
-        let call = PendingCall::new(target, core::op("peers").unwrap(), arguments, String::new());
-        reader.shared.lock().calls.insert(7, call);
+        reader.shared.lock().calls.insert(7, call(1, arguments, ""));
         reader.on_answer(7, Ok(result.to_owned()));
         String::from_utf8(out.take_kept()).unwrap()
     }

@@ -197,6 +197,15 @@ impl ClientState {
         }
     }
 
+    /// Removes the queued calls for which `is_wanted` returns true, and returns them, oldest first.
+    pub fn take_queued(&mut self, is_wanted: impl Fn(&PendingCall) -> bool) -> Vec<PendingCall> {
+        let queue = std::mem::take(&mut self.queue);
+        let (taken, queue): (VecDeque<u64>, _) =
+            queue.into_iter().partition(|request| self.calls.get(request).is_none_or(&is_wanted));
+        self.queue = queue;
+        taken.into_iter().filter_map(|request| self.calls.remove(&request)).collect()
+    }
+
     /// Sends the queued calls whose threads are attached now, and attaches the thread of the first call that remains.
     pub fn send_queued(&mut self) {
         for request in std::mem::take(&mut self.queue) {
