@@ -58,7 +58,8 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Copies of the database that one hub sends to another. A crash may leave a copy behind.
+/// Copies of the database that one hub sends to another. A crash may leave a copy behind. Today, a copy that a hub sends
+/// has a temporary name; the first of these names is that of earlier versions.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
 /// What SQLite appends to the name of a database to form the names of its other files.
 const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
