@@ -6,6 +6,8 @@
 //! other. The secret is sent only to the address that the user configured, and redirects are not followed. A link posts
 //! one message at a time, and does not exceed its own rate limit.
 
+mod link_sender;
+
 use super::log;
 use crate::base::error::Error;
 use crate::core::Mesh;
@@ -13,6 +15,7 @@ use crate::core::federation::forwarding::ForwardedMessage;
 use crate::core::federation::handle_forwarding_answer::Delivery;
 use crate::core::federation::receipts::RemoteReceipt;
 use crate::core::federation::roster::RemoteRoster;
+use link_sender::{LinkSender, SendState};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -59,6 +62,8 @@ enum LinkNews {
     Delivery(usize, i64, Delivery),
     /// The reply to a request for receipts; `None` if there was no valid reply.
     Receipts(usize, Option<Vec<RemoteReceipt>>),
+    /// The thread that posts messages has ended.
+    PostingEnded(usize),
 }
 
 /// What the posting thread of a link sends.
@@ -88,32 +93,6 @@ pub struct MeshLinks {
     has_backlog: bool,
 }
 
-/// The event loop's side of one link.
-struct LinkSender {
-    outbox: SyncSender<Outgoing>,
-    state: SendState,
-    /// The number of failed attempts in a row.
-    n_failures: u32,
-    /// Whether the last poll failed.
-    is_poll_failing: bool,
-}
-
-/// The state of a link's outgoing messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SendState {
-    /// Messages may be waiting.
-    Ready,
-    /// No message is waiting.
-    Idle,
-    /// A message or a request for receipts is being posted.
-    Posting,
-    /// The last attempt failed. The next attempt is at this time, in ms, or as soon as polls succeed again.
-    FailedUntil(i64),
-    /// The link has reached its rate limit, or the next message could not be read. The next attempt is at this time, in
-    /// ms.
-    PausedUntil(i64),
-}
-
 /// The configuration of a link, for its two threads.
 #[derive(Clone)]
 struct LinkThread {
@@ -122,6 +101,17 @@ struct LinkThread {
     secret: String,
     news: SyncSender<LinkNews>,
     wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The thread that posts messages. It reports its end, also after a panic. Otherwise, the event loop would wait for ever
+/// for the result of the last message.
+struct PostingThread(LinkThread);
+
+impl Drop for PostingThread {
+    fn drop(&mut self) {
+        // While the broker ends, nobody receives this report.
+        let _ = self.0.report(LinkNews::PostingEnded(self.0.n));
+    }
 }
 
 impl MeshLinks {
@@ -141,13 +131,13 @@ impl MeshLinks {
             let poller = thread.clone();
             for (name, run) in [
                 ("link-poll", Box::new(move || poller.poll_roster()) as Box<dyn FnOnce() + Send>),
-                ("link-post", Box::new(move || thread.post_messages(&messages))),
+                ("link-post", Box::new(move || PostingThread(thread).0.post_messages(&messages))),
             ] {
                 if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(run) {
                     log(&format!("{url} is not linked: {error}"));
                 }
             }
-            LinkSender { outbox, state: SendState::Ready, n_failures: 0, is_poll_failing: false }
+            LinkSender::new(url.clone(), outbox)
         });
         MeshLinks { links: links.collect(), inbox, partial: None, has_backlog: false }
     }
@@ -161,7 +151,7 @@ impl MeshLinks {
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |link: &LinkSender| match link.state {
             SendState::FailedUntil(at) | SendState::PausedUntil(at) => Some(at),
-            SendState::Ready | SendState::Idle | SendState::Posting => None,
+            SendState::Ready | SendState::Idle | SendState::Posting | SendState::Stopped => None,
         };
         self.links.iter().filter_map(retry_at).min()
     }
@@ -193,6 +183,10 @@ impl MeshLinks {
                 LinkNews::Delivery(n, seq, delivery) => {
                     self.links[n].note_delivery(&delivery, now);
                     mesh.on_delivery(n, seq, &delivery, now)
+                }
+                LinkNews::PostingEnded(n) => {
+                    self.links[n].stop();
+                    Ok(())
                 }
                 LinkNews::Receipts(n, receipts) => {
                     // A failed request for receipts does not delay messages. The other mesh may still accept them.
@@ -233,7 +227,7 @@ impl MeshLinks {
         let has_new = mesh.take_forwarding_due();
         for (n, link) in self.links.iter_mut().enumerate() {
             match link.state {
-                SendState::Posting => continue,
+                SendState::Posting | SendState::Stopped => continue,
                 SendState::Idle if !has_new => continue,
                 SendState::FailedUntil(at) | SendState::PausedUntil(at) if at > now => continue,
                 SendState::Ready | SendState::Idle | SendState::FailedUntil(_) | SendState::PausedUntil(_) => {}
@@ -246,46 +240,6 @@ impl MeshLinks {
 fn report_unstored(stored: Result<(), Error>) {
     if let Err(error) = stored {
         log(&format!("a report from a linked mesh could not be stored: {}", error.text));
-    }
-}
-
-impl LinkSender {
-    /// Passes the next message to the posting thread. If there is no message, passes a request for receipts. Returns
-    /// the new state of the link.
-    fn send_next(&self, mesh: &mut Mesh, n: usize, now: i64) -> SendState {
-        let outgoing = match mesh.next_forwarded(n, now) {
-            Ok(Some(message)) => match mesh.forwarding_pause(n, now) {
-                Some(pause) => return SendState::PausedUntil(now + pause),
-                None => Outgoing::Message(message),
-            },
-            Ok(None) => match mesh.next_receipts_query(n) {
-                Some(query) => Outgoing::ReceiptsQuery(query),
-                None => return SendState::Idle,
-            },
-            Err(_) => return SendState::PausedUntil(now + BACKOFF_MAX.as_millis() as i64),
-        };
-        match self.outbox.try_send(outgoing) {
-            Ok(()) => SendState::Posting,
-            Err(_) => SendState::Ready,
-        }
-    }
-
-    /// Records whether a poll succeeded. If the previous poll failed and this one succeeded, failed messages are sent
-    /// again at once. Otherwise, the pause after failed messages continues.
-    fn note_poll(&mut self, is_answered: bool) {
-        let was_failing = std::mem::replace(&mut self.is_poll_failing, !is_answered);
-        if is_answered && was_failing && matches!(self.state, SendState::FailedUntil(_)) {
-            (self.state, self.n_failures) = (SendState::Ready, 0);
-        }
-    }
-
-    fn note_delivery(&mut self, delivery: &Delivery, now: i64) {
-        let is_failure = matches!(delivery, Delivery::Retry(_) | Delivery::Unclear(_));
-        self.n_failures = if is_failure { self.n_failures + 1 } else { 0 };
-        self.state = match self.n_failures {
-            0 => SendState::Ready,
-            n => SendState::FailedUntil(now + backoff(n).as_millis() as i64),
-        };
     }
 }
 
@@ -466,22 +420,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mesh_that_answers_again_gets_its_messages_at_once() {
-        let (outbox, _messages) = sync_channel(1);
-        let mut link = LinkSender { outbox, state: SendState::Ready, n_failures: 0, is_poll_failing: false };
-        let cut = Delivery::Retry("no route".into());
-        (0..6).for_each(|_| link.note_delivery(&cut, 0));
-        let waits = SendState::FailedUntil(BACKOFF_MAX.as_millis() as i64);
-        link.note_poll(true);
-        assert_eq!(link.state, waits, "the polls were always answered, so only messages fail");
-        link.note_poll(false);
-        assert_eq!(link.state, waits);
-        link.note_poll(true);
-        assert_eq!((link.state, link.n_failures), (SendState::Ready, 0));
-        // If the rate limit caused the pause, the pause does not end when polls succeed again.
-        link.state = SendState::PausedUntil(9);
-        link.note_poll(false);
-        link.note_poll(true);
-        assert_eq!(link.state, SendState::PausedUntil(9));
+    fn the_end_of_a_posting_thread_is_reported_although_it_panicked() {
+        let (news, inbox) = sync_channel(1);
+        let (n, url, secret, wake) = (3, "http://b".into(), String::new(), Arc::new(|| {}));
+        let thread = PostingThread(LinkThread { n, url, secret, news, wake });
+        let posting = std::thread::spawn(move || {
+            let _thread = thread;
+            panic!("as posting a message could");
+        });
+        posting.join().unwrap_err();
+        assert!(matches!(inbox.recv(), Ok(LinkNews::PostingEnded(3))));
     }
 }
