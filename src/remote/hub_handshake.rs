@@ -41,7 +41,8 @@ pub enum Rejection {
     WrongSecret,
     /// The client uses the protocol of slm-mesh 0.1.0.
     Outdated,
-    /// The client presented no secret, took too long, or was dropped because too many handshakes were pending.
+    /// The client presented no secret, took too long, left before the handshake was complete, or was dropped because too
+    /// many handshakes were pending.
     NoSecret,
 }
 
@@ -151,7 +152,8 @@ fn await_confirmation(
             Err(_) => reject(socket),
         },
         Ok(None) => Progress::Pending(PendingHandshake { stage: Stage::AwaitingConfirmation(socket, handshake), role }),
-        Err(()) => Progress::Rejected(Rejection::WrongSecret),
+        // The client has left. Its message 1 was right, so it probably knows the secret.
+        Err(()) => Progress::Rejected(Rejection::NoSecret),
     }
 }
 
@@ -225,5 +227,58 @@ fn send_message(socket: &mut WebSocket<GuestSocket>, message: Vec<u8>) -> bool {
         Ok(()) => true,
         Err(Error::Io(error)) => error.kind() == ErrorKind::WouldBlock,
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::auth::GuestHandshake;
+    use super::*;
+    use mio::{Events, Interest, Poll, Token};
+    use std::net::TcpListener;
+    use std::time::Duration;
+    use tungstenite::client::{ClientRequestBuilder, client};
+
+    /// Serves one guest until the handshake has ended, and returns why the hub rejected the guest.
+    fn rejected(secret: &str, is_false_at_end: bool) -> Rejection {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let guest_key = NetworkKey::derive(secret).unwrap();
+        let guest = std::thread::spawn(move || {
+            let uri = format!("ws://{address}{GUEST_PATH}").parse().unwrap();
+            let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
+            let mut socket = client(request, std::net::TcpStream::connect(address).unwrap()).unwrap().0;
+            let (_, first) = GuestHandshake::start(&guest_key).unwrap();
+            socket.send(Message::binary(first)).unwrap();
+            if socket.read().is_ok_and(|reply| reply.is_binary()) && is_false_at_end {
+                socket.send(Message::binary(vec![7; 32])).unwrap();
+                let _ = socket.read();
+            }
+        });
+        let stream = listener.accept().unwrap().0;
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = TcpStream::from_std(stream);
+        let mut poll = Poll::new().unwrap();
+        poll.registry().register(&mut stream, Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+        let key = NetworkKey::derive("correct horse").unwrap();
+        let mut handshake = PendingHandshake::start(stream, Arc::new(|_: &str| false));
+        loop {
+            poll.poll(&mut Events::with_capacity(8), Some(Duration::from_secs(20))).unwrap();
+            handshake = match handshake.advance(&key) {
+                Progress::Pending(handshake) => handshake,
+                Progress::Accepted(_) => panic!("the guest did not finish the handshake"),
+                Progress::Rejected(why) => {
+                    guest.join().unwrap();
+                    return why;
+                }
+            };
+        }
+    }
+
+    #[test]
+    fn a_guest_that_knows_the_secret_but_leaves_too_soon_has_no_wrong_secret() {
+        assert_eq!(rejected("correct horse", false), Rejection::NoSecret);
+        assert_eq!(rejected("correct horse", true), Rejection::WrongSecret);
+        assert_eq!(rejected("wrong horse", false), Rejection::WrongSecret);
     }
 }
