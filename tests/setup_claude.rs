@@ -67,7 +67,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
     home.ok(&["claude"]);
     assert!(entry(&home)["command"] == json!(BIN) && home.asked("claude").concat().contains("add-jsonslm-mesh{"));
 
-    // An entry of slm-mesh 1.x starts another program, so `setup` keeps no part of it.
+    // An entry of slm-mesh 1.x starts a different program, so `setup` keeps no part of it.
     let home = Home::new();
     let first = json!({ "command": "npx", "args": ["slm-mesh"], "env": { "A": "1" } });
     write_entry(&home, &first);

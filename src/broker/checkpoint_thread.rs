@@ -8,7 +8,7 @@ use crate::core::Mesh;
 use crate::sys::regular_file;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 /// The time from a commit until the log is written to the disk, in ms.
@@ -71,9 +71,11 @@ impl CheckpointThread {
             mesh.copy_rest_of_log();
         }
         if let (Some(work), Some((sender, _))) = (self.take_due(now), &self.running) {
-            // If the channel is full, the thread is already working. Its current work or the next one covers these
-            // changes, too.
-            let _ = sender.try_send(work);
+            // If the channel is full, the thread is already working, and the work in the channel brings these changes to
+            // the disk. But that work may not copy them, so the copy is tried again soon.
+            if matches!(sender.try_send(work), Err(TrySendError::Full(Work::Copy))) {
+                self.copy_due = Some(now + SYNC_DELAY_MS);
+            }
         }
     }
 

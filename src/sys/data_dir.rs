@@ -238,7 +238,10 @@ impl DataDir {
     /// # Errors
     /// If the directory can't be written, or the file can't be replaced.
     pub fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
-        let draft = path.with_extension(format!("new{}", std::process::id()));
+        // Two threads may write two files at the same time, so each file has a draft of its own.
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".new{}", std::process::id()));
+        let draft = PathBuf::from(draft);
         let result = (|| {
             let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
             file.write_all(text.as_bytes())

@@ -49,8 +49,10 @@ fn a_program_that_reconnects_through_ssh_leaves_no_dead_ssh_behind() {
         hub.ok(&["stop"]);
     }
     let states = || {
-        let listed = Command::new("ps").args(["-o", "stat=", "--ppid", &follow.id().to_string()]).output().unwrap();
-        String::from_utf8(listed.stdout).unwrap()
+        let listed = Command::new("ps").args(["-A", "-o", "ppid=", "-o", "stat="]).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let rows = listed.lines().filter_map(|row| row.trim().split_once(' '));
+        rows.filter(|(parent, _)| *parent == follow.id().to_string()).map(|(_, state)| state).collect::<String>()
     };
     until("every ssh that has ended is reaped", || !states().contains('Z') && !states().is_empty());
     follow.kill().unwrap();

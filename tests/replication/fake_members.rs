@@ -1,6 +1,7 @@
 //! What a hub does if one member of etcd fails in the middle of an append, and the next member refuses the entry. A real
 //! member can't be stopped at that moment, so these members are fakes.
 
+use super::support::until;
 use super::{entry, won};
 use serde_json::{Value, json};
 use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings};
@@ -9,7 +10,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+/// How long the first member takes for an answer. Without this delay, a test that is not scheduled for 300 ms would count
+/// as a member that does not answer.
+const SLOW: Duration = Duration::from_millis(400);
 const BUSY: &str = r#"{"error":"etcdserver: too many requests","code":8}"#;
 
 /// What the first member does with the append.
@@ -92,6 +97,10 @@ fn first_member(listener: &TcpListener, behaviour: First, stored: &Mutex<Option<
     for mut stream in listener.incoming().flatten() {
         let Some((path, request)) = read_request(&mut stream) else { continue };
         let Some(value) = appended(&request) else {
+            if path.ends_with("/txn") {
+                // The hub waits four times as long for the answer to the append as it waited for the last answer.
+                std::thread::sleep(SLOW);
+            }
             answer(stream, "200 OK", &granted(&path, &request));
             if behaviour == First::HasEnded && path.ends_with("/txn") {
                 return;
@@ -120,11 +129,11 @@ fn second_member(listener: &TcpListener, stored: &Mutex<Option<String>>) {
             answer(stream, "200 OK", &granted(&path, &request));
             continue;
         };
-        if !std::mem::replace(&mut has_refused, true) {
+        let found = stored.lock().unwrap().clone();
+        if !std::mem::replace(&mut has_refused, true) || found.is_none() {
             answer(stream, "429 Too Many Requests", BUSY);
             continue;
         }
-        let found = stored.lock().unwrap().clone();
         assert_eq!(found.as_deref(), Some(value), "a hub repeats the same entry");
         let found = json!({ "response_range": { "kvs": [{ "value": found }] } });
         answer(stream, "200 OK", &json!({ "succeeded": false, "responses": [found] }).to_string());
@@ -151,6 +160,8 @@ fn a_refusal_is_certain_only_if_no_earlier_member_may_have_stored_the_entry() {
         let term = won(&mut log, "hub1:7900");
         if behaviour == First::HasEnded {
             members.first.join().unwrap();
+            // A process that another test is starting has a copy of the listener for a moment.
+            until("nobody listens any more", || TcpStream::connect(&members.hosts[0]).is_err());
         }
         let outcome = log.append(Position(1), &entry(term, "one"));
         if matches!(behaviour, First::HasEnded | First::Refuses) {

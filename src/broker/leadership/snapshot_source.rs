@@ -231,6 +231,7 @@ mod tests {
                 while !request.ends_with('}') {
                     let mut chunk = [0; 4096];
                     let n = stream.read(&mut chunk).unwrap();
+                    assert!(n > 0, "a request is cut off");
                     request.push_str(std::str::from_utf8(&chunk[..n]).unwrap());
                 }
                 match released.take_if(|_| request.contains(&slow_key)) {

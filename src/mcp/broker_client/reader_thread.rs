@@ -158,27 +158,27 @@ impl ReaderThread {
         // The number of peers of a connection is limited. Threads that have been peers before come first.
         threads.sort_by_cached_key(|thread| (!self.known_peers.contains_key(thread), thread.clone()));
         threads.dedup();
-        let (known, mut refusals) = (self.known_peers.clone(), Vec::new());
+        let mut refusals = HashMap::new();
         for thread in &threads {
             match client.call("attach", &attach_params(thread, self.known_peers.get(thread), &identity)) {
                 Ok(value) => self.note_attached(thread.clone(), &value),
                 Err(error) if is_refusal(&error) => {
-                    self.known_peers.remove(thread);
                     self.fail_queued(&error, |call| call.thread == *thread);
-                    refusals.push(error);
+                    refusals.insert(thread, error);
                 }
                 Err(error) => return Err(error),
             }
         }
         if refusals.len() == threads.len() {
-            self.known_peers = known;
-            return refusals.pop().map_or(Ok(()), Err);
+            return refusals.into_values().next().map_or(Ok(()), Err);
         }
         let mut state = self.shared.lock();
+        // A refused thread stays known, so that it asks for the same peer again with its next call.
         state.peers = self.known_peers.clone();
+        state.peers.retain(|thread, _| !refusals.contains_key(thread));
         state.socket = client.clone_writer().ok();
         (state.heard_at, state.stuck_error) = (Some(Instant::now()), client.stuck_error());
-        for thread in self.known_peers.keys() {
+        for thread in self.known_peers.keys().filter(|thread| !refusals.contains_key(thread)) {
             state.wait_for_wakeup(thread);
         }
         state.send_queued();

@@ -55,7 +55,7 @@ const WGET: Spec = Spec::new(
     ],
 );
 const TAR: Spec = Spec::new(
-    "fCTXbIFKNVg",
+    "fCTXbIFKNVgHL",
     &[
         "file",
         "directory",
@@ -247,7 +247,12 @@ pub(super) fn seven_zip(run: &mut Run) -> StreamText {
     let is_to_stdout = options.values(&["s"]).any(|value| value.text() == Some("o"));
     match command {
         "a" | "u" | "d" | "rn" if !is_to_stdout => {
-            run.write(&with_ending(archive, value("t").unwrap_or("7z")));
+            let ending = match value("t").unwrap_or("7z") {
+                "gzip" => "gz",
+                "bzip2" => "bz2",
+                kind => kind,
+            };
+            run.write(&with_ending(archive, ending));
             if options.values(&["s"]).any(|value| value.text() == Some("del")) {
                 let packed = options.operands.iter().skip(2).filter_map(Field::text);
                 packed.for_each(|path| run.evaluator.write_all(run.state, path));

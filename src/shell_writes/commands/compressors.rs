@@ -15,7 +15,7 @@ const ZSTD: Spec =
     Spec::new("oD", &["output-dir-flat", "output-dir-mirror", "filelist", "patch-from", "threads", "memory", "trace"]);
 
 /// The options with which such a program writes no file beside its input.
-const READS: &[&str] = &["t", "test", "l", "list", "b", "h", "H", "help", "V", "version"];
+const READS: &[&str] = &["t", "test", "l", "list", "h", "H", "help", "V", "version"];
 
 /// Endings of compressed files, each with the ending of the uncompressed file. The first ending is the usual one.
 type Endings = &'static [(&'static str, &'static str)];
@@ -40,8 +40,7 @@ const ZSTD_ENDINGS: Endings = &[
 /// The rule for `gzip` and similar programs. They do not overwrite a file without `-f`.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
-    // `-b` takes a value here. Only for `zstd`, it runs a benchmark.
-    if options.has(&["c", "stdout", "to-stdout"]) || options.has(READS) && !options.has(&["b"]) {
+    if options.has(&["c", "stdout", "to-stdout"]) || options.has(READS) {
         return StreamText::Unknown;
     }
     let endings = match run.name {
@@ -84,7 +83,8 @@ pub(super) fn compress(run: &mut Run) -> StreamText {
 pub(super) fn zstd(run: &mut Run) -> StreamText {
     let options = ZSTD.parse(&zstd_arguments(run.arguments));
     let is_to_stdout = matches!(options.last(&["c", "stdout", "o"]), Some("c" | "stdout"));
-    if is_to_stdout || options.has(READS) || options.has(&["output-dir-mirror"]) {
+    // With `-b`, `zstd` measures its speed.
+    if is_to_stdout || options.has(READS) || options.has(&["b", "output-dir-mirror"]) {
         return StreamText::Unknown;
     }
     let is_forced = options.has(&["f", "force"]);
