@@ -14,7 +14,7 @@ use crate::known_agents::settings_files::EntryShape;
 use crate::known_agents::{AGENTS, Agent};
 use std::path::{Path, PathBuf};
 
-/// Checks the project in the working directory. Returns no checks if the project has no settings of slm-mesh.
+/// Checks the project in the working directory. Returns no checks if the project contains no settings that slm-mesh wrote.
 pub fn check_project(environment: &Environment) -> Vec<Check> {
     let environment = Environment { is_project: true, ..environment.clone() };
     let real = |path: &Path| path.canonicalize().ok();

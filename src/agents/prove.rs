@@ -128,7 +128,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
                      of hooks that run after a tool call";
         let next = |output: String| Ok(output.is_empty() && shows(play(script.prompt, &free), "word-in-mid-turn")?);
         let waited = output.and_then(next);
-        add(claim, waited, "the hook after the tool call delivered the mail, but the agent drops its output");
+        add(claim, waited, "the hook that runs after a tool call shows the mail, but the agent drops that output");
     } else {
         let claim = "if mail arrives during a turn, it reaches the model after a tool call";
         add(claim, shows(output, "word-in-mid-turn"), "the hook did not show the mail");

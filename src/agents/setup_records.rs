@@ -111,8 +111,8 @@ impl Records {
         self.projects_with(agents, |_, project| !project.exists())
     }
 
-    /// The projects of the recorded files that one of these agents uses. Files for which `picks` returns false do not
-    /// count. `picks` gets the path of the file, and the project.
+    /// The projects that contain a recorded file of one of these agents. Counts only files for which `picks` returns true;
+    /// `picks` gets the path of the file, and the project.
     fn projects_with(&self, agents: &[&str], picks: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
         let records = self.files.keys().map(Path::new).filter_map(|path| Some((path, self.get(path)?)));
         let theirs = records.filter(|(_, record)| record.agents.iter().any(|known| agents.contains(&known.as_str())));

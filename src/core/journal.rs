@@ -179,8 +179,8 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     }
     let last = turn.store.counters.event_last;
     // MCP has no notification that would show an event to a model, so an MCP server does not pass on pushed events.
-    let note = "pushed events are not shown over MCP; to wait for events, read them with waitSeconds and with this \
-                `seq` as `after`";
+    let note = "pushed events are not shown over MCP; to wait for events, use action read with waitSeconds, and \
+                give this `seq` as `after`";
     Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last, "note": note })))
 }
 

@@ -196,7 +196,7 @@ pub struct HookFile {
     pub has_version: bool,
     /// Whether each event contains groups with a matcher, and each group contains hooks.
     pub has_groups: bool,
-    /// The form in which a hook's entry contains our command.
+    /// How an entry for a hook writes our command, such as one string or a list of words.
     pub command: HookCommand,
     /// The unit of the hook's time limit.
     pub limit: TimeLimit,

@@ -198,7 +198,7 @@ impl PendingCall {
         ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
     }
 
-    /// Makes the call continue after this event when it is sent again.
+    /// If the call is sent again, it will ask only for events after this one.
     pub fn continue_after(&mut self, seq: i64) {
         self.arguments.insert("after".into(), json!(seq));
     }

@@ -148,7 +148,7 @@ impl Liveness {
         Heartbeat { question: if asks { self.ask(now, false) } else { 0 }, answer: ping.question }
     }
 
-    /// Records the answer in a pong, and keeps the pong's question, which the next ping must answer.
+    /// Processes a pong: records the answer that it contains, and keeps its question for the next ping to answer.
     pub fn note_pong(&mut self, pong: Heartbeat) {
         self.note_answer(pong.answer);
         if pong.question != 0 {

@@ -194,7 +194,7 @@ fn call_operation(
         Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
         _ => None,
     };
-    // Some callers must be identified, but have neither attached nor given a peer. They are identified by their
+    // A caller that has not attached and names no peer may still have to be identified. It is then identified by its
     // ancestor processes, which a caller on this machine can't fake.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;

@@ -148,8 +148,8 @@ impl Mesh {
         }
     }
 
-    /// After a restart, adds the messages to these peers that the linked mesh accepted earlier. Their receipts are then
-    /// awaited again.
+    /// Awaits again, after a restart, the receipts of messages that the linked mesh had accepted. Looks only at messages to
+    /// these peers.
     pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
