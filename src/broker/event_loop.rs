@@ -4,9 +4,9 @@
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only the flush sends anything
 //! to clients, so clients see only changes that are committed.
 
-use super::answer_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
+use super::http_requests_in_event_loop::HttpRequests;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::log;
 use super::mesh_links::MeshLinks;

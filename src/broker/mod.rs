@@ -11,7 +11,7 @@ mod desktop_notifications;
 mod directory_lookups;
 mod event_loop;
 pub mod http;
-mod answer_http_requests;
+mod http_requests_in_event_loop;
 #[doc(hidden)]
 pub mod leadership;
 #[doc(hidden)]

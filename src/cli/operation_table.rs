@@ -6,7 +6,7 @@
 
 use super::args::ParsedCommand;
 use super::render;
-use crate::core::{Op, channels, journal, locks, mail, peers, shared_state, status};
+use crate::core::{Op, channels, event_journal, locks, mail, peers, shared_state, status};
 use serde_json::Value;
 
 /// A result as it is printed for people.
@@ -121,8 +121,8 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { needs_file: true, location: SendLocation::Always, ..row(&locks::LOCK, render::locks_granted) },
     CliOperation { needs_file: true, ..row(&locks::UNLOCK, render::locks_released) },
     row(&locks::QUERY, render::locks),
-    CliOperation { stream: Some(RowStream::Events), ..row(&journal::READ, render::events) },
-    row(&journal::EMIT, render::event_emitted),
+    CliOperation { stream: Some(RowStream::Events), ..row(&event_journal::READ, render::events) },
+    row(&event_journal::EMIT, render::event_emitted),
     // Asking for the status must not change the status, so the verb starts no broker.
     CliOperation { starts_broker: false, shows_own_hub: true, ..row(&status::STATUS, render::mesh_status) },
 ];

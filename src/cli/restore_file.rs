@@ -2,7 +2,7 @@
 
 use super::{load_environment, print_line, render};
 use crate::agents::held_files::HeldFiles;
-use crate::agents::held_files::restore::RestorePoint;
+use crate::agents::held_files::undo_overwrite::RestorePoint;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::untrusted_text;

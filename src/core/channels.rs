@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
-use super::journal::{Change, Journal};
+use super::event_journal::{Change, Journal};
 use super::op_definition::ArgKind;
 use super::pagination;
 use super::pagination::Page;

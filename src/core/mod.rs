@@ -12,7 +12,7 @@ pub mod channels;
 pub mod dispatch;
 pub mod federation;
 pub mod hook_operations;
-pub mod journal;
+pub mod event_journal;
 mod methods_for_http_routes;
 pub mod locks;
 pub mod mail;
@@ -41,8 +41,8 @@ use crate::base::ids::PublicIds;
 use crate::base::process::Process;
 use crate::store::{DeletionPosition, Store};
 use channels::Channels;
+use event_journal::Journal;
 use federation::Federation;
-use journal::Journal;
 use locks::Locks;
 use mail::Mail;
 use peers::Peers;
@@ -74,10 +74,10 @@ pub const OPS: &[&Op] = &[
     &locks::LOCK,
     &locks::UNLOCK,
     &locks::QUERY,
-    &journal::READ,
-    &journal::EMIT,
-    &journal::SUBSCRIBE,
-    &journal::UNSUBSCRIBE,
+    &event_journal::READ,
+    &event_journal::EMIT,
+    &event_journal::SUBSCRIBE,
+    &event_journal::UNSUBSCRIBE,
     &status::STATUS,
     &peers::sessions::ATTACH,
     &peers::sessions::BEGIN,

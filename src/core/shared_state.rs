@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** only this module writes entries.
 
-use super::journal::{Change, Journal};
+use super::event_journal::{Change, Journal};
 use super::mail::receipts::part_starts;
 use super::op_definition::ArgKind;
 use super::pagination::Page;

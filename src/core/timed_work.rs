@@ -1,6 +1,6 @@
 //! The work that becomes due as time passes, such as the end of a wait or the expiry of a lock.
 
-use super::journal::Journal;
+use super::event_journal::Journal;
 use super::{Effect, Mesh, shared_state};
 use crate::base::error::Error;
 use crate::base::limits;

@@ -6,7 +6,7 @@ use crate::base::error::Error;
 use crate::base::json_text::{json_text, push_quoted_json};
 use crate::base::untrusted_text;
 use crate::core::op_definition::{ArgKind, WAITING_SINCE};
-use crate::core::{Op, journal};
+use crate::core::{Op, event_journal};
 use crate::sys;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
@@ -195,7 +195,7 @@ impl PendingCall {
     /// needs a cursor, so that it misses no event in between.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
-        ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
+        ptr::eq(self.op, &event_journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
     }
 
     /// If the call is sent again, it will ask only for events after this one.

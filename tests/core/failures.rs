@@ -249,7 +249,7 @@ fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
     let mut disk = Disk::new("bug");
     disk.join(1, "a");
     disk.join(2, "b");
-    disk.call(2, &core::journal::SUBSCRIBE, json!({ "types": ["*"] })).unwrap();
+    disk.call(2, &core::event_journal::SUBSCRIBE, json!({ "types": ["*"] })).unwrap();
     let error = disk.call(1, &BUG, json!({})).unwrap_err();
     assert!(error.text.contains("a bug in slm-mesh"), "{error}");
     let status = disk.call(1, &core::shared_state::GET, json!({ "key": "k" })).unwrap();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::core::federation::handle_forwarding_answer::Delivery;
 use slm_mesh::core::federation::roster::RemoteRoster;
-use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
+use slm_mesh::core::{event_journal, mail, peers, peers::sessions, status};
 
 const URL: &str = "http://laptop:7899";
 
@@ -75,7 +75,7 @@ fn peers_of_another_mesh_stand_beside_ours_until_it_says_otherwise_or_nothing() 
     assert_eq!(names(&mut disk), ["codex-web@laptop"]);
     disk.pass(2_000);
     assert_eq!(names(&mut disk), [""; 0], "silent for three polls");
-    let left = disk.call(1, &journal::READ, json!({ "types": ["peer_left"] })).unwrap();
+    let left = disk.call(1, &event_journal::READ, json!({ "types": ["peer_left"] })).unwrap();
     assert_eq!(left["events"].as_array().unwrap().last().unwrap()["payload"]["reason"], json!("link_silent"));
     let mut disk = disk.crash(|_| false);
     disk.pass(1);
@@ -212,7 +212,7 @@ fn a_peer_whose_times_are_odd_or_that_is_listed_twice_changes_only_when_it_does(
         disk.pass(8_000);
         hear(&mut disk, 0, &ours(&rows));
     }
-    let updates = disk.call(1, &journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
+    let updates = disk.call(1, &event_journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
     assert_eq!(updates["events"], json!([]), "{updates}");
 }
 
@@ -355,7 +355,7 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     send(&mut disk, "reviewer@laptop", "after").unwrap();
     let texts = [(); 2].map(|()| deliver(&mut disk, &Delivery::Accepted));
     assert_eq!(texts, ["before", "after"]);
-    let updates = disk.call(1, &journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
+    let updates = disk.call(1, &event_journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
     assert_eq!(updates["events"][0]["payload"]["name"], json!("reviewer@laptop"), "{updates}");
     // Neither a repeated answer nor a restart renames a peer.
     let mut disk = disk.crash(|_| false);

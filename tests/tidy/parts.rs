@@ -9,7 +9,7 @@ const PARTS: &[(&str, &str)] = &[
     ("core/peers/mod.rs", "Peers"),
     ("core/locks/table.rs", "Locks"),
     ("core/mail/mod.rs", "Mail"),
-    ("core/journal.rs", "Journal"),
+    ("core/event_journal.rs", "Journal"),
     ("core/federation/mod.rs", "Federation"),
     ("core/rate_limit.rs", "RateLimiter"),
 ];
@@ -52,7 +52,7 @@ const STORE_QUESTIONS: &[Part] = &[
         ],
     ),
     ("wakeups", &[("core/mail/", &[])]),
-    ("events", &[("core/journal.rs", &[]), ("broker/web/event_stream.rs", &["events"])]),
+    ("events", &[("core/event_journal.rs", &[]), ("broker/web/event_stream.rs", &["events"])]),
     (
         "shared_state_table",
         &[

@@ -17,7 +17,7 @@ mod file_state;
 mod last_seen_states;
 mod overwrite_records;
 mod changes_by_others;
-pub mod restore;
+pub mod undo_overwrite;
 mod watched_files;
 
 pub use change_attribution::{Cause, ChangedFile};

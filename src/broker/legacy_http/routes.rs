@@ -13,7 +13,8 @@ use crate::core::peers::Peer;
 use crate::core::peers::sessions::ATTACH;
 use crate::core::shared_state::NewEntry;
 use crate::core::{
-    CallContext, Mesh, Op, Outcome, journal, locks, mail, object, peers as peer_ops, shared_state as state_ops, status,
+    CallContext, Mesh, Op, Outcome, event_journal, locks, mail, object, peers as peer_ops, shared_state as state_ops,
+    status,
 };
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};
@@ -347,7 +348,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             let id = fields.bounded_word("peerId", &ATTACH, "id")?;
             let id = id.ok_or_else(|| no("peerId is required for subscribe"))?;
             let types = fields.texts("types").ok_or_else(|| no("types array is required for subscribe"))?;
-            let max = max_of(&journal::SUBSCRIBE, "types");
+            let max = max_of(&event_journal::SUBSCRIBE, "types");
             if types.iter().any(|kind| kind.len() > max) {
                 return Err(no(format!("types: one is too long (max {max} bytes)")));
             }

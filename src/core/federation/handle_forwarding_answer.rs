@@ -12,7 +12,7 @@ use crate::base::limits;
 use crate::base::stored_enums::MessageState;
 use crate::base::untrusted_text::quoted;
 use crate::core::Mesh;
-use crate::core::journal::Change;
+use crate::core::event_journal::Change;
 use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.

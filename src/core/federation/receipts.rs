@@ -10,7 +10,7 @@ use crate::base::ids::PeerId;
 use crate::base::limits;
 use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
-use crate::core::journal::Change;
+use crate::core::event_journal::Change;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

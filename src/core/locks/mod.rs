@@ -10,7 +10,7 @@ pub mod others_locks_in_worktree;
 
 pub use table::Locks;
 
-use super::journal::Journal;
+use super::event_journal::Journal;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::pagination::Page;

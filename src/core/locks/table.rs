@@ -7,7 +7,7 @@ use crate::base::ids::{CountedMap, PeerId};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap, time, untrusted_text};
-use crate::core::journal::{Change, Journal};
+use crate::core::event_journal::{Change, Journal};
 use crate::core::peers::Peers;
 use crate::core::transaction::Turn;
 use crate::core::waiting_calls::Waiting;

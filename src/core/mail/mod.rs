@@ -5,7 +5,7 @@
 
 mod history;
 mod duplicate_hook_reports;
-mod inbox;
+mod read_inbox;
 mod inbox_search;
 pub mod show_all_messages;
 mod person_alerts;
@@ -14,8 +14,8 @@ mod search_terms;
 pub mod wakeups;
 
 use super::channels::Channels;
+use super::event_journal::{Change, Journal};
 use super::federation::Federation;
-use super::journal::{Change, Journal};
 use super::op_definition::ArgKind;
 use super::peers::{Peer, Peers};
 use super::transaction::{Effect, Turn};
@@ -27,8 +27,8 @@ use crate::base::limits;
 use crate::base::stored_enums::{MessageState, MessageType};
 use crate::store::{Message, MessageFilter, Store};
 use duplicate_hook_reports::HookEvents;
-pub use inbox::INBOX;
-pub(super) use inbox::MailView;
+pub use read_inbox::INBOX;
+pub(super) use read_inbox::MailView;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use wakeups::WakeupAttempt;

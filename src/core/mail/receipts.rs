@@ -6,7 +6,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time};
-use crate::core::journal::{Change, Journal};
+use crate::core::event_journal::{Change, Journal};
 use crate::core::op_definition::ArgKind;
 use crate::core::peers::{Peer, Peers};
 use crate::core::transaction::Turn;

@@ -5,7 +5,7 @@ use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::{LockOwner, PeerKind};
-use crate::core::journal::{Change, Journal};
+use crate::core::event_journal::{Change, Journal};
 use crate::core::mail::wakeups::repeat_waits;
 use crate::core::transaction::{Effect, Turn};
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};

@@ -6,7 +6,7 @@ use crate::base::ids::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text;
 use crate::core::Mesh;
-use crate::core::journal::Change;
+use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::transaction::Turn;

@@ -19,7 +19,7 @@ pub mod sessions;
 
 pub use peers_of_linked_meshes::LinkedPeer;
 
-use super::journal::{Change, Journal};
+use super::event_journal::{Change, Journal};
 use super::locks::Locks;
 use super::mail::Mail;
 use super::op_definition::ArgKind;

@@ -8,7 +8,7 @@ use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::limits;
 use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text::plain_name;
-use crate::core::journal::{Change, Journal};
+use crate::core::event_journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::transaction::Turn;

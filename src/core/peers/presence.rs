@@ -8,7 +8,7 @@ use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::process::Process;
-use crate::core::journal::{Change, Journal};
+use crate::core::event_journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::transaction::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};

@@ -7,7 +7,7 @@ use crate::base::limits;
 use crate::base::process::Process;
 use crate::base::stored_enums::PeerKind;
 use crate::core::Mesh;
-use crate::core::journal::Change;
+use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::mail::wakeups::end_hook_waits;

@@ -9,7 +9,7 @@ use crate::base::ids::PeerId;
 use crate::base::process::Process;
 use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::base::{limits, time, untrusted_text};
-use crate::core::journal::{Change, Journal};
+use crate::core::event_journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op_definition::ArgKind;
