@@ -283,7 +283,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
 
 /// Checks that the port file contains the broker's HTTP port, and that the broker answers on this port.
 fn check_http(places: &DataDir, port: u16) -> Check {
-    let named = std::fs::read_to_string(places.port()).unwrap_or_default();
+    let named = places.read(&places.port()).unwrap_or_default();
     let cure = "run slm-mesh stop; the next broker uses the port in SLM_MESH_PORT or, if that port is taken, one of \
                 the next nine ports";
     if port == 0 {

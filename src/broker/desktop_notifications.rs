@@ -152,7 +152,7 @@ impl Notifications {
             return;
         }
         let last = mesh.last_message();
-        let saved = std::fs::read_to_string(self.places.alerts()).ok().and_then(|text| text.trim().parse().ok());
+        let saved = self.places.read(&self.places.alerts()).and_then(|text| text.trim().parse().ok());
         // A number that this database has not reached comes from another database, which was replaced.
         match saved.filter(|seq| *seq <= last) {
             Some(seq) => {

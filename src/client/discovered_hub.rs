@@ -138,7 +138,7 @@ fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
 }
 
 fn load(places: &DataDir) -> Option<(DiscoveredHub, Membership)> {
-    let value: Value = serde_json::from_str(&std::fs::read_to_string(places.hub()).ok()?).ok()?;
+    let value: Value = serde_json::from_str(&places.read(&places.hub())?).ok()?;
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let port = value["port"].as_u64()?.try_into().ok()?;
     let membership = match (value["joined"].as_bool()?, value["missed"].as_bool()) {

@@ -24,7 +24,7 @@ impl LastLeader {
 
     /// The hub that led last, if that is known.
     pub fn read(&self) -> Option<HubAddress> {
-        let text = fs::read_to_string(self.places.leader()).ok()?;
+        let text = self.places.read(&self.places.leader())?;
         let (listed, leader) = text.trim_end().split_once('\n')?;
         HubAddress::parse(leader).ok().filter(|_| listed == self.listed)
     }

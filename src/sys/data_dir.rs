@@ -1,15 +1,18 @@
 //! The data directory: where it is, and the names of the files in it.
 
-use super::regular_file::is_pipe;
+use super::regular_file::{is_pipe, open_regular};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::fnv1a;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// How much of a small file is read, in bytes. All of these files are shorter.
+const SMALL_FILE_MAX: u64 = 64 * 1024;
 
 /// The file name of the broker's socket.
 const SOCKET: &str = "mesh.sock";
@@ -233,6 +236,14 @@ impl DataDir {
         opened.map_err(|error| self.file_error(&path, "can't be written", &error))
     }
 
+    /// Reads a small file. Returns `None` if there is no such file or it can't be read. Never waits, even if something
+    /// other than a file, such as a pipe, is in its place.
+    pub fn read(&self, path: &Path) -> Option<String> {
+        let mut text = String::new();
+        open_regular(path).ok()??.take(SMALL_FILE_MAX).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
     /// Writes a small file that only this user can read. An existing file is replaced completely or not at all.
     ///
     /// # Errors
@@ -336,7 +347,7 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
 /// # Errors
 /// If the token can't be made private, or a new one can't be written.
 pub fn keep_token(places: &DataDir) -> Result<String, Error> {
-    if let Ok(token) = fs::read_to_string(places.token())
+    if let Some(token) = places.read(&places.token())
         && token.len() == 64
         && token.bytes().all(|byte| byte.is_ascii_hexdigit())
     {

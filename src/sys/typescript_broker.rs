@@ -3,9 +3,8 @@
 use super::data_dir::DataDir;
 use super::process;
 use crate::base::error::{Error, ErrorKind};
-use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long the TypeScript broker may take to accept a connection.
@@ -16,7 +15,7 @@ const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 /// running.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
-    let port = u16::try_from(number(places.port())?).ok()?;
+    let port = u16::try_from(number(places, &places.port())?).ok()?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     TcpStream::connect_timeout(&address, ACCEPTS_WITHIN).is_ok().then_some(pid)
 }
@@ -32,11 +31,11 @@ fn named_process(places: &DataDir) -> Option<i64> {
     if !places.dir.join("mesh.db").exists() {
         return None;
     }
-    number(places.pid()).filter(|pid| process::is_in_use(*pid))
+    number(places, &places.pid()).filter(|pid| process::is_in_use(*pid))
 }
 
-fn number(path: PathBuf) -> Option<i64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+fn number(places: &DataDir, path: &Path) -> Option<i64> {
+    places.read(path)?.trim().parse().ok()
 }
 
 /// Refuses to use a directory in which a TypeScript broker is running.

@@ -106,7 +106,7 @@ fn a_directory_of_another_user_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_client_of_another_user_is_refused() {
-    if !is_root("a_client_of_another_user_is_not_heard") {
+    if !is_root("a_client_of_another_user_is_refused") {
         return;
     }
     let place = Place::new();
@@ -120,7 +120,7 @@ fn a_client_of_another_user_is_refused() {
     let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "state.get", "params": { "key": "secret" } }).to_string();
     let (socket, uid) = (place.dir.join("mesh.sock"), OTHER_UID.to_string());
     let Ok(out) = Command::new("python3").args(["-c", script, socket.to_str().unwrap(), &uid, &ask]).output() else {
-        return eprintln!("skipped: a_client_of_another_user_is_not_heard needs python3");
+        return eprintln!("skipped: a_client_of_another_user_is_refused needs python3");
     };
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(said.contains("connected") && !said.contains("word"), "{out:?}");
@@ -141,4 +141,19 @@ fn a_broker_of_another_user_is_not_spoken_to() {
     let mut session = place.session("codex-mcp-client", "api");
     let (error, is_error) = session.try_tool("mesh_summary", json!({ "summary": "secret" }));
     assert!(is_error && error["error"].as_str().unwrap().contains("another user"), "{error}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_small_file_makes_nobody_wait() {
+    for name in ["broker.token", "broker.clock", "broker.alerts", "broker.pid", "port"] {
+        let place = Place::new().with("SLM_MESH_NOTIFY", "desktop");
+        place.ok(&["state", "set", "key", "word"]);
+        place.ok(&["stop"]);
+        let path = place.dir.join(name);
+        // The broker removes some of these files when it ends.
+        let _ = fs::remove_file(&path);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(place.ok(&["state", "get", "key"]).trim(), "word", "{name}");
+        assert_eq!(place.broker_pid().map(|pid| pid > 0), Some(true), "{name}");
+    }
 }

@@ -48,7 +48,7 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
 /// Starts the clock of this broker. If there are locks, the clock continues from the clock of the last broker.
 /// Otherwise, a change of the system time between the two brokers could end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
-    let saved = fs::read_to_string(places.clock()).unwrap_or_default();
+    let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);

@@ -264,7 +264,7 @@ impl RuntimeFiles {
     }
 
     fn has_own_pid(&self) -> bool {
-        fs::read_to_string(self.places.pid()).is_ok_and(|pid| pid.trim() == std::process::id().to_string())
+        self.places.read(&self.places.pid()).is_some_and(|pid| pid.trim() == std::process::id().to_string())
     }
 }
 
