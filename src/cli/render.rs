@@ -14,6 +14,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::{time, untrusted_text};
 use crate::sys;
+use crate::sys::machine_name::machine_name;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
@@ -134,7 +135,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
     }
     // The position of the column HOST. The column is left out if all peers are on this machine.
     const HOST: usize = 2;
-    let own_host = sys::host();
+    let own_host = machine_name();
     let has_other_hosts = rows.iter().any(|row| row["host"].as_str().is_some_and(|host| host != own_host));
     let cells = rows.iter().map(|row| {
         let idle = row["idleSeconds"].as_i64().unwrap_or(0);

@@ -12,6 +12,7 @@ use crate::remote::connect_to_hub::{self, SecondOpinion};
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
 use crate::sys::local_or_hub_endpoint::Endpoint;
+use crate::sys::machine_name::machine_name;
 use crate::sys::settings::{HOST, SECRET, STORE, Settings};
 use crate::sys::{self, process, threads};
 use serde_json::{Value, json};
@@ -266,5 +267,5 @@ pub fn describe_origin() -> Value {
         .iter()
         .map(|process| json!([process.pid, process.start, process.wrapper, process.agent.map(|agent| agent.kind)]))
         .collect();
-    json!({ "host": sys::host(), "user": sys::user(), "ancestors": ancestors })
+    json!({ "host": machine_name(), "boot": sys::boot_id(), "user": sys::user(), "ancestors": ancestors })
 }

@@ -33,7 +33,7 @@ pub mod waiting_calls;
 
 pub use dispatch::{Call, CallContext, Outcome};
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
-pub use settings::MeshSettings;
+pub use settings::{FormerHost, MeshSettings};
 pub use transaction::Effect;
 
 use crate::base::error::Error;
@@ -152,6 +152,10 @@ impl Mesh {
         turn.store.begin_call();
         let mut peers = Peers::new(settings.clone(), random, now);
         let ids = PublicIds::new(instance_number(&mut turn, &mut peers)?);
+        if let Some(former) = &settings.former_host {
+            peers::rename_machine(&mut turn, former, &settings.host)?;
+            locks::rename_machine(&mut turn, former, &settings.host)?;
+        }
         let mut locks = Locks::default();
         locks.load(&turn, &settings.host, now)?;
         peers.load(&mut turn, &locks, now)?;

@@ -2,6 +2,15 @@
 
 use crate::base::limits;
 
+/// The name that this machine had before.
+#[derive(Debug, Clone)]
+pub struct FormerHost {
+    /// The name.
+    pub name: String,
+    /// What must be added to the start time of a process of this machine, because this number depends on the name.
+    pub start_shift: u64,
+}
+
 /// The settings of a mesh.
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
@@ -15,6 +24,10 @@ pub struct MeshSettings {
     pub rate_max: u32,
     /// The name of this machine.
     pub host: String,
+    /// The id of this machine's current boot; `None` on a system without such ids.
+    pub boot_id: Option<String>,
+    /// The name that this machine had when the mesh was last opened here, if it was a different one.
+    pub former_host: Option<FormerHost>,
     /// The name of the user who owns the mesh. The peer that stands for this person has the same name.
     pub user: String,
     /// The version of this program.
@@ -38,6 +51,8 @@ impl Default for MeshSettings {
             lock_ttl_min: 10,
             rate_max: limits::RATE_MAX,
             host: "here".into(),
+            boot_id: None,
+            former_host: None,
             user: "ada".into(),
             version: "0".into(),
             pid: 1,

@@ -132,7 +132,11 @@ impl DataDir {
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
-    /// The file with the number of the message up to which the person at this machine was notified of alerts.
+    /// The file with the name that this machine had when its mesh was last opened.
+    pub fn machine(&self) -> PathBuf {
+        self.dir.join("broker.machine")
+    }
+    /// The file with the number of the last message for which the user of this machine was notified.
     pub fn alerts(&self) -> PathBuf {
         self.dir.join("broker.alerts")
     }

@@ -4,6 +4,7 @@
 
 mod account;
 pub mod local_or_hub_endpoint;
+pub mod machine_name;
 pub mod make_files_read_only;
 pub mod command_with_timeout;
 pub mod drop_inherited_state;
@@ -57,17 +58,17 @@ impl Clock {
     /// the meantime. Returns `None` if the machine has been rebooted since then, or if the text has a different format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
-        let boot_id = words.next()?;
+        let saved_id = words.next()?;
         let mut number = || words.next()?.parse::<i64>().ok();
         let (base, boot) = (number()?, number()?);
         let now = boot_ms();
-        let is_same_boot = self::boot_id().is_some_and(|id| id == boot_id) && boot <= now;
+        let is_same_boot = clock_id().is_some_and(|id| id == saved_id) && boot <= now;
         is_same_boot.then(|| Clock { base_ms: base.checked_add(now - boot).unwrap_or(floor).max(floor), boot_ms: now })
     }
 
     /// The text from which [`Clock::resume`] can continue; `None` if the system has no id for the current boot.
     pub fn save(&self) -> Option<String> {
-        boot_id().map(|id| format!("{id} {} {}\n", self.base_ms, self.boot_ms))
+        clock_id().map(|id| format!("{id} {} {}\n", self.base_ms, self.boot_ms))
     }
 
     /// Milliseconds since the epoch. This value never goes back.
@@ -107,14 +108,20 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
+/// The id of this boot. Two machines have different ids, even if one is a copy of the other. `None` on a system without
+/// boot ids, such as macOS.
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// Identifies the moment from which [`boot_ms`] counts. The text contains the id of this boot and the id of the time
 /// namespace, because each namespace may count from a different moment. `None` on a system without boot ids.
-fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+fn clock_id() -> Option<String> {
+    let boot_id = boot_id()?;
     // Linux before 5.6 has no time namespaces.
     let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
-    let id = text.trim();
-    (!id.is_empty()).then(|| format!("{id}/{}", namespace.display()))
+    Some(format!("{boot_id}/{}", namespace.display()))
 }
 
 /// Returns 128 random bits from the operating system.
@@ -123,7 +130,7 @@ fn boot_id() -> Option<String> {
 /// If the operating system provides no random bits. Predictable ids would be a security hole, so there is no fallback.
 pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
     u128::from_ne_bytes(bytes)
 }
 
@@ -148,7 +155,7 @@ pub fn is_output_closed() -> bool {
     is_null && rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
 }
 
-/// This machine's name.
+/// The host name of this machine, by which other machines may reach it.
 pub fn host() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".into() } else { name }

@@ -145,7 +145,7 @@ fn a_broker_of_another_user_is_not_spoken_to() {
 
 #[test]
 fn a_pipe_in_the_place_of_a_small_file_makes_nobody_wait() {
-    for name in ["broker.token", "broker.clock", "broker.alerts", "broker.pid", "port"] {
+    for name in ["broker.token", "broker.clock", "broker.alerts", "broker.machine", "broker.pid", "port"] {
         let place = Place::new().with("SLM_MESH_NOTIFY", "desktop");
         place.ok(&["state", "set", "key", "word"]);
         place.ok(&["stop"]);

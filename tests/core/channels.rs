@@ -173,7 +173,7 @@ fn a_session_on_another_machine_is_a_member_for_its_longer_grace() {
     let mut disk = Disk::new("channel-far");
     for (conn, host) in [(1, "here"), (2, "laptop")] {
         disk.mesh.on_connected(conn);
-        disk.mesh.set_origin(conn, host, "ada", disk.now).unwrap();
+        disk.mesh.set_origin(conn, host, "ada", None, disk.now).unwrap();
         let who = json!({ "agent": "test", "name": format!("s{conn}"), "project": "/p", "pid": 5 });
         disk.call(conn, &sessions::ATTACH, who).unwrap();
     }

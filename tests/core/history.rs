@@ -141,7 +141,7 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
     for (conn, host) in [(1, None), (2, None), (3, Some("laptop")), (4, Some("laptop")), (5, None)] {
         disk.mesh.on_connected(conn);
         if let Some(host) = host {
-            disk.mesh.set_origin(conn, host, "ada", disk.now).unwrap();
+            disk.mesh.set_origin(conn, host, "ada", None, disk.now).unwrap();
         }
         if conn <= 3 {
             let who = json!({ "agent": "test", "name": format!("s{conn}"), "project": "/p", "pid": 5 });

@@ -9,7 +9,7 @@ fn two(name: &str) -> Disk {
     let mut disk = Disk::new(name);
     disk.mesh.on_connected(1);
     disk.mesh.on_connected(2);
-    disk.mesh.set_origin(2, "laptop", "ada", disk.now).unwrap();
+    disk.mesh.set_origin(2, "laptop", "ada", None, disk.now).unwrap();
     for (conn, root) in [(1, "/home/ada/api"), (2, "/Users/ada/code/api")] {
         let who = json!({
             "agent": "test", "name": format!("s{conn}"), "project": root, "gitRoot": root, "repo": "r", "pid": 5,
@@ -52,7 +52,7 @@ fn a_command_far_away_keeps_its_lock_while_its_network_or_the_hub_is_gone_for_a_
     let token = disk.call(2, &locks::LOCK, command.clone()).unwrap()["token"].clone();
     let come_back = |disk: &mut Disk, conn: u64| {
         disk.mesh.on_connected(conn);
-        disk.mesh.set_origin(conn, "laptop", "ada", disk.now).unwrap();
+        disk.mesh.set_origin(conn, "laptop", "ada", None, disk.now).unwrap();
         disk.call_as(conn, Some("s2"), &locks::LOCK, command.clone()).unwrap()["token"].clone()
     };
     disk.mesh.on_disconnected(2, disk.now);
@@ -79,7 +79,7 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
     disk.call(2, &locks::LOCK, command.clone()).unwrap();
     let come_back = |disk: &mut Disk, conn: u64| {
         disk.mesh.on_connected(conn);
-        disk.mesh.set_origin(conn, "laptop", "ada", disk.now).unwrap();
+        disk.mesh.set_origin(conn, "laptop", "ada", None, disk.now).unwrap();
         disk.call_as(conn, Some("s2"), &locks::LOCK, command.clone()).unwrap();
     };
     let is_held =
@@ -106,7 +106,7 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
 fn each_machine_has_its_own_human_and_says_where_it_is() {
     let mut disk = two("humans");
     disk.mesh.on_connected(3);
-    disk.mesh.set_origin(3, "laptop", "ada", disk.now).unwrap();
+    disk.mesh.set_origin(3, "laptop", "ada", None, disk.now).unwrap();
     let you = disk.call(3, &peers::WHOAMI, json!({})).unwrap();
     assert_eq!(you["you"]["name"], json!("ada@laptop"), "{you}");
     disk.call(1, &mail::SEND, json!({ "to": "ada@laptop", "message": "there?" })).unwrap();

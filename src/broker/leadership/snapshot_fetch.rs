@@ -5,6 +5,7 @@ use crate::remote::connect_to_hub;
 use crate::remote::encrypted_stream_to_hub::HubStream;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
+use crate::sys::machine_name::machine_name;
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
 use base64::Engine;
@@ -89,7 +90,8 @@ struct LeaderConnection {
 
 impl LeaderConnection {
     fn new(mut stream: HubStream) -> Result<LeaderConnection, String> {
-        let origin = rpc::notification("origin", &json!({ "host": sys::host(), "user": sys::user(), "ancestors": [] }));
+        let origin =
+            rpc::notification("origin", &json!({ "host": machine_name(), "user": sys::user(), "ancestors": [] }));
         stream.set_read_timeout(Some(ANSWER_TIMEOUT));
         stream.write_all(origin.as_bytes()).map_err(|error| error.to_string())?;
         Ok(LeaderConnection { stream, lines: LineBuffer::default() })

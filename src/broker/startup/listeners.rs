@@ -10,6 +10,7 @@ use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;
 use crate::sys::local_or_hub_endpoint::{SECRET_GOOD, SECRET_MIN};
+use crate::sys::machine_name::machine_name;
 use crate::sys::settings::{SECRET, Settings};
 use mio::Waker;
 use std::io;
@@ -72,7 +73,7 @@ pub(super) fn start_http(
     let Some((listener, port)) = bind_http(bind, settings) else {
         return HttpListener { server: None, inbox, port: None };
     };
-    let hub_name = is_hub.then(sys::host);
+    let hub_name = is_hub.then(|| machine_name().to_owned());
     let gate = legacy_http::gate(credentials.token.clone(), credentials.secret.clone(), hub_name);
     let gate = web::gate(Arc::clone(web_auth), port, gate);
     let server = HttpServer::start(listener, sender, wake_loop(waker), gate, limits);
@@ -110,7 +111,7 @@ pub(super) fn start_remote(
     let http_port = http_port.unwrap_or(0);
     log(&format!("serving other machines on {bind}: HTTP on port {http_port}, sessions on port {port}"));
     let announcer = settings.discovers().then(|| {
-        let name = format!("{}-{}", sys::user(), sys::host());
+        let name = format!("{}-{}", sys::user(), machine_name());
         MdnsSupervisor::new(
             sys::own_path(),
             Announcement::new(&name, http_port, door.port(), env!("CARGO_PKG_VERSION")),

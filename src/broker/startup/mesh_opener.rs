@@ -7,12 +7,13 @@ use crate::base::process::Process;
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
 use crate::broker::log;
 use crate::broker::mesh_links::MeshLinks;
-use crate::broker::unix_clients::origin::{from_mesh, to_mesh};
-use crate::core::{Mesh, MeshSettings};
+use crate::broker::unix_clients::origin::{from_mesh, start_shift, to_mesh};
+use crate::core::{FormerHost, Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
 use crate::sys::data_dir::DataDir;
 use crate::sys::local_or_hub_endpoint::links;
+use crate::sys::machine_name::machine_name;
 use crate::sys::settings::{SECRET, STORE, Settings};
 use crate::sys::{self, Clock, set_aside_databases};
 use mio::Waker;
@@ -46,7 +47,8 @@ impl MeshOpener {
     /// # Errors
     /// When the store can't be read or written.
     pub fn open(&self, store: Store, clock: &Clock) -> Result<Mesh, Error> {
-        let open = |store| Mesh::open(store, self.mesh_settings.clone(), Box::new(sys::random_u128), clock.now());
+        let settings = MeshSettings { former_host: self.former_host(), ..self.mesh_settings.clone() };
+        let open = |store| Mesh::open(store, settings.clone(), Box::new(sys::random_u128), clock.now());
         let mut mesh = match open(store) {
             Err(error) if error.kind.is_storage() => {
                 database::mark_suspect(&self.places);
@@ -57,6 +59,7 @@ impl MeshOpener {
             }
             result => result?,
         };
+        self.save_host();
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let places = self.places.clone();
         mesh.set_damage_report(Box::new(move |since| {
@@ -67,6 +70,25 @@ impl MeshOpener {
         let is_alive = |process: Process| sys::process::is_alive(process.pid, process.start);
         mesh.forget_dead_processes(|process| is_alive(from_mesh(*process)), clock.now());
         Ok(mesh)
+    }
+
+    /// Returns the name that this machine had when the mesh was last opened here; `None` if it has the same name now.
+    fn former_host(&self) -> Option<FormerHost> {
+        let saved = self.places.read(&self.places.machine()).map(|text| text.trim().to_owned());
+        // Versions before 2.0.0 used the host name, and did not save it.
+        let name = saved.filter(|name| !name.is_empty()).unwrap_or_else(sys::host);
+        let start_shift = start_shift(&name);
+        (name != self.mesh_settings.host).then_some(FormerHost { name, start_shift })
+    }
+
+    /// Saves the name of this machine, so that the next broker notices a new name.
+    fn save_host(&self) {
+        let (path, line) = (self.places.machine(), format!("{}\n", self.mesh_settings.host));
+        if self.places.read(&path).as_ref() != Some(&line)
+            && let Err(error) = self.places.write(&path, &line)
+        {
+            log(&format!("{error}; after a change of this machine's name, its peers keep the former name"));
+        }
     }
 
     /// Opens an empty mesh in memory, for a hub on standby.
@@ -143,7 +165,9 @@ pub(super) fn mesh_settings(
         dead_ms: settings.int("SLM_MESH_DEAD_MS"),
         lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),
         rate_max: settings.int("SLM_MESH_RATE") as u32,
-        host: sys::host(),
+        host: machine_name().to_owned(),
+        boot_id: sys::boot_id(),
+        former_host: None,
         user: sys::user(),
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),

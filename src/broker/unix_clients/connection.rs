@@ -3,6 +3,7 @@
 use super::fair_queue::QueueTag;
 use super::liveness_schedule::LivenessLimits;
 use super::origin::Origin;
+use crate::base::error::Error;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
@@ -59,8 +60,9 @@ pub struct ClientConnection {
     pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// Whether the client is a session of slm-mesh 0.1.0 on another machine. Such sessions are not served.
-    pub is_outdated: bool,
+    /// The error that answers each request of the client, if the broker does not serve the client. The client runs on
+    /// another machine, and is a session of slm-mesh 0.1.0, or its machine has the name of another machine.
+    pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this is stored here.
     is_readable: bool,
     /// Whether the socket may accept bytes.
@@ -97,7 +99,7 @@ impl ClientConnection {
             has_check: false,
             is_bridged,
             is_detached: false,
-            is_outdated: false,
+            refusal: None,
             // If bytes arrived before the socket was registered, the poll still reports them.
             is_readable: false,
             is_writable: true,

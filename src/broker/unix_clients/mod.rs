@@ -380,7 +380,8 @@ impl UnixClients {
             context.mesh.on_connected(*token);
             if let Origin::Remote(remote) = &connection.origin
                 && !remote.user.is_empty()
-                && let Err(error) = context.mesh.set_origin(*token, &remote.host, &remote.user, context.now)
+                && let Err(error) =
+                    context.mesh.set_origin(*token, &remote.host, &remote.user, remote.boot_id.as_deref(), context.now)
             {
                 log(&format!("a connection from {} was dropped: {}", remote.host, error.text));
                 connection.close();

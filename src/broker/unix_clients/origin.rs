@@ -4,13 +4,12 @@
 use super::super::own_methods::CallerMachine;
 use crate::base::ids::fnv1a;
 use crate::base::process::Process;
-use crate::sys::{self, process};
+use crate::sys::machine_name::{cleaned, machine_name};
+use crate::sys::process;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-/// Maximum length of the name of a host or a user, in characters. Longer names are cut.
-const NAME_MAX: usize = 64;
 /// Maximum number of ancestor processes that are kept for a client on another machine.
 const ANCESTORS_MAX: usize = 64;
 
@@ -35,6 +34,8 @@ pub struct RemoteOrigin {
     pub host: String,
     /// The client's user.
     pub user: String,
+    /// The id of the machine's current boot; `None` if the client did not report it.
+    pub boot_id: Option<String>,
     /// The client's ancestor processes.
     ancestors: Vec<Process>,
 }
@@ -44,7 +45,7 @@ impl RemoteOrigin {
     pub fn parse(params: &Map<String, Value>) -> RemoteOrigin {
         let name = |field: &str| -> String {
             let text = params.get(field).and_then(Value::as_str).unwrap_or("");
-            text.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
+            cleaned(text)
         };
         let host = name("host");
         let salt = fnv1a(&host);
@@ -55,12 +56,13 @@ impl RemoteOrigin {
         };
         let rows = params.get("ancestors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ancestors = rows.iter().take(ANCESTORS_MAX).filter_map(parse).collect();
-        RemoteOrigin { user: name("user"), ancestors, host }
+        let boot_id = params.get("boot").and_then(Value::as_str).map(cleaned);
+        RemoteOrigin { user: name("user"), boot_id, ancestors, host }
     }
 }
 
 /// The salt of this machine. It is added to the start times of this machine's processes.
-static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(sys::host()));
+static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(machine_name()));
 
 /// Adds the salt of a machine to the start time of a process, so that processes with the same id on two machines stay
 /// distinct. Every hub uses the same salt for a machine, and so recognises the process again.
@@ -76,6 +78,12 @@ pub fn to_mesh(process: Process) -> Process {
 /// Converts a process of this machine back to the form that the kernel reports, without the salt.
 pub fn from_mesh(process: Process) -> Process {
     Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
+}
+
+/// What must be added to the start time of a process of this machine, in the form that the mesh stores, if the process
+/// was stored when the machine had another name.
+pub fn start_shift(former_name: &str) -> u64 {
+    OWN_SALT.wrapping_sub(fnv1a(former_name))
 }
 
 impl Origin {

@@ -112,9 +112,10 @@ fn serve_notice(
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
         "origin" => {
             let remote = RemoteOrigin::parse(&params);
-            match context.mesh.set_origin(token, &remote.host, &remote.user, context.now) {
+            match context.mesh.set_origin(token, &remote.host, &remote.user, remote.boot_id.as_deref(), context.now) {
                 Ok(()) => connection.origin = Origin::Remote(remote),
-                Err(error) => connection.write(&rpc::error_response(&Value::Null, &error)),
+                // Without its origin, the client would look like a caller on this machine, so it is not served.
+                Err(error) => connection.refusal = Some(error),
             }
         }
         // A message without an id runs an operation, but asks for no reply.
@@ -123,9 +124,11 @@ fn serve_notice(
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // A session of slm-mesh 0.1.0 on another machine reports its origin with an outdated method. Without
-                // its origin, the session would look like a caller on this machine, so it is no longer served.
-                connection.is_outdated |= method == "far";
+                // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. Without its
+                // origin, it would look like a caller on this machine, too.
+                if method == "far" {
+                    connection.refusal = Some(error);
+                }
             }
         }
     }
@@ -139,8 +142,7 @@ fn serve_request(
     method: &str,
     mut params: Map<String, Value>,
 ) {
-    let outdated = if connection.is_outdated { retired("far") } else { retired(method) };
-    if let Some(error) = outdated {
+    if let Some(error) = connection.refusal.clone().or_else(|| retired(method)) {
         return connection.write(&rpc::error_response(&id, &error));
     }
     let machine = connection.origin.machine();

@@ -9,6 +9,7 @@ mod deadlock_and_steal;
 pub mod others_locks_in_worktree;
 
 pub use table::Locks;
+pub(in crate::core) use table::rename_machine;
 
 use super::event_journal::Journal;
 use super::mail::Mail;

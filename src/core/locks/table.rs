@@ -9,6 +9,7 @@ use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap, time, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::peers::Peers;
+use crate::core::settings::FormerHost;
 use crate::core::transaction::Turn;
 use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, ConnId};
@@ -78,6 +79,15 @@ fn change_size(lock: &LockRow) -> usize {
 /// How long a command may take to reconnect, in ms.
 fn grace_ms(is_local: bool) -> i64 {
     if is_local { limits::GRACE_MS } else { limits::REMOTE_GRACE_MS }
+}
+
+/// Stores the new name of this machine with all locks on this machine.
+pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host: &str) -> Result<(), Error> {
+    for mut lock in turn.store.locks()?.into_iter().filter(|lock| lock.host == former.name) {
+        host.clone_into(&mut lock.host);
+        turn.store.put_lock(&lock)?;
+    }
+    Ok(())
 }
 
 impl Locks {

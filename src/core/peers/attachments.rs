@@ -1,6 +1,6 @@
 //! Records which connections act for which peers. The record can be searched by connection and by peer.
 
-use super::presence::RemoteMachine;
+use super::connection_origin::RemoteMachine;
 use crate::base::ids::{CountedMap, PeerId};
 use crate::base::process::Process;
 use crate::core::ConnId;

@@ -7,6 +7,7 @@
 
 pub mod announced_tool_calls;
 mod attachments;
+mod connection_origin;
 pub(in crate::core) mod caller_resolver;
 pub mod give_back_taken_name;
 pub mod http_registration;
@@ -16,6 +17,8 @@ pub(in crate::core) mod peers_of_linked_meshes;
 mod presence;
 mod retention;
 pub mod sessions;
+
+pub(in crate::core) use connection_origin::rename_machine;
 
 pub use peers_of_linked_meshes::LinkedPeer;
 

@@ -1,6 +1,6 @@
 //! Finds peers by name, and finds the peers that stand for the persons at this and other machines.
 
-use super::super::{ConnId, MeshSettings};
+use super::super::MeshSettings;
 use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
@@ -64,11 +64,6 @@ impl Peers {
             return Err(Error::new(ErrorKind::Refused, text));
         }
         Ok(id)
-    }
-
-    /// Returns the peer that stands for the person at the machine from which a connection comes.
-    pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
-        self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
     /// Finds the peer that stands for this user on this machine. The hub on the machine `desk` calls its own user

@@ -14,44 +14,10 @@ use crate::core::transaction::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 
-/// The machine from which a connection comes, if it is not this machine.
-#[derive(Debug, Clone)]
-pub(super) struct RemoteMachine {
-    /// The name of the machine.
-    pub(super) host: String,
-    /// The peer that stands for the person at that machine.
-    pub(super) human: PeerId,
-}
-
 impl Mesh {
     /// Adds a new connection, which does not act for any peer yet.
     pub fn on_connected(&mut self, conn: ConnId) {
         self.peers.attachments.open(conn);
-    }
-
-    /// Records that a connection comes from another machine. The person at that machine gets a separate peer.
-    ///
-    /// # Errors
-    /// When `host` or `user` is empty, or the database can't be written.
-    pub fn set_origin(&mut self, conn: ConnId, host: &str, user: &str, now: i64) -> Result<(), Error> {
-        if host.is_empty() || user.is_empty() {
-            return Err(Error::usage("origin", "expected the fields `host` and `user`"));
-        }
-        let is_here = host == self.settings.host && user == self.settings.user;
-        let name = if is_here { user.to_owned() } else { format!("{user}@{host}") };
-        let known = if is_here { Some(self.peers.human.clone()) } else { self.peers.human_of(host, user) };
-        let human = match known {
-            Some(id) => id,
-            None => self.in_savepoint(|mesh| {
-                let Mesh { turn, peers, mail, locks, .. } = mesh;
-                peers.make_room(turn, mail, locks, now)?;
-                peers.add_human(turn, name, host.to_owned(), now)
-            })?,
-        };
-        if let Some(one) = self.peers.attachments.get_mut(conn) {
-            one.remote = Some(RemoteMachine { host: host.to_owned(), human });
-        }
-        Ok(())
     }
 
     /// Handles the end of a connection. A session goes offline at once, unless it has another connection or the kernel
@@ -160,12 +126,6 @@ impl Peers {
     /// The peers for which a connection acts.
     pub(in crate::core) fn attached_to(&self, conn: ConnId) -> &[PeerId] {
         self.attachments.get(conn).map(Attachment::peers).unwrap_or_default()
-    }
-
-    /// The name of the machine from which a connection comes.
-    pub(in crate::core) fn host_of(&self, conn: ConnId) -> String {
-        let remote = self.attachments.get(conn).and_then(|one| one.remote.as_ref());
-        remote.map_or(&self.settings.host, |origin| &origin.host).clone()
     }
 
     /// The connections that act for a peer.

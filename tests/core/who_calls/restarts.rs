@@ -44,7 +44,7 @@ impl Newcomer {
         let conn = self.world.connect(&self.above);
         if self.is_far {
             let now = self.world.now;
-            self.world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", now).unwrap();
+            self.world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", None, now).unwrap();
         }
         conn
     }
@@ -302,7 +302,7 @@ fn a_session_that_continues_on_another_machine_is_online_there_only_while_it_is_
         let there = Session { above: vec![process(9_000, Some(claude))], ..here.clone() };
         let conn = world.connect(&there.above);
         let now = world.now;
-        world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", now).unwrap();
+        world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", None, now).unwrap();
         if hook_first {
             let args = world.hook_args(&there);
             assert_eq!(super::id_of(&world.call(conn, "hook.mail", args, &there.above).unwrap()), id);

@@ -1,0 +1,101 @@
+//! The machines from which connections come. The person at each machine has a peer, to which agents can write.
+//!
+//! **Invariant:** all open connections that name the same machine come from that machine. Otherwise, equal paths and
+//! process ids of two machines would be taken for the same file and the same process.
+
+use super::Peers;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::process::Process;
+use crate::core::settings::FormerHost;
+use crate::core::transaction::Turn;
+use crate::core::{ConnId, Mesh};
+
+/// The machine from which a connection comes, if it is not this machine.
+#[derive(Debug, Clone)]
+pub(super) struct RemoteMachine {
+    /// The name of the machine.
+    pub(super) host: String,
+    /// The id of the machine's current boot, if the client has reported it.
+    boot_id: Option<String>,
+    /// The peer that stands for the person at that machine.
+    pub(super) human: PeerId,
+}
+
+impl Mesh {
+    /// Records that a connection comes from another machine. The person at that machine gets a separate peer.
+    ///
+    /// # Errors
+    /// When `host` or `user` is empty, when another machine has this name, or when the database can't be written.
+    pub fn set_origin(
+        &mut self,
+        conn: ConnId,
+        host: &str,
+        user: &str,
+        boot_id: Option<&str>,
+        now: i64,
+    ) -> Result<(), Error> {
+        if host.is_empty() || user.is_empty() {
+            return Err(Error::usage("origin", "expected the fields `host` and `user`"));
+        }
+        self.peers.refuse_same_name(host, boot_id)?;
+        let is_here = host == self.settings.host && user == self.settings.user;
+        let name = if is_here { user.to_owned() } else { format!("{user}@{host}") };
+        let known = if is_here { Some(self.peers.human.clone()) } else { self.peers.human_of(host, user) };
+        let human = match known {
+            Some(id) => id,
+            None => self.in_savepoint(|mesh| {
+                let Mesh { turn, peers, mail, locks, .. } = mesh;
+                peers.make_room(turn, mail, locks, now)?;
+                peers.add_human(turn, name, host.to_owned(), now)
+            })?,
+        };
+        if let Some(one) = self.peers.attachments.get_mut(conn) {
+            one.remote = Some(RemoteMachine { host: host.to_owned(), boot_id: boot_id.map(str::to_owned), human });
+        }
+        Ok(())
+    }
+}
+
+/// Stores the new name of this machine with all peers on this machine.
+pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host: &str) -> Result<(), Error> {
+    for mut row in turn.store.peers()?.into_iter().filter(|row| row.host == former.name) {
+        host.clone_into(&mut row.host);
+        row.process = row.process.map(|known| {
+            let start = known.start.wrapping_add(former.start_shift);
+            Process { start, ..known }
+        });
+        turn.store.put_peer(&row)?;
+    }
+    Ok(())
+}
+
+impl Peers {
+    /// The name of the machine from which a connection comes.
+    pub(in crate::core) fn host_of(&self, conn: ConnId) -> String {
+        let remote = self.attachments.get(conn).and_then(|one| one.remote.as_ref());
+        remote.map_or(&self.settings.host, |origin| &origin.host).clone()
+    }
+
+    /// Returns the peer that stands for the person at the machine from which a connection comes.
+    pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
+        self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
+    }
+
+    /// Refuses a connection from a machine that has the name of another machine.
+    fn refuse_same_name(&self, host: &str, boot_id: Option<&str>) -> Result<(), Error> {
+        let Some(boot_id) = boot_id else { return Ok(()) };
+        let own = Some((&self.settings.host, self.settings.boot_id.as_deref()));
+        let remotes = self.attachments.iter().filter_map(|(_, one)| one.remote.as_ref());
+        let mut machines = own.into_iter().chain(remotes.map(|origin| (&origin.host, origin.boot_id.as_deref())));
+        if machines.any(|(name, known)| name == host && known.is_some_and(|known| known != boot_id)) {
+            let text = format!(
+                "another machine of this mesh is called {host}, too; give this machine a name of its own: set \
+                 SLM_MESH_MACHINE=NAME in its environment or in the config file of its data directory, then start its \
+                 sessions again"
+            );
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
+        Ok(())
+    }
+}
