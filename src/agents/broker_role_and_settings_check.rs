@@ -38,8 +38,8 @@ impl OwnBroker {
     pub fn check_standby(&self) -> Check {
         let version = line(self.info["version"].as_str().unwrap_or("?"));
         let leader = match self.hub["leader"].as_str() {
-            Some(leader) => format!("{} leads", line(leader)),
-            None => "no hub leads".into(),
+            Some(leader) => format!("{} is the leader", line(leader)),
+            None => "no hub is the leader".into(),
         };
         let process = self.pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default();
         Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
@@ -53,10 +53,11 @@ impl OwnBroker {
             _ if self.hub["role"] != "standby" => return None,
             (Some(_), None) => return None,
             (Some(_), Some(why)) => ("it can't take over: ", why),
-            (None, Some(why)) => ("no hub leads: ", why),
-            (None, None) => {
-                ("", "no hub leads at the moment; try again soon, and if there is still no leader, read broker.log")
-            }
+            (None, Some(why)) => ("no hub is the leader: ", why),
+            (None, None) => (
+                "",
+                "the mesh has no leader at the moment; try again soon, and if this does not change, read broker.log",
+            ),
         };
         let (found, cure) =
             why.split_once("; ").unwrap_or((why, "read etcd's own log, and see slm-mesh help machines"));
@@ -85,7 +86,7 @@ impl OwnBroker {
         let would_serve = matches!(Endpoint::find(settings), Ok(Endpoint::Local { hub: true, .. }));
         let leaves_hubs = names.contains(&STORE) && settings.text(STORE).is_empty();
         let loss = match serves {
-            Some(at) if !would_serve => format!("no longer serve other machines, which it now serves at {at}"),
+            Some(at) if !would_serve => format!("no longer serve other machines, as it now does at {at}"),
             _ if leaves_hubs => "leave the hubs with which it shares its mesh".to_owned(),
             _ => {
                 let cure = format!(

@@ -28,9 +28,7 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
         // If several directories have the same entry, the entry is tried only once.
         let Some(fault) = faults.entry(entry.to_string()).or_insert_with(|| fault_of(entry)).clone() else { continue };
         let shown = environment.shown(&path);
-        let found = format!(
-            "for {directory}, {shown} has a separate entry {NAME}, which replaces your general entry there: {fault}"
-        );
+        let found = format!("in {directory}, a separate {NAME} entry in {shown} replaces your general entry: {fault}");
         let remove = command_line(command.program, command.remove_in_directory);
         let cure = format!("cd {} && {remove}", shell_quoted(directory));
         checks.push(Check::error(&format!("{} server", agent.id), found, cure));

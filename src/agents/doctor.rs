@@ -109,7 +109,7 @@ pub fn check_mesh() -> Vec<Check> {
 fn check_hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
     if !settings.discovers() {
-        return Check::well(about, "hubs are not searched for, because SLM_MESH_DISCOVERY is off");
+        return Check::well(about, "doctor did not search for hubs, because SLM_MESH_DISCOVERY is off");
     }
     let n_hubs =
         discovery::browse(HUBS_WITHIN).iter().filter(|found| found.kind == discovery::ServiceKind::Hub).count();
@@ -153,7 +153,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     } else {
         Check::error(
             about,
-            format!("{running}; this program has another version, {ours}"),
+            format!("{running}; this program is version {ours}"),
             "run slm-mesh stop; sessions then start a broker of this program's version",
         )
     }];
@@ -190,7 +190,7 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             // `Standby` is the error of a hub on standby. Either no hub leads, or this program has no settings with
             // which it can find the leading hub.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
-            let found = format!("the broker does not show its status ({process}): {}", error.text);
+            let found = format!("the broker does not report its status ({process}): {}", error.text);
             own.map_or_else(
                 || vec![Check::error(about, found, "do what this message says")],
                 |own| check_own_standby(&own, places, settings),
@@ -437,7 +437,7 @@ pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &s
 fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Check {
     let about = format!("{} server", agent.id);
     let Some(server) = environment.scope(agent).server else {
-        return Check::well(&about, "the agent keeps no MCP servers in these settings");
+        return Check::well(&about, "the agent does not read MCP servers from these settings");
     };
     let shown = environment.shown(&environment.server_path(agent, &server));
     if server.entry == EntryShape::YamlLine && environment.registered_program(agent, &server).is_some() {

@@ -207,10 +207,7 @@ const COMMAND_LINE_MAX: usize = 500;
 /// only if a broker is running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if route_to_broker::is_marked_silent(places) {
-        return Err(
-            "the hub did not answer a moment ago, so hooks wait for half a minute before they call the hub again"
-                .into(),
-        );
+        return Err("the hub did not answer a moment ago, so hooks do not call it for half a minute".into());
     }
     match &work.hook.event {
         // If a command is not known to write a file, only existing locks matter. All locks are in the database, so a

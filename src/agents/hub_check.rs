@@ -23,7 +23,11 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
             Err(error) => Check::error("leader", error.text, "run slm-mesh doctor on the hubs"),
         });
     } else if answers.iter().any(|one| one.role.is_ok()) {
-        checks.push(Check::error("leader", "no hub leads at the moment", "run slm-mesh status on one of the hubs"));
+        checks.push(Check::error(
+            "leader",
+            "the mesh has no leader at the moment",
+            "run slm-mesh status on one of the hubs",
+        ));
     }
     if let Some(warning) = discovered_hub::own_broker_warning(places) {
         let (found, cure) = warning.split_once("; ").unwrap_or((&warning, "run slm-mesh stop"));
@@ -47,15 +51,15 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
             Check::error(&about, found, "install the same version on both machines")
         }
         Ok(HubRole::StandsBy { leader: Some(leader) }) => {
-            Check::well(&about, format!("answers in {took} ms; it is a standby, and {leader} leads"))
+            Check::well(&about, format!("answers in {took} ms; it is a standby, and {leader} is the leader"))
         }
         Ok(HubRole::StandsBy { leader: None }) => {
-            Check::well(&about, format!("answers in {took} ms; it is a standby that does not know which hub leads"))
+            Check::well(&about, format!("answers in {took} ms; it is a standby that does not know the leader"))
         }
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));
             let cure = match error.kind {
-                ErrorKind::Gone if has_leader => format!("{cure}; until then, another hub leads"),
+                ErrorKind::Gone if has_leader => format!("{cure}; until then, another hub is the leader"),
                 _ => cure.to_owned(),
             };
             Check::error(&about, found, cure)

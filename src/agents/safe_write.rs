@@ -21,7 +21,7 @@ const SIZE_MAX: u64 = 16 << 20;
 pub fn read(path: &Path) -> Result<Option<String>, String> {
     let file = match open_regular(path) {
         Ok(Some(file)) => file,
-        Ok(None) => return Err("it is not a regular file; move it away, or replace it with a file".into()),
+        Ok(None) => return Err("it is not a regular file; move it away, or replace it with a regular file".into()),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("it can't be read ({error})")),
     };

@@ -21,7 +21,7 @@ pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
     let mut checks = vec![match list("standbys").len() {
         0 => Check::error(
             "hubs",
-            format!("{leader} leads, and there is no standby"),
+            format!("{leader} is the leader, and there is no standby"),
             match has_own_fault {
                 true => "first fix this hub's problem, which is reported above, so that this hub can take over",
                 false => {
@@ -31,14 +31,19 @@ pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
         ),
         n => Check::well(
             "hubs",
-            format!("{leader} leads, and {n} {} ready to take over", if n == 1 { "hub is" } else { "hubs are" }),
+            format!(
+                "{leader} is the leader, and {n} {} ready to take over",
+                if n == 1 { "hub is" } else { "hubs are" }
+            ),
         ),
     }];
     checks.extend(list("standbys").iter().filter_map(check_standby));
     checks.extend(list("members").iter().map(check_member));
-    checks.extend(hubs["trouble"].as_str().map(|why| {
-        Check::error("log in etcd", line(why), "read broker.log on the hub that leads, and etcd's own log")
-    }));
+    checks.extend(
+        hubs["trouble"]
+            .as_str()
+            .map(|why| Check::error("log in etcd", line(why), "read the leader's broker.log and etcd's own log")),
+    );
     checks
 }
 
@@ -61,7 +66,7 @@ fn check_member(row: &Value) -> Check {
         return Check::error(
             &about,
             line(why),
-            "start that member, or replace it; a majority of the members must run, such as two of three",
+            "start that member, or replace it; a majority of the members, such as two of three, must be running",
         );
     }
     let alarms: Vec<&str> = row["alarms"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -70,7 +75,7 @@ fn check_member(row: &Value) -> Check {
                         disarm; with --auto-compaction-retention, etcd compacts itself";
     match alarms[..] {
         [] => {}
-        ["NOSPACE"] => return Check::error(&about, "its quota is full, and it refuses every write", cure_of_size),
+        ["NOSPACE"] => return Check::error(&about, "its quota is used up, so it refuses every write", cure_of_size),
         _ => {
             let cure = "see etcd's documentation of this alarm; replace this member if its data is corrupt";
             return Check::error(&about, format!("alarm {}", line(&alarms.join(" "))), cure);
@@ -79,7 +84,7 @@ fn check_member(row: &Value) -> Check {
     if quota.is_some_and(|quota| size > quota * QUOTA_SHARE) {
         return Check::error(
             &about,
-            format!("its database has {:.0} MB, which is close to the quota", size / 1e6),
+            format!("its database takes up {:.0} MB, which is close to the quota", size / 1e6),
             cure_of_size,
         );
     }

@@ -307,7 +307,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
     };
     let said = doctor(&[&leader.address(), &standby.address()]);
     let (leads, stands_by) =
-        (format!("hub {}", leader.address()), format!("is a standby, and {} leads", leader.address()));
+        (format!("hub {}", leader.address()), format!("is a standby, and {} is the leader", leader.address()));
     assert!(
         said.contains(&leads) && said.contains(&stands_by) && said.contains("a trial lock was taken and released"),
         "{said}"

@@ -211,7 +211,7 @@ fn a_tenant_who_fills_etcd_stops_the_writes_until_etcd_is_cured() {
     assert_eq!(first.ok(&["state", "get", "k"]).trim(), "before", "who only reads is served");
     until("doctor says what is wrong", || {
         let found = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
-        found.contains("its quota is full") && found.contains("etcdctl alarm disarm")
+        found.contains("its quota is used up") && found.contains("etcdctl alarm disarm")
     });
 
     cluster.control(&["del", "--prefix", "tenant/"]).unwrap();

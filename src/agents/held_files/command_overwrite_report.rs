@@ -106,7 +106,7 @@ pub fn own_news_text(paths: &[String]) -> String {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }
     format!(
-        "slm-mesh: since the last edit of this session, a person, a program or a tool without hooks has changed these \
+        "slm-mesh: since this session's last edit, a person, a program or a tool without hooks has changed these \
          files, although the session has locked them:\n{}",
         lines.join("\n")
     )

@@ -54,8 +54,8 @@ impl HeldFiles {
         let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
-                "there is no copy of {shown}; if a command changes a locked file of another peer, and the file has at \
-                 most 1 MiB, slm-mesh keeps its previous content for an hour"
+                "there is no copy of {shown}; if a command changes a file of at most 1 MiB that another peer has \
+                 locked, slm-mesh keeps the file's previous content for an hour"
             ))
         })?;
         let now = FileState::of(Path::new(path));
@@ -111,8 +111,8 @@ impl HeldFiles {
         };
         if !is_kept && !force {
             let text = format!(
-                "the current content of {shown} is too large to keep a copy of it; copy the file elsewhere first, or \
-                 add --force to replace it without a copy"
+                "the current content of {shown} is too large for slm-mesh to keep a copy; copy the file elsewhere \
+                 first, or add --force to replace it without a copy"
             );
             return Err(Error::new(ErrorKind::Refused, text));
         }
