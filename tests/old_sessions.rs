@@ -29,7 +29,7 @@ fn a_session_that_uses_old_names_is_told_to_restart() {
         let answer = old.read().unwrap();
         assert_eq!(answer["id"], json!(id), "{answer}");
         let text = error_text(&answer);
-        assert!(text.starts_with(&format!("the method {method} of slm-mesh 0.1.0 has the new name ")), "{text}");
+        assert!(text.starts_with(&format!("the method {method} of slm-mesh 0.1.0 is called ")), "{text}");
     }
     // Methods that were not renamed must still work, so that the old session can finish its task.
     assert_eq!(old.call("whoami", json!({}))["result"]["ok"], json!(true));

@@ -43,7 +43,7 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once, as proof that the broker is alive and that its hub leads",
+        summary: "Answer at once, as proof that the broker is alive and that its hub is the leader",
         args: &[],
         works_on_standby: false,
         run: ping,
@@ -72,7 +72,8 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "web.open",
-        summary: "Create a code that opens the web page once, within a minute. Only callers on the same machine may do this",
+        summary: "Create a code that opens the web page once and expires after a minute. Only callers on the same \
+                  machine may do this",
         args: &[],
         works_on_standby: false,
         run: open_page,

@@ -10,11 +10,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
         "",
-        "Run the broker in the foreground, or with --detach in the background; replace a running broker if its \
+        "Run the broker in the foreground, or in the background with --detach; replace a running broker if its \
          settings differ",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
-    ("restore", "BACKUP", "Replace the broker's database by a backup, and set the old database aside"),
+    ("restore", "BACKUP", "Replace the broker's database with a backup, and set the old database aside"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
     (
         "lock restore",
@@ -56,7 +56,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "",
         "List the hubs that answer on the local network, and show whether each proves that it knows the shared secret",
     ),
-    ("hook", "AGENT", "Handle an event of an agent's hook; agents run this"),
+    ("hook", "AGENT", "Handle an event from an agent's hook; agents run this"),
     (
         "guard",
         "install [HOOKSDIR]|remove",
@@ -110,7 +110,11 @@ pub const FLAGS: &[CliFlag] = &[
     CliFlag { value: "NAME", ..flag("namespace", &["state watch"], "Namespace of the entry, \"default\" if omitted") },
     CliFlag {
         value: "S",
-        ..flag("wait", &["state watch"], "Stop at the first change; exit with status 4 if there is none in S seconds")
+        ..flag(
+            "wait",
+            &["state watch"],
+            "Stop at the first change; exit with status 4 if there is none within S seconds",
+        )
     },
     CliFlag { value: "S", ..flag("wait", &["hubs"], "Collect answers for this many seconds, 1 to 60 (default 1)") },
     CliFlag { value: "N", ..flag("last", &["transcript"], "Show this many prompts and answers, 20 by default") },

@@ -125,7 +125,7 @@ fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
         return Err(Error::usage("--search", text));
     }
     if word("filter") == "sent" {
-        let text = "--follow does not work with sent messages of the inbox; use slm-mesh log --follow";
+        let text = "--follow does not work with the list of sent messages; use slm-mesh log --follow";
         return Err(Error::usage("--filter", text));
     }
     let channel = word("from");

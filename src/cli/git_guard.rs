@@ -98,9 +98,9 @@ fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
         Sharing::Private | Sharing::AllRepositories => "are shared by all repositories",
     };
     let text = format!(
-        "the hooks in {shown} {why}, so guard changes them only if you name their directory; run slm-mesh guard \
-         install {word}, or add a check to each hook yourself: to pre-commit the line \"slm-mesh guard check \
-         pre-commit || exit 1\", and to pre-merge-commit and pre-push the same line with their own names"
+        "the hooks in {shown} {why}, so the guard changes them only if you name their directory; run slm-mesh guard \
+         install {word}, or add a check to each hook yourself: \"slm-mesh guard check pre-commit || exit 1\" in \
+         pre-commit, and the same line with the hook's own name in pre-merge-commit and pre-push"
     );
     Error::new(ErrorKind::Usage, text)
 }

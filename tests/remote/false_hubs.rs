@@ -177,7 +177,7 @@ impl Connection {
     fn refuse(&self, id: &str, leader: Option<&String>) {
         let id: Value = serde_json::from_str(id).unwrap();
         let (text, mut data) = match leader {
-            Some(leader) => (format!("this hub is on standby; ask {leader}, which leads"), json!({ "leader": leader })),
+            Some(leader) => (format!("this hub is on standby; ask the leader, {leader}"), json!({ "leader": leader })),
             None => ("no hub leads at the moment; try again in a moment".to_owned(), json!({})),
         };
         data["kind"] = json!("standby");

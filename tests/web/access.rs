@@ -149,7 +149,7 @@ fn a_session_is_cookie_and_key_of_this_broker() {
     // A browser sends the cookie to every port of this machine, but sends the key only to the page's own port.
     assert_eq!(status(&Page { key: String::new(), ..page.clone() }), 401);
     assert_eq!(status(&Page { key: value(&page.cookie), ..page.clone() }), 401);
-    assert_eq!(bare(&broker).ask("POST", "/web/key", &page.headers(), b"").status, 401, "the key is given out once");
+    assert_eq!(bare(&broker).ask("POST", "/web/key", &page.headers(), b"").status, 401, "the key is issued only once");
     assert_eq!(status(&Page { cookie: String::new(), ..page.clone() }), 401);
     assert_eq!(status(&Page { cookie: stranger.cookie.clone(), ..page.clone() }), 401);
     let foreign = Page { port: broker.port, cookie: own_name(&stranger), key: stranger.key.clone() };

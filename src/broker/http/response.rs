@@ -40,7 +40,7 @@ impl Refusal {
     pub fn response(self) -> HttpResponse {
         let (status, sentence) = match self {
             Refusal::Malformed(what) => (400, what),
-            Refusal::Slow => (408, "the request did not arrive completely in time"),
+            Refusal::Slow => (408, "the complete request did not arrive in time"),
             Refusal::BodyUnsized => (411, "expected a Content-Length, not a Transfer-Encoding"),
             // Clients of slm-mesh 1.x compare errors with exactly this text.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),

@@ -112,16 +112,18 @@ impl HubConfig {
             Ok(false) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "start --rejoin: nothing was changed, because no other hub leads the mesh in etcd, and only a hub \
-                     that leads could send its database to this hub. Start another hub first. If every hub refuses the \
-                     log because etcd was restored from a backup, stop all hubs, remove the log from etcd (etcdctl del \
+                    "start --rejoin: nothing was changed, because no other hub leads the mesh in etcd, and only the \
+                     leader can send its database to this hub. Start another hub first. If every hub refuses the log \
+                     because etcd was restored from a backup, stop all hubs, remove the log from etcd (etcdctl del \
                      --prefix {prefix}), run slm-mesh start --new-log on the hub whose database is at the highest \
                      entry, and then run slm-mesh start --rejoin on the others"
                 ),
             )),
             Err(error) => Err(Error::new(
                 ErrorKind::Gone,
-                format!("start --rejoin: nothing was changed, because etcd did not say whether a hub leads: {error}"),
+                format!(
+                    "start --rejoin: nothing was changed, because etcd did not say which hub is the leader: {error}"
+                ),
             )),
         }
     }

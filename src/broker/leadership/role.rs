@@ -141,7 +141,7 @@ impl BrokerRole {
         let report = thread.report();
         Some(match (report.leader, report.trouble) {
             (Some(leader), _) => {
-                let text = format!("this hub is on standby; ask {leader}, which leads");
+                let text = format!("this hub is on standby; ask the leader, {leader}");
                 Error::new(ErrorKind::Standby, text).with(json!({ "leader": leader }))
             }
             (None, Some(trouble)) => {

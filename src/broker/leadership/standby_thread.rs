@@ -253,8 +253,8 @@ impl Follower {
             return Ok(());
         }
         Err(LogError::Refused(format!(
-            "another hub leads under this hub's address, {address}; set SLM_MESH_HOST of each hub to the address of its \
-             machine"
+            "the leader is another hub, but it has the same address as this hub, {address}; on each hub, set \
+             SLM_MESH_HOST to the address of that hub's machine"
         )))
     }
 

@@ -78,7 +78,7 @@ pub fn not_stored() -> HttpResponse {
 pub fn outcome_unknown() -> HttpResponse {
     refuse(
         503,
-        "this hub no longer leads, and your request may or may not have been stored; repeat it at the hub that leads",
+        "this hub is no longer the leader, and may or may not have stored your request; repeat it on the new leader",
     )
 }
 

@@ -73,8 +73,8 @@ impl LinkSender {
     pub(super) fn stop(&mut self) {
         if std::mem::replace(&mut self.state, SendState::Stopped) != SendState::Stopped {
             log(&format!(
-                "no more messages leave for {}, because the thread that posts them has ended; restart the broker with \
-                 slm-mesh stop and slm-mesh start --detach",
+                "no more messages are sent to {}, because the thread that posts them has ended; restart the broker \
+                 with slm-mesh stop and slm-mesh start --detach",
                 self.url
             ));
         }

@@ -160,8 +160,8 @@ impl RuntimeFiles {
             return PathState::Displaced;
         }
         if self.is_log_removed() {
-            log("broker.db-wal was removed; this broker ends, in order to write the content of that file into \
-                 broker.db");
+            log("broker.db-wal was removed; this broker now writes the content of the removed file into \
+                 broker.db, and ends");
             return PathState::Displaced;
         }
         let healed = self.heal_socket();

@@ -18,8 +18,8 @@ const RETIRED: &[(&str, &str)] = &[
 pub fn retired(method: &str) -> Option<Error> {
     let (old, new) = RETIRED.iter().find(|(old, _)| *old == method)?;
     let text = format!(
-        "the method {old} of slm-mesh 0.1.0 has the new name {new} in this broker; restart the session, so that it \
-         runs the newer slm-mesh"
+        "the method {old} of slm-mesh 0.1.0 is called {new} in this broker; restart the session, so that it runs the \
+         newer slm-mesh"
     );
     Some(Error::new(ErrorKind::Refused, text))
 }

@@ -139,9 +139,9 @@ mod tests {
     fn only_cookie_and_key_together_are_admitted() {
         let (auth, now) = (auth(), Instant::now());
         let (one, two) = [(); 2].map(|()| auth.redeem(&auth.new_code(now), now).unwrap()).into();
-        assert!(!auth.admits(&one, "", now), "no key was given out yet");
+        assert!(!auth.admits(&one, "", now), "no key has been issued yet");
         let (key, other) = (auth.claim_key(&one, now).unwrap(), auth.claim_key(&two, now).unwrap());
-        assert_eq!(auth.claim_key(&one, now), None, "a key is given out once");
+        assert_eq!(auth.claim_key(&one, now), None, "a key is issued only once");
         assert!(auth.admits(&one, &key, now));
         assert!(!auth.admits(&one, &other, now) && !auth.admits(&key, &one, now) && !auth.admits("", &key, now));
         let late = now + SESSION_LASTS / 2;

@@ -80,8 +80,8 @@ impl GitHook {
         let is_theirs = find_in(&self.path) == Found::Unguarded;
         if is_tracked && is_theirs && insertion_point(&self.path, &read_hook(&self.path)).is_none() {
             let text = format!(
-                "git tracks {}, which is not a plain shell script, so guard can't change it; make it run slm-mesh \
-                 guard check {}",
+                "git tracks {}, which is not a plain shell script, so the guard can't change it; make it run \
+                 slm-mesh guard check {}",
                 self.path.display(),
                 self.hook
             );
