@@ -17,7 +17,7 @@ fn waking_is_asked_for_and_taken_back_without_a_trace() {
     home.place.ok(&["peers"]);
     std::fs::write(&config, "# mine\nSLM_MESH_RATE=50\n").unwrap();
     let said = home.ok(&["claude", "codex", "--wake"]);
-    assert!(said.contains("Agents whose idle sessions mail may wake: claude, codex"), "{said}");
+    assert!(said.contains("Agents whose idle sessions may be woken by mail: claude, codex"), "{said}");
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\nSLM_MESH_RATE=50\nSLM_MESH_WAKE=claude,codex\n");
     let stop = home.value(".claude/settings.json")["hooks"]["Stop"].clone();
     assert_eq!(stop[0]["hooks"][0]["command"], json!("say done"), "{stop}");
@@ -47,13 +47,16 @@ fn a_list_in_the_environment_is_named_and_never_mixed_with_the_file() {
     home.ok(&["claude", "codex", "--wake"]);
     home.place = home.place.with("SLM_MESH_WAKE", "codex");
     let said = home.ok(&["claude", "--no-wake"]);
-    assert!(said.contains("idle sessions mail may wake: codex\n") && !said.contains("the environment"), "{said}");
+    assert!(
+        said.contains("idle sessions may be woken by mail: codex\n") && !said.contains("the environment"),
+        "{said}"
+    );
     assert_eq!(list(), "SLM_MESH_WAKE=codex\n");
     let said = home.ok(&["codex", "--no-wake"]);
-    assert!(said.contains("idle sessions mail may wake: none\n") && said.contains(&note("codex")), "{said}");
+    assert!(said.contains("idle sessions may be woken by mail: none\n") && said.contains(&note("codex")), "{said}");
     assert_eq!(list(), "");
     let said = home.ok(&["opencode", "--wake"]);
-    assert!(said.contains("idle sessions mail may wake: opencode\n") && said.contains(&note("codex")), "{said}");
+    assert!(said.contains("idle sessions may be woken by mail: opencode\n") && said.contains(&note("codex")), "{said}");
     assert_eq!(list(), "SLM_MESH_WAKE=opencode\n", "the environment's agents stay out of the file");
     let answer = home.run(&["setup", "codex", "--remove", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();

@@ -212,7 +212,7 @@ fn a_lock_that_was_lost_and_taken_again_is_reported() {
     drop(winner.wrapper.stdin.take());
     winner.wrapper.wait().unwrap();
     let said = errors.next().unwrap();
-    assert!(said.contains("was lost and taken again") && said.contains(&format!("token was {token}")), "{said}");
+    assert!(said.contains("was lost and regained") && said.contains(&format!("token was {token}")), "{said}");
     drop(loser.wrapper.stdin.take());
     assert_eq!(loser.status(), Some(1), "`read` returns 1 at the end of its input");
 }

@@ -241,7 +241,7 @@ fn disconnecting_a_project_keeps_the_lists_of_the_user() {
     let config = std::fs::read_to_string(home.place.dir.join("config")).unwrap();
     home.ok(&["opencode", "--project", "--remove"]);
     assert_eq!(std::fs::read_to_string(home.place.dir.join("config")).unwrap(), config);
-    assert!(home.ok(&["opencode", "--remove"]).contains("idle sessions mail may wake: none"));
+    assert!(home.ok(&["opencode", "--remove"]).contains("idle sessions may be woken by mail: none"));
 }
 
 #[test]

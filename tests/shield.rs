@@ -17,7 +17,7 @@ fn held(locks: &[&str]) -> Option<Place> {
     let trial = place.run(&["shield", "--file", ".", "--", "true"]);
     if !trial.status.success() {
         assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "no shield: {trial:?}");
-        eprintln!("skipped: this system allows no shield");
+        eprintln!("skipped: this system can't provide a shield");
         return None;
     }
     let git = |args: &[&str]| {
@@ -477,7 +477,7 @@ fn a_command_that_cannot_be_shielded_runs_as_before() {
     };
     let run = |flags: &str| place.program(unshare[0]).args(&unshare[1..]).arg(line(flags)).output().unwrap();
     let Output { status, stderr, .. } = run("");
-    let is_refused = String::from_utf8_lossy(&stderr).contains("this system allows no shield");
+    let is_refused = String::from_utf8_lossy(&stderr).contains("this system can't provide a shield");
     if !Path::new("/proc/sys/user/max_mnt_namespaces").exists() {
         return eprintln!("skipped: this kernel does not count namespaces");
     }

@@ -54,10 +54,9 @@ impl OwnBroker {
             (Some(_), None) => return None,
             (Some(_), Some(why)) => ("it can't take over: ", why),
             (None, Some(why)) => ("no hub is the leader: ", why),
-            (None, None) => (
-                "",
-                "the mesh has no leader at the moment; try again soon, and if this does not change, read broker.log",
-            ),
+            (None, None) => {
+                ("", "no hub is the leader at the moment; try again soon, and if there is still none, read broker.log")
+            }
         };
         let (found, cure) =
             why.split_once("; ").unwrap_or((why, "read etcd's own log, and see slm-mesh help machines"));

@@ -23,11 +23,8 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
             Err(error) => Check::error("leader", error.text, "run slm-mesh doctor on the hubs"),
         });
     } else if answers.iter().any(|one| one.role.is_ok()) {
-        checks.push(Check::error(
-            "leader",
-            "the mesh has no leader at the moment",
-            "run slm-mesh status on one of the hubs",
-        ));
+        let found = "no hub is the leader at the moment";
+        checks.push(Check::error("leader", found, "run slm-mesh status on one of the hubs"));
     }
     if let Some(warning) = discovered_hub::own_broker_warning(places) {
         let (found, cure) = warning.split_once("; ").unwrap_or((&warning, "run slm-mesh stop"));

@@ -18,7 +18,8 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     if !settings.discovers() {
         return Err(Error::new(
             ErrorKind::Refused,
-            "SLM_MESH_DISCOVERY is off, so this machine does not search the local network; set it to on",
+            "SLM_MESH_DISCOVERY is off, so this machine does not search the local network; to search it, \
+             set SLM_MESH_DISCOVERY=on",
         ));
     }
     let answered = browse(Duration::from_secs(seconds));

@@ -157,9 +157,9 @@ impl Renewal {
                 let former = std::mem::replace(&mut self.token, granted["token"].clone());
                 if former != self.token {
                     print_error(&format!(
-                        "slm-mesh: the lock was lost and taken again while the command kept running; others may have \
-                         changed the files in between (the token was {former} and is now {}, but the command still has \
-                         the former token in SLM_MESH_LOCK_TOKEN)",
+                        "slm-mesh: the lock was lost and regained while the command kept running; others may have \
+                         changed the files in the meantime (the token was {former} and is now {}, but the command \
+                         still has the former token in SLM_MESH_LOCK_TOKEN)",
                         self.token
                     ));
                 }

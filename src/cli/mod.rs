@@ -298,7 +298,7 @@ pub fn try_print_line(line: &str) -> Result<bool, Error> {
 pub fn pause_while_read(time: Duration) -> Result<bool, Error> {
     let wait = wait_for_either(None, &io::stdout(), time);
     wait.map(|woken| woken == WaitEnd::OutputClosed)
-        .map_err(|error| Error::new(ErrorKind::Internal, format!("the system refuses to wait ({error})")))
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the next attempt ({error})")))
 }
 
 fn report_error(error: &Error, json: bool) -> u8 {

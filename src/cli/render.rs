@@ -286,7 +286,7 @@ fn hub_lines(hubs: &Value) -> Vec<String> {
     }
     let minutes = hubs["leadsForMs"].as_i64().unwrap_or(0) / 60_000;
     let mut lines = vec![format!(
-        "Hub:       {} has led for {}; its log is at entry {}",
+        "Hub:       {} has been the leader for {}; its log is at entry {}",
         word(&hubs["leader"]),
         if minutes < 120 { format!("{minutes}m") } else { format!("{}h", minutes / 60) },
         hubs["position"]
@@ -314,7 +314,7 @@ fn member_line(row: &Value) -> String {
         if row["quotaBytes"].is_u64() { format!(" of {}", megabytes(&row["quotaBytes"])) } else { String::new() };
     let alarms: Vec<&str> = rows(row, "alarms").iter().filter_map(Value::as_str).collect();
     let alarms = if alarms.is_empty() { String::new() } else { format!(", ALARM {}", plain(&alarms.join(" "))) };
-    let leads = if row["leads"] == true { ", leads" } else { "" };
+    let leads = if row["leads"] == true { ", leader" } else { "" };
     let latency = row["latencyMs"].as_f64().unwrap_or(0.0);
     format!(
         "etcd:      {url}: version {}, {latency:.1} ms, {}{quota}{leads}{alarms}",

@@ -188,7 +188,7 @@ fn save_lists(
     }
     let wake = wake.save(options, chosen, &mut environment.wake)?;
     let shield = shield.save(options, chosen, &mut environment.shield)?;
-    let titles = ["Agents whose idle sessions mail may wake", "Agents whose shell commands run in a shield"];
+    let titles = ["Agents whose idle sessions may be woken by mail", "Agents whose shell commands run in a shield"];
     Ok(titles.into_iter().zip([wake, shield]).filter_map(|(title, list)| Some((title, list?))).collect())
 }
 

@@ -65,7 +65,8 @@ fn enter(
         return Ok(Vec::new());
     }
     make_files_read_only::protect(&files).map_err(|error| {
-        let text = format!("this system allows no shield ({error}); add --if-possible to run the command without one");
+        let text =
+            format!("this system can't provide a shield ({error}); add --if-possible to run the command without one");
         Error::new(ErrorKind::Usage, text)
     })
 }

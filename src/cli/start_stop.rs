@@ -90,8 +90,8 @@ fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     if client.call_once("hub.status", &json!({}))?["role"] != "leads" {
         return Ok(());
     }
-    let text = "start --rejoin: this hub leads its mesh itself, so it can't get a copy from the leader; nothing was \
-                changed";
+    let text = "start --rejoin: this hub is itself the leader of its mesh, so it can't get a copy from the leader; \
+                nothing was changed";
     Err(Error::new(ErrorKind::Refused, text))
 }
 

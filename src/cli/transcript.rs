@@ -54,8 +54,7 @@ fn row(one: &DatedPassage) -> Value {
 
 fn text(name: &str, options: &TranscriptOptions, found: &LastPassages) -> String {
     if found.passages.is_empty() {
-        let what =
-            if options.grep.is_some() { "does not contain this text" } else { "contains no prompt and no answer yet" };
+        let what = if options.grep.is_some() { "does not contain this text" } else { "contains no prompts or answers" };
         let part = format!("the last {} MiB of it", READ_MAX >> 20);
         let part = if found.more { part.as_str() } else { "it" };
         return format!("{name} has a transcript; {part} {what}.");

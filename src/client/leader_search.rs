@@ -169,8 +169,8 @@ impl<'a> LeaderSearch<'a> {
         let has = |kind| self.candidates.iter().any(|(_, progress)| progress.kind() == Some(kind));
         if let Some(leader) = self.leader_out_of_reach() {
             let text = format!(
-                "no hub in SLM_MESH_HOST leads: {causes}; this machine has no secret, so it can reach {leader} only \
-                 through ssh: add ssh://{} to SLM_MESH_HOST, or set SLM_MESH_SHARED_SECRET",
+                "no hub in SLM_MESH_HOST is the leader: {causes}; this machine has no secret, so it can reach {leader} \
+                 only through ssh: add ssh://{} to SLM_MESH_HOST, or set SLM_MESH_SHARED_SECRET",
                 leader.host()
             );
             return Error::new(ErrorKind::Standby, text);
@@ -178,7 +178,7 @@ impl<'a> LeaderSearch<'a> {
         if has(ErrorKind::Standby) {
             let has_trouble = self.candidates.iter().any(|(_, progress)| progress.trouble().is_some());
             let or_else = if has_trouble { ", or run slm-mesh doctor on the hub that reports a problem" } else { "" };
-            let text = format!("no hub leads at the moment: {causes}; try again in a moment{or_else}");
+            let text = format!("no hub is the leader at the moment: {causes}; try again in a moment{or_else}");
             return Error::new(ErrorKind::Standby, text);
         }
         let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
@@ -226,7 +226,7 @@ impl Progress {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
             Progress::StandsBy(error) => match leader_hint(error) {
-                Some(leader) => format!("{hub} is a standby, and says that {leader} leads"),
+                Some(leader) => format!("{hub} is a standby, and says that {leader} is the leader"),
                 None => match self.trouble() {
                     Some(trouble) => {
                         format!("{hub} is a standby: {}", trouble.split("; ").next().unwrap_or_default())

@@ -65,7 +65,7 @@ fn spawn_broker(places: &DataDir) -> Result<(), Error> {
         .spawn();
     let mut child = spawned.map_err(|error| {
         let cure = match error.kind() {
-            std::io::ErrorKind::WouldBlock => "; end some programs, or raise the limit of processes (ulimit -u)",
+            std::io::ErrorKind::WouldBlock => "; end some programs, or raise the limit on processes (ulimit -u)",
             _ => "",
         };
         let text = format!("the broker can't be started: {} can't be run ({error}){cure}", program.display());

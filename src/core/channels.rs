@@ -41,7 +41,7 @@ pub static JOIN: Op = Op {
 /// Leaves a channel.
 pub static LEAVE: Op = Op {
     name: "channel.leave",
-    summary: "Leave a channel, and keep the messages that you already got from it",
+    summary: "Leave a channel, and keep the messages that you have already received from it",
     args: &[CHANNEL],
     actor: Auth::Required,
     verb: Some("leave"),

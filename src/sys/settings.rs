@@ -176,7 +176,7 @@ pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
 fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     let path = places.config();
     if is_pipe(&path) {
-        let text = format!("{}: can't be read, because it is a pipe; replace it by a file", path.display());
+        let text = format!("{}: can't be read, because it is a pipe; replace it with a file", path.display());
         return Err(Error::new(ErrorKind::Usage, text));
     }
     let text = match std::fs::read_to_string(&path) {

@@ -19,7 +19,7 @@ pub fn spawn<T: Send + 'static>(
 /// The error if the system allows no further thread.
 pub fn refused(purpose: &str, error: &io::Error) -> Error {
     let text = format!(
-        "no thread can be started to {purpose} ({error}); end some programs, or raise the limit of processes (ulimit -u)"
+        "no thread can be started to {purpose} ({error}); end some programs, or raise the limit on processes (ulimit -u)"
     );
     Error::new(ErrorKind::Gone, text)
 }

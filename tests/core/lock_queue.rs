@@ -118,7 +118,7 @@ fn who_waits_for_a_folder_or_for_several_files_is_not_passed_by_others_in_line()
         c lock.lock filePath=/p/2 waitSeconds=5 -> waits
         d lock.lock filePath=/p/2 waitSeconds=60 -> waits
         +6s
-        ! c -> held 'a stands in line before you' /p/1
+        ! c -> held 'a is ahead of you in line' /p/1
         ! d -> ~token
         a leaves
         ! d -> token
@@ -160,7 +160,7 @@ fn a_grant_that_closes_a_cycle_of_waits_ends_one_of_them() {
         b lock.lock filePath=/p/z waitSeconds=60 -> waits
         a lock.lock filePaths='[\"/p/q\",\"/p/x\"]' waitSeconds=60 -> waits
         b lock.lock filePath=/p/x -> ok
-        ! b -> refused 'a waits for b'
+        ! b -> refused 'a is waiting for b'
         ! a -> ~refused
         b lock.unlock filePath=/p/x -> ok
         c lock.unlock filePath=/p/q -> ok
@@ -181,7 +181,7 @@ fn a_wait_that_would_never_end_is_refused_with_its_cycle() {
         c lock.lock filePath=/p/3 -> ok
         a lock.lock filePath=/p/2 waitSeconds=60 -> waits
         b lock.lock filePath=/p/3 waitSeconds=60 -> waits
-        c lock.lock filePath=/p/1 waitSeconds=60 -> refused 'a waits for b waits for c'
+        c lock.lock filePath=/p/1 waitSeconds=60 -> refused 'a is waiting for b and b is waiting for c'
         c lock.unlock filePath=/p/3 -> ok
         ! b -> token
     ",

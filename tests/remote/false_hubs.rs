@@ -178,7 +178,7 @@ impl Connection {
         let id: Value = serde_json::from_str(id).unwrap();
         let (text, mut data) = match leader {
             Some(leader) => (format!("this hub is on standby; ask the leader, {leader}"), json!({ "leader": leader })),
-            None => ("no hub leads at the moment; try again in a moment".to_owned(), json!({})),
+            None => ("no hub is the leader at the moment; try again in a moment".to_owned(), json!({})),
         };
         data["kind"] = json!("standby");
         let error = json!({ "code": 1011, "message": text, "data": data });

@@ -135,7 +135,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     until("the hub has looked at a copy", || n_copies() > n_before + 1);
     await_trouble(&first, "differs from the entry with this number");
     assert!(!first.log().contains("got a snapshot"), "its acknowledged writes are kept: {}", first.log());
-    assert!(refusal(&second, &["start", "--detach", "--rejoin"]).contains("this hub leads its mesh"));
+    assert!(refusal(&second, &["start", "--detach", "--rejoin"]).contains("this hub is itself the leader"));
     second.ok(&["stop"]);
     until("no hub leads", || hub_status(&first)["leader"].is_null());
     let said = refusal(&first, &["state", "get", "lost"]);

@@ -368,7 +368,7 @@ fn the_settings_and_commands_of_the_readme_set_hubs_and_guests_up() {
     let guest = Place::new().with("SLM_MESH_ROLE", "client");
     configure(&guest, of_guest);
     let said = run(&guest, on_guest);
-    assert!(said.contains("Hub: ") && said.contains("leads"), "{said}");
+    assert!(said.contains("Hub: ") && said.contains("has been the leader"), "{said}");
     for hub in &hubs {
         hub.ok(&["stop"]);
     }

@@ -145,11 +145,11 @@ impl BrokerRole {
                 Error::new(ErrorKind::Standby, text).with(json!({ "leader": leader }))
             }
             (None, Some(trouble)) => {
-                let text = format!("no hub leads: {trouble}");
+                let text = format!("no hub is the leader: {trouble}");
                 Error::new(ErrorKind::Standby, text).with(json!({ "trouble": trouble }))
             }
             (None, None) => {
-                Error::new(ErrorKind::Standby, "no hub leads at the moment; try again in a moment".to_owned())
+                Error::new(ErrorKind::Standby, "no hub is the leader at the moment; try again in a moment".to_owned())
             }
         })
     }

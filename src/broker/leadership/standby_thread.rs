@@ -281,7 +281,8 @@ impl Follower {
                 "this hub needs a snapshot (a copy of the leading hub's database), but could not get one: {why}"
             )))
         };
-        let leader = leader.ok_or_else(|| failed("no hub leads; start a hub that has the data of this mesh".into()))?;
+        let leader =
+            leader.ok_or_else(|| failed("no hub is the leader; start a hub that has the data of this mesh".into()))?;
         let ticket = format!("{:032x}", sys::random_u128());
         standby.log.put_ticket(&self.config.address, &ticket)?;
         let stopping = Arc::clone(&self.stopping);

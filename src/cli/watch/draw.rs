@@ -78,7 +78,7 @@ fn header(model: &WatchModel) -> StyledLine {
     }
     if let Some((leader, n_standbys)) = &model.hubs {
         let style = if *n_standbys == 0 { TextStyle::Warn } else { TextStyle::Dim };
-        line.push((style, format!("  hub {} leads, {n_standbys} on standby", tame(leader))));
+        line.push((style, format!("  leader {}, {n_standbys} on standby", tame(leader))));
     }
     if !model.filter.is_empty() {
         line.push((TextStyle::Bold, format!("  showing {}", tame(&model.filter))));

@@ -154,7 +154,7 @@ fn the_head_names_the_hub_that_leads() {
     assert!(!shown(&model, 100, 24)[0].contains("hub"));
     model.set_hubs(&json!({ "leader": "hub1:7900", "standbys": [{ "hub": "hub2:7900" }] }));
     let head = &shown(&model, 100, 24)[0];
-    assert!(head.ends_with("hub hub1:7900 leads, 1 on standby"), "{head}");
+    assert!(head.ends_with("leader hub1:7900, 1 on standby"), "{head}");
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Feed {
     /// # Errors
     /// The broker's error, or `Gone` if the connection is lost.
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Error> {
-        let lost = || Error::new(ErrorKind::Gone, "the connection to the broker is lost; try again");
+        let lost = || Error::new(ErrorKind::Gone, "the connection to the broker was lost; try again");
         let mut client = self.client.take().ok_or_else(lost)?;
         let mut pushed = Vec::new();
         let value = self.call_on(&mut client, method, params, &mut pushed);

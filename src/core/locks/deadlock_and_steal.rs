@@ -112,7 +112,8 @@ impl Locks {
             turn.push(Effect::Notification { conn, method: "lock_taken", params: params.clone() });
         }
         if is_own {
-            let text = || format!("another command of yours held the lock on {}, and still runs without it", lock.path);
+            let text =
+                || format!("another command of yours held the lock on {}, and is still running without it", lock.path);
             return Ok((!lock.owner.is_shared()).then(text));
         }
         if peers.get(&lock.holder).is_none() {
@@ -186,7 +187,7 @@ impl Locks {
         let name = peers.name_of(&ahead.holder);
         let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));
         let text = format!(
-            "{name} stands in line before you, and still waits for {path}; wait longer with waitSeconds (--wait 60), \
+            "{name} is ahead of you in line and is still waiting for {path}; wait longer with waitSeconds (--wait 60), \
              or ask {name} with mesh_send (slm-mesh send {name} \"…\")"
         );
         Error::new(ErrorKind::Held, text).with(json!({ "queue": [name] }))
@@ -208,10 +209,11 @@ impl Locks {
             let Some(last) = way.last().filter(|last| !visited.contains(last)).copied() else { continue };
             if is_same_party(last, me) && way.len() > 1 {
                 let names: Vec<_> = way.iter().map(|(id, _)| peers.name_of(id)).collect();
+                let wait = |pair: &[String]| format!("{} is waiting for {}", pair[0], pair[1]);
+                let waits: Vec<String> = names.windows(2).map(wait).collect();
                 let text = format!(
-                    "this wait would never end, because {} waits for {}; release your locks, or ask {} to release its locks",
-                    names[..names.len() - 1].join(" waits for "),
-                    peers.name_of(me.0),
+                    "this wait would never end, because {}; release your locks, or ask {} to release its locks",
+                    waits.join(" and "),
                     names[0]
                 );
                 return Err(Error::new(ErrorKind::Refused, text).with(json!({ "cycle": names })));

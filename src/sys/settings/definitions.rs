@@ -76,8 +76,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer that commands act as. Unlike with --as, slm-mesh inbox then marks the peer's mail as read even \
-               without --take",
+        help: "Peer that commands act as. With this setting, unlike with --as, slm-mesh inbox marks the peer's mail as \
+               read even without --take",
     },
     Setting {
         name: SESSION,
@@ -116,7 +116,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_WS_PORT",
         range: SettingRange::Int(0, 65_535),
         default: "0",
-        help: "Port of the hub for sessions on other machines; 0 = the port after its HTTP port",
+        help: "Port on which the hub serves sessions on other machines; 0 = the port after the HTTP port",
     },
     Setting {
         name: "SLM_MESH_BEARER",
@@ -172,7 +172,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_LEASE",
         range: SettingRange::Int(2, 60),
         default: "3",
-        help: "Seconds after which another hub takes over from a leading hub that is silent",
+        help: "Seconds of silence after which another hub takes over from the leader",
     },
     Setting {
         name: DISCOVERY,
@@ -235,7 +235,7 @@ pub const SETTINGS: &[Setting] = &[
         name: WAKE,
         range: SettingRange::Several(known_agents::wakeable),
         default: "",
-        help: "Agents whose idle sessions direct messages may wake; setup --wake changes this setting",
+        help: "Agents whose idle sessions may be woken by direct messages; setup --wake changes this setting",
     },
     Setting {
         name: SHIELD,
