@@ -79,7 +79,7 @@ fn a_file_that_is_no_sound_backup_changes_nothing() {
     let refused: [(&Path, &str); 6] = [
         (&damaged, "can't replace the database"),
         (&text, "slm-mesh lock restore"),
-        (&other, "not a database of slm-mesh"),
+        (&other, "not an slm-mesh database"),
         (&own, "is the database of this mesh"),
         (&place.root, "is not a file"),
         (Path::new("/nowhere/backup.db"), "can't be read"),

@@ -1,6 +1,6 @@
 /* Preloaded into a process: lets the system fail on demand.
  * While the file named by SHIM_FAIL exists, every write and sync of a database file fails with the errno written in it
- * (5 EIO, 28 ENOSPC). With SHIM_NO_THREADS, no thread can be started, as under a limit of processes. */
+ * (5 EIO, 28 ENOSPC). With SHIM_NO_THREADS, no thread can be started, as under a limit on processes. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -249,7 +249,7 @@ class Mesh(Connection):
         expect: Optional[int] = None,
         ttl_minutes: Optional[int] = None,
     ) -> Entry:
-        """Sets an entry. With ``expect``, sets it only if it has this version now (0: only if it does not exist).
+        """Sets an entry. With ``expect``, sets it only if this is its current version (0: only if it does not exist).
 
         >>> mesh = Mesh()
         >>> entry = mesh.state_set("port", "8080")

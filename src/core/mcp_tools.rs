@@ -63,7 +63,7 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         noun: "state",
         title: "Shared State",
-        about: "Share small values with all agents, each under a key: decisions, ports, progress. Each entry has a version; \
+        about: "Share small values (decisions, ports, progress) with all agents. Each entry has a key and a version; \
                 `set` with `expect` changes an entry only if it still has the version that you read. Store no secrets.",
         default: None,
         hints: [false, true, false],

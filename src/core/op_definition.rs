@@ -104,7 +104,7 @@ impl Arg {
     /// Makes the optional argument [`WAITING_SINCE`].
     pub const fn waiting_since() -> Arg {
         let kind = ArgKind::Int { min: 0, max: i64::MAX };
-        Arg::new(WAITING_SINCE, kind, "When the caller began to wait, if it repeats the call")
+        Arg::new(WAITING_SINCE, kind, "When the caller began to wait, if this is a repeated call")
             .at(CliPlace::Hidden)
             .not_in_tool()
     }

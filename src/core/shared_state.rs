@@ -32,7 +32,7 @@ const NAMESPACE: Arg = Arg::new(
 const EXPECT: Arg = Arg::new(
     "expect",
     ArgKind::Int { min: 0, max: i64::MAX },
-    "Change the entry only if it has this version now (compare and set); with 0, only if it does not exist",
+    "Change the entry only if this is its current version (compare and set); 0: only if it does not exist",
 );
 /// Reads an entry.
 pub static GET: Op = Op {

@@ -111,7 +111,7 @@ pub struct ProofScript {
 /// The text with which a hook makes the agent continue because mail has arrived. It is used if the mail itself reaches
 /// the model in another way.
 pub const MAIL_CAME: &str =
-    "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
+    "slm-mesh: mail came in while you were working. It is in your context; mesh_inbox with filter `all` also shows it.";
 
 /// The text with which a hook keeps the agent from stopping, because commands in the turn changed files that other
 /// agents have locked. The text is used only if no hook ran right after these commands.

@@ -55,7 +55,7 @@ pub(super) const AGENT: Agent = Agent {
             ),
             ..NO_FILES
         },
-        approve: "VS Code asks whether you trust the server when the server first starts. VS Code runs the hooks in a \
+        approve: "When the server first starts, VS Code asks whether you trust it. VS Code runs the hooks in a \
                   project's .github/hooks (slm-mesh setup vscode --project) and the hooks in ~/.claude/settings.json.",
         why_edited: "the alternative, code --add-mcp, might change other parts of the file",
         switches: &[

@@ -53,8 +53,8 @@ impl std::fmt::Display for StoreError {
             }
             StoreError::Unwritable(why) => write!(
                 f,
-                "the database can't be written ({why}); check the disk, its quota, and the limit of file sizes with which \
-                 the broker was started (ulimit -f)"
+                "the database can't be written ({why}); check the disk, its quota, and the limit on file sizes (ulimit \
+                 -f) that applied when the broker was started"
             ),
             StoreError::Sql(why) => {
                 write!(f, "the database can't be written or read ({why}); see broker.log in the data directory")

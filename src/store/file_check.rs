@@ -10,7 +10,7 @@ impl Store {
     /// applied to it.
     ///
     /// # Errors
-    /// `Corrupt` if the file is damaged, or is not a database of slm-mesh; `Newer` if a newer slm-mesh wrote it.
+    /// `Corrupt` if the file is damaged, or is not an slm-mesh database; `Newer` if a newer slm-mesh wrote it.
     pub fn check_backup(path: &Path) -> StoreResult<()> {
         let db = Connection::open(path)?;
         let (version, newest) =
@@ -19,7 +19,7 @@ impl Store {
             return Err(StoreError::Newer(version, newest));
         }
         if version < 1 || !tables(&db)?.iter().any(|table| table == "message") {
-            return Err(StoreError::Corrupt("it is not a database of slm-mesh".into()));
+            return Err(StoreError::Corrupt("it is not an slm-mesh database".into()));
         }
         check(&db, "integrity_check")?;
         check_values(&db)?;
@@ -59,7 +59,7 @@ fn check_values(db: &Connection) -> StoreResult<()> {
         while let Some(row) = rows.next()? {
             for (n, (name, declared)) in columns.iter().enumerate() {
                 if !has_type(row.get_ref(n)?, declared) {
-                    return Err(StoreError::Corrupt(format!("a value of {table}.{name} has a wrong type")));
+                    return Err(StoreError::Corrupt(format!("a value of {table}.{name} has the wrong type")));
                 }
             }
         }
@@ -67,7 +67,7 @@ fn check_values(db: &Connection) -> StoreResult<()> {
     Ok(())
 }
 
-/// Whether an error shows that a value has a wrong type. A null does not count, because a missing row also reads as
+/// Whether an error shows that a value has the wrong type. A null does not count, because a missing row also reads as
 /// null.
 pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {

@@ -191,7 +191,7 @@ impl Store {
         let mode: String = self.db.query_row("PRAGMA locking_mode", [], |row| row.get(0))?;
         if mode == LockingMode::Exclusive.word() {
             let text = "the disk was full when this broker started, so no other connection can read the database until \
-                        a broker starts again";
+                        the broker is restarted";
             return Err(StoreError::Sql(text.into()));
         }
         let synchronous: i64 = self.db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;

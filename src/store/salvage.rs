@@ -19,8 +19,8 @@ const ROWS: &[(&str, &str)] = &[
     ("lock", "locks"),
     ("event", "events"),
     ("peer", "peers"),
-    ("peer_number", "numbers of peers"),
-    ("channel_member", "members of channels"),
+    ("peer_number", "peer numbers"),
+    ("channel_member", "channel members"),
     ("wakeup", "wakeups"),
     ("meta", "notes of the broker"),
     ("counters", "counters"),
@@ -71,7 +71,7 @@ impl Store {
         let from = open_damaged(damaged)?;
         let version: i64 = from.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let Some(version) = usize::try_from(version).ok().filter(|n| (1..=MIGRATIONS.len()).contains(n)) else {
-            return Err(StoreError::Corrupt(format!("it has tables of format {version}")));
+            return Err(StoreError::Corrupt(format!("its tables have the unknown format {version}")));
         };
         let mut db = Connection::open(into)?;
         db.pragma_update(None, "page_size", PAGE_BYTES)?;

@@ -282,8 +282,8 @@ impl DataDir {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => {
                 let text = format!(
-                    "{} can't be read and written ({error}); make it a file that you own and can write (slm-mesh doctor \
-                     says how), or set SLM_MESH_DATA_DIR to another directory",
+                    "{} can't be opened for reading and writing ({error}); make it a file that you own and can write \
+                     (slm-mesh doctor says how), or set SLM_MESH_DATA_DIR to another directory",
                     path.display()
                 );
                 Err(Error::new(ErrorKind::Storage, text))
@@ -292,7 +292,7 @@ impl DataDir {
     }
 
     /// Returns the error for a file that can't be used, with what to do about it. If the file does not exist, or if the
-    /// cause is the disk or the limit of open files, the error is about the whole directory.
+    /// cause is the disk or the limit on open files, the error is about the whole directory.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
@@ -309,7 +309,7 @@ impl DataDir {
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
-                "raise the limit of open files (ulimit -n)"
+                "raise the limit on open files (ulimit -n)"
             }
             std::io::ErrorKind::StorageFull => "free some space on its disk",
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {

@@ -132,7 +132,7 @@ pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
         if rest.is_none_or(|rest| rest.contains(char::is_whitespace)) {
             let text = format!(
                 "{LINKS}: expected addresses such as http://host:port, separated by commas, got {url}; to encrypt the \
-                 traffic, use WireGuard or an ssh tunnel, because links have no https"
+                 traffic, use WireGuard or an ssh tunnel, because links do not support https"
             );
             return Err(Error::new(ErrorKind::Usage, text));
         }
@@ -156,8 +156,8 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     let is = if secret.is_empty() { "is missing" } else { "is too short to be safe" };
     let text = format!(
         "SLM_MESH_SHARED_SECRET {is}, but SLM_MESH_HOST={host} involves other machines and so needs it; run slm-mesh \
-         secret once, and put its output into the environment of every machine, or into the `config` file in its data \
-         directory"
+         secret once, and put its output into each machine's environment, or into the `config` file in each machine's \
+         data directory"
     );
     Err(Error::new(ErrorKind::Usage, text))
 }

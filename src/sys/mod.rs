@@ -130,7 +130,7 @@ fn clock_id() -> Option<String> {
 /// If the operating system provides no random bits. Predictable ids would be a security hole, so there is no fallback.
 pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
+    getrandom::fill(&mut bytes).expect("the operating system provides random bits");
     u128::from_ne_bytes(bytes)
 }
 

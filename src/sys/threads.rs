@@ -1,5 +1,5 @@
 //! Starts threads. Unlike `std::thread::spawn`, these functions do not panic if the system allows no further thread, as
-//! under `ulimit -u` or in a container with a limit of processes.
+//! under `ulimit -u` or in a container with a limit on processes.
 
 use crate::base::error::{Error, ErrorKind};
 use std::io;
@@ -19,7 +19,8 @@ pub fn spawn<T: Send + 'static>(
 /// The error if the system allows no further thread.
 pub fn refused(purpose: &str, error: &io::Error) -> Error {
     let text = format!(
-        "no thread can be started to {purpose} ({error}); end some programs, or raise the limit on processes (ulimit -u)"
+        "no thread can be started to {purpose} ({error}); end some programs, or raise the limit on processes (ulimit \
+         -u)"
     );
     Error::new(ErrorKind::Gone, text)
 }

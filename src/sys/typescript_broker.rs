@@ -49,8 +49,8 @@ pub fn refuse(places: &DataDir) -> Result<(), Error> {
 /// The error for a data directory in which a TypeScript broker is running.
 pub fn error(places: &DataDir, pid: i64) -> Error {
     let text = format!(
-        "a broker of slm-mesh 1.x (PID {pid}) runs in {}; end it with the program that started it, or with kill {pid}, \
-         or set SLM_MESH_DATA_DIR to another directory",
+        "a broker of slm-mesh 1.x (PID {pid}) is running in {}; end it with the program that started it, or with kill \
+         {pid}, or set SLM_MESH_DATA_DIR to another directory",
         places.dir.display()
     );
     Error::new(ErrorKind::Refused, text)

@@ -402,7 +402,7 @@ fn wrong_settings_are_refused_in_a_sentence() {
         (&[any, local], "SLM_MESH_SHARED_SECRET is missing"),
         (&[any, secret, ("SLM_MESH_STORE", "etcd://etcd.example:2379/slm")], "unencrypted"),
         (&[any, secret, ("SLM_MESH_STORE", "etcd://127.0.0.1:2379")], "has no mesh name"),
-        (&[any, secret, ("SLM_MESH_STORE", "redis://127.0.0.1/slm")], "is not an address of etcd"),
+        (&[any, secret, ("SLM_MESH_STORE", "redis://127.0.0.1/slm")], "is not an etcd address"),
         (&[any, secret, local, ("SLM_MESH_STORE_CA", "/nowhere/ca.pem")], "/nowhere/ca.pem can't be read"),
         (&[any, secret, local, ("SLM_MESH_LEASE", "1")], "SLM_MESH_LEASE"),
         (&[any, secret, local, ("SLM_MESH_PEER_URL", "http://127.0.0.1:7899")], "cannot be linked to other meshes"),

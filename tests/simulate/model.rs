@@ -404,7 +404,7 @@ impl Model {
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
                 assert!(self.locks.may_be_held(&request()), "a cycle without a lock: {error}");
             }
-            (_, ErrorKind::Refused) if ask.until.is_some() && error.text.contains("left while the call waited") => {}
+            (_, ErrorKind::Refused) if ask.until.is_some() && error.text.contains("while the call was waiting") => {}
             ("lock.unlock", ErrorKind::NotFound) => self.locks.not_unlocked(&request(), self.now),
             ("state.set" | "state.delete", ErrorKind::Conflict) => {
                 self.state.conflict(ask.args["key"].as_str().expect("a key"), &ask.args);

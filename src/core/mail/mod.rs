@@ -56,7 +56,7 @@ pub static SEND: Op = Op {
             ArgKind::Choice(MessageType::WORDS),
             "Type of the message, text by default; a message of type json must be valid JSON",
         ),
-        Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message")
+        Arg::new("replyTo", WORD, "Id of the message that you are answering; this also acknowledges that message")
             .placeholder("ID"),
         Arg::new("key", WORD, "Idempotency key: a second send with this key only returns the first receipt")
             .placeholder("KEY")

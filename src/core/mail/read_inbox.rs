@@ -33,7 +33,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "search",
             show_all_messages::SEARCH,
-            "Find the latest sent or received messages with all these words, without marking them as read",
+            "Find the latest sent or received messages that contain all these words, without marking them as read",
         )
         .placeholder("WORDS"),
         pagination::before(

@@ -154,8 +154,8 @@ impl Peers {
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
-                "your client has several sessions and does not say which of them makes a call; this call may also come \
-                 from one of these: {}",
+                "your client has several sessions and does not say which of them is making a call; this call may also \
+                 have come from one of these: {}",
                 self.names_of(&others)
             ));
             view

@@ -237,7 +237,7 @@ impl Peers {
             // removes all peers.
             (None, [_, _, ..]) if is_about_connection(call.op) => Ok(None),
             (None, [_, _, ..]) => {
-                Err(Error::usage("as", "this connection acts for several peers; say which one with `as`"))
+                Err(Error::usage("as", "this connection acts for several peers; use `as` to say which one"))
             }
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),

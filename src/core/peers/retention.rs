@@ -25,7 +25,7 @@ impl Peers {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
-        let text = format!("the mesh already has {} peers; end sessions that are not needed", limits::PEERS_MAX);
+        let text = format!("the mesh already has {} peers; end sessions that you no longer need", limits::PEERS_MAX);
         Err(Error::new(ErrorKind::Full, text))
     }
 

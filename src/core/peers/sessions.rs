@@ -323,7 +323,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
 /// Ends the waiting calls that match, because their session has left.
 pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
     for (conn, id, reason) in waiting.end(ends) {
-        let text = "this session left while the call waited; attach again, then repeat the call";
+        let text = "this session left while the call was waiting; attach again, then repeat the call";
         turn.push(Effect::Reply { conn, id, result: Err(Error::new(ErrorKind::Refused, text)) });
         turn.dirty.note_end(reason.as_ref());
     }
@@ -355,7 +355,7 @@ fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow
         1 => "; its unread message is yours now",
         _ => "; its unread messages are yours now",
     };
-    let cure = "If you do not continue that session, give the name back: mesh_inbox with action `decline` (slm-mesh \
+    let cure = "If you are not continuing that session, give the name back: mesh_inbox with action `decline` (slm-mesh \
                 decline)";
     let notice = format!("the name {} was last used {ago} ago by a session{worked}{mail}. {cure}", former.row.name);
     TakeoverRow {

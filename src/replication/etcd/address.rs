@@ -24,11 +24,11 @@ impl EtcdAddress {
     /// A sentence that says what is wrong with the address.
     pub fn parse(text: &str) -> Result<EtcdAddress, String> {
         let wrong = |why: &str| format!("{text:?} {why}; write etcds://HOST:2379,HOST:2379/NAME");
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("is not an address of etcd"))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("is not an etcd address"))?;
         let secure = match scheme {
             "etcds" => true,
             "etcd" => false,
-            _ => return Err(wrong("is not an address of etcd")),
+            _ => return Err(wrong("is not an etcd address")),
         };
         let (hosts, name) = rest.split_once('/').unwrap_or((rest, ""));
         let name = name.trim_matches('/');

@@ -78,10 +78,10 @@ impl Gateway {
         let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
         let mut config = config.user_agent("slm-mesh");
         if members.iter().any(|member| member.starts_with("https:")) {
-            let tls = settings
-                .tls
-                .as_ref()
-                .ok_or("etcds:// needs SLM_MESH_STORE_CA, the file with the certificate of etcd's authority")?;
+            let tls = settings.tls.as_ref().ok_or(
+                "etcds:// needs SLM_MESH_STORE_CA, the file with the certificate of the authority that signed etcd's \
+                 certificates",
+            )?;
             config = with_tls(config, tls)?;
         }
         let agent = config.build().into();
@@ -107,7 +107,7 @@ impl Gateway {
         body: &Value,
         time_left: impl Fn() -> Duration,
     ) -> Result<Value, LogError> {
-        let mut silent = "no member of etcd has answered in time".to_owned();
+        let mut silent = "no etcd member answered in time".to_owned();
         let mut may_be_executed = None;
         for _ in 0..self.members.len() {
             let left = time_left();
@@ -124,7 +124,9 @@ impl Gateway {
                 Reply::Refused(_, why) => {
                     return Err(match may_be_executed {
                         None => LogError::Refused(why),
-                        Some(earlier) => LogError::NoAnswer(format!("{why}; but before that, {earlier}")),
+                        Some(earlier) => {
+                            LogError::NoAnswer(format!("{why}; an earlier attempt got no clear answer: {earlier}"))
+                        }
                     });
                 }
                 Reply::Unreached(why) => silent = why,

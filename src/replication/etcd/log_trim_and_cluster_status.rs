@@ -110,7 +110,7 @@ impl EtcdUpkeep {
     /// # Errors
     /// When etcd does not answer, or when this hub does not lead.
     pub fn trim(&mut self, upto: Position) -> Result<(), LogError> {
-        let deposed = || LogError::Refused("this hub does not lead".into());
+        let deposed = || LogError::Refused("this hub is not the leader".into());
         let term = self.term.ok_or_else(deposed)?;
         let (first, end) = log_range(&self.prefix, upto);
         let range = json!({ "key": first, "range_end": end });

@@ -18,9 +18,9 @@ pub fn end_own(pid: i64) -> Result<(), Error> {
     // The descriptor was opened before the checks. So, on Linux, the signal can only reach the process that was
     // checked.
     let program = platform::program(pid)
-        .ok_or_else(|| refused("the system does not say which program the process runs".into()))?;
+        .ok_or_else(|| refused("the system does not say which program the process is running".into()))?;
     if !program.is_own {
-        return Err(refused(format!("it runs {}, not this user's slm-mesh", program.shown)));
+        return Err(refused(format!("it is running {}, not this user's slm-mesh", program.shown)));
     }
-    platform::kill(pid, &target).map_err(|error| refused(format!("the system refuses ({error})")))
+    platform::kill(pid, &target).map_err(|error| refused(format!("the system refused ({error})")))
 }
