@@ -127,7 +127,8 @@ impl Notifications {
         let (report, results) = channel();
         let notifier = Notifier::from_setting(setting);
         if notifier.is_none() {
-            // Without the file, notifications begin with new alerts once they are turned on. There may be no file.
+            // Without this file, alerts that were sent before notifications are turned on cause no notification. The
+            // file may not exist.
             let _ = std::fs::remove_file(places.alerts());
         }
         Notifications {

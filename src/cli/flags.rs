@@ -81,7 +81,7 @@ pub struct CliFlag {
     pub value: &'static str,
     /// The verbs that accept the flag; empty if all verbs accept it.
     pub verbs: &'static [&'static str],
-    /// The description of the flag that the help and the man page show, in one line.
+    /// The one-line description of the flag in the help and the man page.
     pub help: &'static str,
 }
 

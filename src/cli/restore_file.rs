@@ -30,7 +30,11 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if !json {
         print_line(&point.summary(crate::sys::wall_ms()))?;
-        print_line(if difference.is_empty() { "The file already has its earlier content." } else { &difference })?;
+        print_line(if difference.is_empty() {
+            "The file already has the content that would be restored."
+        } else {
+            &difference
+        })?;
     }
     let is_wanted = options.yes || may_ask && ask(&point)?;
     if is_wanted {

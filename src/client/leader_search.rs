@@ -169,7 +169,7 @@ impl<'a> LeaderSearch<'a> {
         let has = |kind| self.candidates.iter().any(|(_, progress)| progress.kind() == Some(kind));
         if let Some(leader) = self.leader_out_of_reach() {
             let text = format!(
-                "no hub in SLM_MESH_HOST is the leader: {causes}; this machine has no secret, so it can reach {leader} \
+                "none of the hubs in SLM_MESH_HOST is the leader: {causes}; this machine has no secret, so it can reach {leader} \
                  only through ssh: add ssh://{} to SLM_MESH_HOST, or set SLM_MESH_SHARED_SECRET",
                 leader.host()
             );

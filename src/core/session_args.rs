@@ -49,8 +49,8 @@ pub(crate) const OPTIONAL_NAMING: [Arg; 13] = {
     all
 };
 
-/// Joins the arguments that identify a session with an operation's own arguments. `ALL` is the total number of
-/// arguments.
+/// Concatenates two lists: the arguments that identify a session, and the operation's own arguments. `ALL` is the total
+/// number of arguments.
 pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Arg; ALL] {
     let mut all = [naming[0]; ALL];
     let mut n = 0;

@@ -70,7 +70,7 @@ pub struct Turn {
     next_expiry: Option<Option<i64>>,
     /// The time of the newest message or event.
     newest: i64,
-    /// For each sender and group, the time of the latest message. Times that the clock has passed are dropped.
+    /// For each sender and group, the time of the latest message. Times that lie in the past are dropped.
     group_sends: HashMap<(PeerId, String), i64>,
 }
 

@@ -68,7 +68,7 @@ impl WaitingCall {
         }
     }
 
-    /// Whether the call waits to wake this peer.
+    /// Whether the call is waiting for a reason to wake this peer.
     pub(super) fn would_wake(&self, id: &str) -> bool {
         matches!(&self.reason, Some(WaitReason::Wakeup(of, _)) if of == id)
     }

@@ -161,8 +161,8 @@ pub struct AgentCommand {
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
-    /// The key, in the same file, of the settings that apply to single directories. If the settings for a directory
-    /// contain the server, the agent uses that entry there instead of the user's entry.
+    /// The key in the same file under which the agent keeps the settings for individual directories. If the settings
+    /// for a directory contain the server, the agent uses that entry there instead of the user's entry.
     pub directories: &'static str,
     /// The arguments that remove the server for the working directory alone.
     pub remove_in_directory: &'static [&'static str],

@@ -250,7 +250,7 @@ mod tests {
         let (again, other_reply) = HubHandshake::reply(&key, &first).unwrap();
         assert_ne!(other_reply, reply);
         assert!(again.finish(&confirmation).is_err());
-        // A guest chooses a new ephemeral key, too, so it rejects a recorded reply of the hub.
+        // The guest also chooses a new ephemeral key, so it rejects a replayed reply from the hub.
         assert!(GuestHandshake::start(&key).unwrap().0.finish(&reply).is_err());
     }
 

@@ -60,8 +60,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` attempts whose messages have been deleted. These are the messages before the oldest one
-    /// that is kept. Returns the number of deleted attempts.
+    /// Deletes at most `limit` attempts whose messages have been deleted, because they are older than the oldest
+    /// message that is kept. Returns the number of deleted attempts.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT seq, at, channel FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM message) \

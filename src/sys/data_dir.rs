@@ -79,7 +79,7 @@ impl DataDir {
         self.dir.join("hub")
     }
 
-    /// The file in which a guest with several hubs stores which hub was the leader last.
+    /// The file in which a guest with several hubs stores which hub was the most recent leader.
     pub fn leader(&self) -> PathBuf {
         self.dir.join("leader")
     }
@@ -291,8 +291,8 @@ impl DataDir {
         }
     }
 
-    /// Returns the error for a file that can't be used, with what to do about it. If the file does not exist, or if the
-    /// cause is the disk or the limit on open files, the error is about the whole directory.
+    /// Returns the error for a file that can't be used. The error includes the cure. If the file does not exist, or if
+    /// the cause is the disk or the limit on open files, the error is about the whole directory.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)

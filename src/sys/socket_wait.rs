@@ -18,7 +18,7 @@ pub enum SocketEvent {
 /// Waits for an event, at most for this time. Returns whether the event came.
 ///
 /// # Errors
-/// If the system refuses to wait.
+/// If the system can't wait for the sockets.
 pub fn wait_for(socket: &impl AsFd, event: SocketEvent, time: Duration) -> io::Result<bool> {
     let flags = match event {
         SocketEvent::Readable => PollFlags::IN,
@@ -41,7 +41,7 @@ pub enum WaitEnd {
 /// Waits until the socket can be read or nobody reads the output any more, at most for this time.
 ///
 /// # Errors
-/// If the system refuses to wait.
+/// If the system can't wait for the sockets.
 pub fn wait_for_either(socket: Option<BorrowedFd<'_>>, output: &impl AsFd, time: Duration) -> io::Result<WaitEnd> {
     // Only pipes and sockets have a reader that can go away. Some systems can't poll other files at all.
     let mode = fstat(output)?.st_mode;

@@ -1,5 +1,5 @@
 //! Measures how much longer an honest client's calls take while other clients cause as much work as they can. The 99th
-//! percentile is compared with that at a quiet time. No honest call may fail.
+//! percentile is compared with the one that was measured before, without those clients. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -54,7 +54,8 @@ fn glob_queries(table: &mut Table) {
     row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
 }
 
-/// Times calls while a client on another machine pipelines costly lock queries.
+/// Measures how long calls take while a client on another machine sends one costly lock query after another, without
+/// waiting for the answers.
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);

@@ -1,4 +1,5 @@
-//! A hub and clients of other machines. All of them run on this machine, and the network is loopback.
+//! A hub, and clients that claim to run on other machines. In fact, all of them run on this machine, and the network is
+//! loopback.
 
 #[path = "../clients/mod.rs"]
 mod clients;

@@ -103,7 +103,7 @@ impl<'a> Player<'a> {
         self.hook(1, &call)
     }
 
-    /// Writes a file between the hooks of the edit tool, as Claude Code does.
+    /// Runs the edit tool's first hook, writes a file, and runs the edit tool's second hook, as Claude Code does.
     fn edit(&self, file: &str, content: &str) -> String {
         let path = self.place.root.join(file);
         let call =

@@ -60,7 +60,7 @@ impl LockRequest {
         self.is_hindered(grant.who, &grant.command, &[grant.path])
     }
 
-    /// Whether this request must wait for an older request that is waiting, too.
+    /// Whether this request must wait for an older request that is also waiting.
     pub fn is_hindered_by_request(&self, ahead: &LockRequest) -> bool {
         self.is_hindered(ahead.who, &ahead.command, &ahead.paths)
     }

@@ -233,8 +233,8 @@ impl Model {
         pending.iter().filter(is_ahead).map(|older| LockRequest::new(older.who, &older.args))
     }
 
-    /// Checks that a lock call was not answered before an older call that could have been answered. If the call has
-    /// waited, no older call for the same file may still be waiting.
+    /// Checks that a lock call did not overtake an older call. An older call that could have been answered must have
+    /// been answered before. If this call has waited, no older call for the same file may still be waiting.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
         for older in pending.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {

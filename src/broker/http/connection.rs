@@ -79,7 +79,7 @@ pub struct HttpConnection<S = TcpStream> {
     had_turn: bool,
     /// When the connection was accepted.
     began: Instant,
-    /// Runs when this connection is dropped, to inform the owner of a stream.
+    /// Runs when this connection is dropped. The owner of a stream learns of it in this way.
     on_disconnect: Option<OnDisconnect>,
     /// When the connection began to wait for a request.
     since: Instant,

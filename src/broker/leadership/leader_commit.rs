@@ -41,7 +41,8 @@ impl<L: ReplicatedLog> Leader<L> {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
             }
-            // The turn changed nothing. But if another hub leads by now, the data that the turn read may be outdated.
+            // The turn changed nothing. But if another hub has become the leader, the data that the turn read may be
+            // outdated.
             Ok(None) if !self.log.still_leads() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {

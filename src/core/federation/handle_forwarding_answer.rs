@@ -40,11 +40,11 @@ pub enum Delivery {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
-    /// When the message was first tried, in ms.
+    /// When the message was first sent, in ms.
     since: i64,
-    /// How many times the message was tried.
+    /// How often the message was sent without success.
     n_tries: u32,
-    /// The index of the waiting message to try next; the oldest has index 0. After the newest, the oldest is tried
+    /// The index of the waiting message to send next; the oldest has index 0. After the newest, the oldest is sent
     /// again.
     next: usize,
     /// Whether the other mesh has given a clear answer to a later message.

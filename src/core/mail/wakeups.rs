@@ -147,7 +147,7 @@ fn over() -> Value {
     json!({ "ok": true, "wake": false, "over": true })
 }
 
-/// Ends the waits for which `fits` returns true, with this answer.
+/// Answers all waiting calls for which `fits` returns true with this answer, and so ends them.
 fn end_waits(turn: &mut Turn, waiting: &mut Waiting, answer: &Value, fits: impl Fn(&WaitingCall) -> bool) {
     for (conn, id, _) in waiting.end(fits) {
         turn.push(Effect::Reply { conn, id, result: Ok(answer.clone()) });

@@ -189,7 +189,8 @@ pub(super) fn unzip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Removes these options, whose values are all words up to the next option, as in `zip a.zip b -x c d`.
+/// Removes these options and their values. Each of these options takes every word up to the next option as a value, as
+/// in `zip a.zip b -x c d`.
 fn without_lists(arguments: &[Field], options: &[&str]) -> Vec<Field> {
     let mut is_in_list = false;
     let is_kept = |field: &&Field| {

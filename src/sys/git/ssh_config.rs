@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// The host that is found for a name, with these files below `~/.ssh`.
+    /// Returns the host that is found for a name if `~/.ssh` contains these files.
     fn found(files: &[(&str, &str)], name: &str) -> String {
         let home = std::env::temp_dir().join(format!("slm-mesh-ssh-{:032x}", crate::sys::random_u128()));
         for (path, text) in files {
