@@ -8,7 +8,7 @@ mod support;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use slm_mesh::base::time::iso;
+use slm_mesh::base::time_format::iso;
 use slm_mesh::sys::wall_ms;
 use std::io::Write;
 use std::path::Path;

@@ -7,7 +7,7 @@
 mod support;
 
 use serde_json::json;
-use slm_mesh::cli::{help_topics, manual};
+use slm_mesh::cli::{generate_help_and_man_page, help_topics};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use support::home::Home;
@@ -96,7 +96,11 @@ fn markdown(path: &str) -> String {
 }
 
 fn man_page() -> String {
-    blocks(&manual::man_page().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
+    blocks(
+        &generate_help_and_man_page::man_page().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"),
+        ".nf",
+        ".fi",
+    )
 }
 
 /// All documents with examples, each with its name.

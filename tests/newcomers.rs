@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use slm_mesh::cli::{args, flags, manual};
+use slm_mesh::cli::{args, generate_help_and_man_page, verb_and_flag_tables};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -171,25 +171,25 @@ fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
 #[test]
 fn every_flag_that_a_verb_takes_is_in_its_help_and_in_the_man_page() {
     let place = Place::new();
-    let page = manual::man_page().replace("\\-", "-");
-    let mut names: Vec<String> = flags::FLAGS
+    let page = generate_help_and_man_page::man_page().replace("\\-", "-");
+    let mut names: Vec<String> = verb_and_flag_tables::FLAGS
         .iter()
         .flat_map(|flag| flag.also.iter().chain([&flag.name]))
-        .map(|name| flags::with_dashes(name))
+        .map(|name| verb_and_flag_tables::with_dashes(name))
         .collect();
     let args = slm_mesh::core::OPS.iter().flat_map(|op| op.args);
-    names.extend(args.flat_map(|arg| [flags::flag_name(arg), format!("--{}", arg.flag())]));
+    names.extend(args.flat_map(|arg| [verb_and_flag_tables::flag_name(arg), format!("--{}", arg.flag())]));
     names.sort();
     names.dedup();
     let mut n_taken = 0;
-    for verb in flags::all_verbs() {
+    for verb in verb_and_flag_tables::all_verbs() {
         let words: Vec<&str> = verb.split(' ').collect();
         let help = place.ok(&[&["help"][..], &words].concat());
         let section = page.split(&format!("\n.B {verb}")).nth(1).unwrap_or_else(|| panic!("the man page lacks {verb}"));
         let section = section.split("\n.RE\n.TP\n").next().unwrap();
         for name in &names {
             let bare = name.trim_start_matches('-');
-            let value = flags::takes_value(bare) == Some(true);
+            let value = verb_and_flag_tables::takes_value(bare) == Some(true);
             let given = words.iter().copied().chain([name.as_str()]).chain(value.then_some("1")).map(OsString::from);
             let refusal = args::parse(given.collect()).err().map(|error| error.text).unwrap_or_default();
             if ["no flag", "unexpected", "has no such flag"].iter().any(|no| refusal.contains(no)) {

@@ -3,7 +3,7 @@
 //! **Invariant:** entries of other programs stay unchanged, byte for byte. A server entry is ours if it has our name
 //! and starts our program. A hook is ours if it runs our program with the word `hook` and the agent's id.
 
-use super::generated_files::{NAME, is_our_program};
+use super::generated_file_texts::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
 use super::{toml_entry, toml_hooks, yaml_entry};
 use crate::base::shell_wildcards::shell_quoted;

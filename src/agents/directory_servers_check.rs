@@ -2,7 +2,7 @@
 //! `setup` wrote for all directories, and might start something other than slm-mesh.
 
 use super::doctor::Check;
-use super::generated_files::{NAME, is_our_program};
+use super::generated_file_texts::{NAME, is_our_program};
 use super::register_via_agent_command::{by_agent, command_line};
 use super::server_trial_start::RegisteredServer;
 use super::setup_environment::{Environment, read_json};

@@ -8,14 +8,14 @@ use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
 use super::desktop_notification_check::check_notifications;
 use super::directory_servers_check::check_directory_servers;
-use super::generated_files::{MARK, NAME};
+use super::generated_file_texts::{MARK, NAME};
 use super::hub_check::check_hubs_of_guest;
 use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::setup_records::Records;
-use super::shield_support::try_shield;
+use super::shield_trial::try_shield;
 use super::standby_and_etcd_health_check::check_shared_log;
-use super::{generated_files, marketplace_plugin_files, safe_write};
+use super::{generated_file_texts, marketplace_plugin_files, safe_write};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
 use crate::client::route_to_broker::Route;
@@ -377,7 +377,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     }
     let own = environment.scope(agent).own_file;
     let own = own.map(|own| {
-        (environment.path(agent, own.path), generated_files::own_file_text(&own, agent, &environment.program))
+        (environment.path(agent, own.path), generated_file_texts::own_file_text(&own, agent, &environment.program))
     });
     let own: Vec<_> = own.into_iter().collect();
     for (what, files) in [("own file", own), ("commands", environment.command_files(agent))] {
@@ -447,7 +447,7 @@ fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> C
         return Check::error(&about, format!("{NAME} is not registered in {shown}"), cure);
     };
     let line = server.command_line();
-    if !generated_files::is_our_program(&server.program) {
+    if !generated_file_texts::is_our_program(&server.program) {
         return Check::error(&about, format!("{shown} registers another program as slm-mesh: {line}"), cure);
     }
     match server.try_start() {

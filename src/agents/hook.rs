@@ -8,18 +8,18 @@ use super::held_files::{HeldFiles, ToolRun};
 use super::hook_event_handlers::{HookReply, HookWork, ask_broker};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_stdin::read_input;
+use super::shell_sandbox::SessionShield;
 use super::shell_tool_writes;
-use super::shield_shell_commands::SessionShield;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::session_key;
-use crate::base::{time, untrusted_text};
+use crate::base::{time_format, untrusted_text};
 use crate::client::{Client, route_to_broker};
 use crate::core::mail::wakeups::is_wakeup_sentence;
 use crate::known_agents::hook_dialect::Dialect;
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
-use crate::sys::git;
 use crate::sys::path_normalization;
+use crate::sys::read_git_files;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -78,7 +78,7 @@ fn append_to_log(line: &str) {
     let is_short = places.log().metadata().is_ok_and(|log| log.is_file() && log.len() < LOG_MAX);
     if is_short && let Ok(mut log) = std::fs::OpenOptions::new().append(true).open(places.log()) {
         // A failure to write the log must not stop the agent's work.
-        let _ = writeln!(log, "{} {}", time::iso(crate::sys::wall_ms()), untrusted_text::line(line));
+        let _ = writeln!(log, "{} {}", time_format::iso(crate::sys::wall_ms()), untrusted_text::line(line));
     }
 }
 
@@ -228,7 +228,7 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
 pub fn session_facts(agent: &Agent, hook: &HookInput, settings: &Settings) -> Value {
     // The paths of locks contain no symlinks, so the root of the work tree must not contain any, either.
     let directory = path_normalization::absolute_in("", &hook.directory);
-    let git = git::facts(Path::new(directory.trim_end_matches('/')));
+    let git = read_git_files::facts(Path::new(directory.trim_end_matches('/')));
     let dialect = agent.dialect.as_ref();
     json!({
         "name": settings.session_name(), "shortName": agent.short_name,

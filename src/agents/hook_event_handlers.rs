@@ -7,12 +7,12 @@ use super::held_files::command_overwrite_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput};
 use super::hook_text::{self, MailText};
-use super::shield_shell_commands::{BASH_ENV, SessionShield};
+use super::shell_sandbox::{BASH_ENV, SessionShield};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;
 use crate::known_agents::hook_dialect::{Dialect, FILES_CHANGED, MAIL_CAME, ShellLines};
-use crate::sys::git;
+use crate::sys::read_git_files;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -279,7 +279,7 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
 /// Adds the files of a call, and the work trees that contain these files, to `facts`. The work trees are added because
 /// the session itself may work in a different work tree.
 fn name_files(facts: &mut Value, files: &[String]) {
-    let (roots, repos) = git::work_trees(files.iter().map(String::as_str));
+    let (roots, repos) = read_git_files::work_trees(files.iter().map(String::as_str));
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));
 }
 

@@ -4,7 +4,7 @@
 //! come from slm-mesh itself.
 
 use crate::base::error::Error;
-use crate::base::{time, untrusted_text};
+use crate::base::{time_format, untrusted_text};
 use serde_json::Value;
 
 /// Maximum number of characters that are shown of a message. The inbox shows the rest.
@@ -84,7 +84,7 @@ pub fn beginning(value: &Value) -> MailText {
         lines.push(format!("- {} works here{does}", name(&peer["name"])));
     }
     for lock in list("locks") {
-        let left = time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+        let left = time_format::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
         let (path, holder) =
             (untrusted_text::shown_path(lock["filePath"].as_str().unwrap_or("")), name(&lock["holder"]));
         lines.push(format!("- {path} is locked by {holder} for another {left} ({})", quoted(&lock["reason"])));

@@ -4,7 +4,7 @@
 //! **Invariant:** `setup` does not repeat the work of an installed plugin.
 
 use super::config_entries::Entries;
-use super::generated_files::{self, NAME};
+use super::generated_file_texts::{self, NAME};
 use super::setup_environment::{Environment, read_json};
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookFile, PluginSign};
@@ -39,7 +39,7 @@ pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
     // The entries are added to an empty object, so they cannot conflict with other text.
     found.push(("hooks/hooks.json".into(), entries.put_into("{}\n").unwrap_or_default()));
     let (pattern, style) = plugin.skills;
-    let skills = generated_files::plugin_commands(style).into_iter();
+    let skills = generated_file_texts::plugin_commands(style).into_iter();
     found.extend(skills.map(|(name, text)| (pattern.replace("{name}", name), text)));
     found.push((LAUNCHER_PATH.into(), LAUNCHER.replace("@VERSION@", env!("CARGO_PKG_VERSION"))));
     Some(found)

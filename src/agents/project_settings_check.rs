@@ -6,7 +6,7 @@
 
 use super::config_entries::hook_program;
 use super::doctor::{Check, check_agent, check_own_files};
-use super::generated_files::{self, MARK, NAME};
+use super::generated_file_texts::{self, MARK, NAME};
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};
 use super::setup_records::{FileRecord, Records};
@@ -69,7 +69,7 @@ fn read_only_checks(
     let own = environment.scope(agent).own_file.map(|own| environment.path(agent, own.path));
     let text = own.as_deref().and_then(|path| safe_write::read(path).ok().flatten());
     if let (Some(path), Some(text)) = (own, text.filter(|text| text.contains(MARK)))
-        && let Some(program) = generated_files::plugin_program(&text)
+        && let Some(program) = generated_file_texts::plugin_program(&text)
     {
         let about = format!("{} own file", agent.id);
         checks.push(check_program(&about, &environment.shown(&path), &program, &cure));
@@ -85,7 +85,7 @@ fn check_server(environment: &Environment, agent: &Agent, is_set_up: bool, cure:
     let about = format!("{} server", agent.id);
     let shown = environment.shown(&environment.server_path(agent, &server));
     match environment.registered_server(agent, &server) {
-        Some(found) if !generated_files::is_our_program(&found.program) => {
+        Some(found) if !generated_file_texts::is_our_program(&found.program) => {
             let found = format!("{shown} registers another program as slm-mesh: {}", found.command_line());
             Some(Check::error(&about, found, cure))
         }

@@ -3,7 +3,7 @@
 //! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
 //! proven.
 
-use super::generated_files;
+use super::generated_file_texts;
 use super::hook::hook_agent;
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, read_hooks};
@@ -192,7 +192,8 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
     let cure = format!("run slm-mesh setup {}{level}", agent.id);
     if let Some(own) = scope.own_file.filter(|own| own.runs_hooks) {
         let path = environment.path(agent, own.path);
-        let program = safe_write::read(&path).ok().flatten().and_then(|text| generated_files::plugin_program(&text));
+        let program =
+            safe_write::read(&path).ok().flatten().and_then(|text| generated_file_texts::plugin_program(&text));
         let program = program.ok_or_else(|| none(format!("{} is not slm-mesh's plugin; {cure}", path.display())))?;
         let events = agent.dialect.iter().flat_map(|dialect| dialect.events);
         let arguments = || vec!["hook".to_owned(), agent.id.to_owned()];

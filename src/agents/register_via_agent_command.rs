@@ -4,7 +4,7 @@
 //! **Invariant:** what the user has added to our entry is kept, and never becomes an argument of a process, because it
 //! may be secret. If an entry can't be replaced, the old one is put back.
 
-use super::generated_files::{self, is_our_program};
+use super::generated_file_texts::{self, is_our_program};
 use super::json_edit::{self, PathStep};
 use super::safe_write;
 use super::setup::{SAME, SetupStep, changed_lines};
@@ -36,7 +36,7 @@ pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)>
 /// The entry of the server `slm-mesh`; null if there is none.
 fn registered_entry(environment: &Environment, agent: &Agent, server: &ServerFile) -> Value {
     let whole = read_json(&environment.server_path(agent, server));
-    whole.map(|whole| whole[server.key][generated_files::NAME].clone()).unwrap_or_default()
+    whole.map(|whole| whole[server.key][generated_file_texts::NAME].clone()).unwrap_or_default()
 }
 
 /// Whether an entry starts this program correctly.
@@ -153,7 +153,7 @@ impl Replacement<'_> {
             create_private(&self.path);
             let old = safe_write::read(&self.path)?;
             let text = old.as_deref().filter(|text| !json_edit::is_blank(text)).unwrap_or("{}\n");
-            let path = [PathStep::Key(self.key), PathStep::Key(generated_files::NAME)];
+            let path = [PathStep::Key(self.key), PathStep::Key(generated_file_texts::NAME)];
             if safe_write::replace(&self.path, old.as_deref(), &json_edit::put(text, &path, entry)?)? {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! Reads from an agent's settings how the agent starts our MCP server, and tries to start the server in the same way.
 
-use super::generated_files::NAME;
+use super::generated_file_texts::NAME;
 use crate::sys;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@
 //! `setup` wrote the whole file before.
 
 use super::config_entries::Entries;
-use super::generated_files;
+use super::generated_file_texts;
 use super::register_via_agent_command::{by_agent, register};
 use super::setup_environment::{EditedFile, Environment};
 use super::setup_records::{FileRecord, Records};
@@ -98,7 +98,7 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
     let own_file = environment.own_file(agent);
     let mut steps = Vec::new();
     if let Some(own) = scope.own_file {
-        let text = generated_files::own_file_text(&own, agent, &environment.program);
+        let text = generated_file_texts::own_file_text(&own, agent, &environment.program);
         steps.push(write_own_file(environment, agent, "own file", Path::new(&own_file), &text));
     }
     if let Some((server, command)) = scope.server.and_then(by_agent) {
@@ -244,7 +244,7 @@ fn write_own_file_once(
 ) -> Result<&'static str, String> {
     let mut records = load_records(environment)?;
     let old = safe_write::read(path)?;
-    if old.as_ref().is_some_and(|old| old != text && !old.contains(generated_files::MARK)) {
+    if old.as_ref().is_some_and(|old| old != text && !old.contains(generated_file_texts::MARK)) {
         return Err("a file with this name already exists, and setup did not write it".to_owned());
     }
     let known = records.get(path);

@@ -1,7 +1,7 @@
 //! The environment in which `setup` works: the user's home directory, the project, and the installed agents.
 
 use super::config_entries::{self, Entries};
-use super::generated_files::{self, MARK, NAME};
+use super::generated_file_texts::{self, MARK, NAME};
 use super::server_trial_start::RegisteredServer;
 use super::setup_records::Records;
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
@@ -202,7 +202,7 @@ impl Environment {
         let Some(files) = self.scope(agent).commands else { return Vec::new() };
         let pattern = self.path(agent, files.path);
         let file = |name: &str| PathBuf::from(pattern.to_string_lossy().replace("{name}", name));
-        let texts = generated_files::slash_commands(files.style).into_iter();
+        let texts = generated_file_texts::slash_commands(files.style).into_iter();
         texts.map(|(name, text)| (file(name), text)).collect()
     }
 

@@ -2,7 +2,7 @@
 //! could overwrite each other's records, and `--remove` could not restore every byte.
 
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock::{LockWait, is_at};
+use crate::sys::file_lock_with_timeout::{LockWait, is_at};
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;

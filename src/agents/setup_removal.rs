@@ -4,7 +4,7 @@
 //! only our entries are removed from it. A file that `setup` wrote as a whole stays if it has been changed.
 
 use super::config_entries::Entries;
-use super::generated_files;
+use super::generated_file_texts;
 use super::register_via_agent_command::{by_agent, unregister};
 use super::safe_write;
 use super::setup::{
@@ -59,7 +59,7 @@ fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries)
             Ok(None) => {}
             Err(why) => {
                 let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
-                let names_us = text.contains(generated_files::NAME);
+                let names_us = text.contains(generated_file_texts::NAME);
                 return if names_us {
                     SetupStep::left(what, place, why, String::new())
                 } else {
@@ -144,10 +144,10 @@ fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Setup
     let place = environment.shown(path);
     let removed = (|| {
         let mut records = load_records(environment)?;
-        let text = safe_write::read(path).ok().flatten().filter(|text| text.contains(generated_files::MARK));
+        let text = safe_write::read(path).ok().flatten().filter(|text| text.contains(generated_file_texts::MARK));
         let is_ours = text.is_some();
         if text.zip(records.get(path)).is_some_and(|(text, known)| known.after != text) {
-            let mark = generated_files::MARK;
+            let mark = generated_file_texts::MARK;
             return Err(format!("{EDITED}; delete the file, or keep it and remove the words \"{mark}\" from it"));
         }
         if is_ours {

@@ -56,7 +56,7 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::json_field_scanner::read_object;
+    use crate::wire::bounded_json_reader::read_object;
     use serde_json::json;
 
     #[test]

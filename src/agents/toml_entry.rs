@@ -1,6 +1,6 @@
 //! Adds and removes our server's table in a TOML file. `toml_edit` keeps comments, order and layout.
 
-use super::generated_files::{NAME, is_our_program};
+use super::generated_file_texts::{NAME, is_our_program};
 use super::toml_document::TomlFile;
 use serde_json::json;
 use std::collections::HashMap;

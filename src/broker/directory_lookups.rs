@@ -2,7 +2,7 @@
 //! a dead network file system may hang forever, and the event loop must not wait for it.
 
 use super::push_connection;
-use crate::sys::git;
+use crate::sys::read_git_files;
 use mio::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl DirectoryLookups {
 
     /// Begins to search for the repository of a directory. Returns `None` if too many lookups are running.
     pub fn find_repository(&self, directory: PathBuf) -> Option<DirectoryLookup<String>> {
-        self.start(move || git::facts(&directory).repo)
+        self.start(move || read_git_files::facts(&directory).repo)
     }
 
     /// Begins to connect to a peer's socket. Returns `None` if too many lookups are running.

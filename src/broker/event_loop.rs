@@ -4,6 +4,7 @@
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only the flush sends anything
 //! to clients, so clients see only changes that are committed.
 
+use super::admit_remote_sessions::RemoteListener;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
 use super::http_requests_in_event_loop::HttpRequests;
@@ -12,8 +13,7 @@ use super::log;
 use super::mesh_links::MeshLinks;
 use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
-use super::push_to_http_peers::PushTargets;
-use super::remote_listener::RemoteListener;
+use super::push_to_peer_sockets::PushTargets;
 use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
 use super::startup::{MeshOpener, PathState, RuntimeFiles};
 use super::unix_clients::UnixClients;

@@ -13,7 +13,7 @@ use super::legacy_http::bounded_request_fields::{Fields, max_of};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId};
 use crate::base::stored_enums::{MessageType, PeerKind};
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::core::Mesh;
 use crate::core::federation::roster::{ACTIVE, AWAY};
 use crate::core::mail::{self, SEND};
@@ -253,5 +253,5 @@ fn status(mesh: &mut Mesh, _: &Head, _: &Fields, now: i64) -> Result<Value, Erro
 
 /// Formats a time with a numeric time zone, as Python does.
 fn zoned(ms: i64) -> String {
-    time::iso(ms).replace('Z', "+00:00")
+    time_format::iso(ms).replace('Z', "+00:00")
 }

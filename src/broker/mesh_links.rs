@@ -6,16 +6,16 @@
 //! other. The secret is sent only to the address that the user configured, and redirects are not followed. A link posts
 //! one message at a time, and does not exceed its own rate limit.
 
-mod link_sender;
+mod link_send_schedule;
 
 use super::log;
 use crate::base::error::Error;
 use crate::core::Mesh;
-use crate::core::federation::forwarding::ForwardedMessage;
 use crate::core::federation::handle_forwarding_answer::Delivery;
+use crate::core::federation::outbox_to_linked_meshes::ForwardedMessage;
 use crate::core::federation::receipts::RemoteReceipt;
 use crate::core::federation::roster::RemoteRoster;
-use link_sender::{LinkSender, SendState};
+use link_send_schedule::{LinkSender, SendState};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -16,17 +16,17 @@ mod http_requests_in_event_loop;
 pub mod leadership;
 #[doc(hidden)]
 pub mod legacy_http;
+mod admit_remote_sessions;
+mod linked_mesh_http_routes;
 mod log_rate_limit;
 mod mesh_links;
 pub mod own_methods;
-mod push_to_http_peers;
 mod process_exits;
 mod push_connection;
-mod remote_listener;
+mod push_to_peer_sockets;
 mod role_changes;
 mod shutdown_decision;
 pub mod startup;
-mod linked_mesh_http_routes;
 mod unix_clients;
 pub mod web;
 mod ws_subscribers;
@@ -34,5 +34,5 @@ mod ws_subscribers;
 /// Writes a line for the operator to standard error. If the broker runs in the background, standard error is its log
 /// file.
 pub fn log(text: &str) {
-    crate::sys::print_error(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
+    crate::sys::print_error(&format!("{} {text}", crate::base::time_format::iso(crate::sys::wall_ms())));
 }

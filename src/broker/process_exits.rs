@@ -6,7 +6,7 @@ use super::event_loop::LoopContext;
 use super::log;
 use super::unix_clients::origin::from_mesh;
 use crate::base::ids::CountedMap;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::sys::process::ExitWatch;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};

@@ -1,15 +1,16 @@
-//! Parses a command line. The table of operations and `flags.rs` define the verbs and flags.
+//! Parses a command line. The table of operations and `verb_and_flag_tables.rs` define the verbs and flags.
 
 pub use super::parsed_command::{CliCommand, ParsedCommand};
 
-use super::flags::{self, FLAGS};
-use super::operation_table::{self, CliOperation};
 use super::restore_file::RestoreOptions;
+use super::run_shielded_command::ShieldOptions;
+use super::session_transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::setup_and_doctor::SetupOptions;
-use super::shield_command::ShieldOptions;
-use super::transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
+use super::usage_errors::{lexopt_error, on_command_line, unexpected, unknown_flag, unknown_verb, usage, usage_error};
+use super::verb_and_flag_tables::{FLAGS, all_verbs, flag_name, placeholder, takes_value, with_dashes};
+use super::verb_rendering_table::{self, CliOperation};
 use super::word_value;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::{limits, untrusted_text};
 use crate::broker::startup::LogChange;
 use crate::core::op_definition::{ArgKind, ArgRole};
@@ -93,7 +94,7 @@ impl CommandParser {
             "follow" | "f" => self.parsed.follow = true,
             "as" => self.parsed.acting = Some(acting_peer(utf8(rest.value().map_err(lexopt_error)?)?)?),
             _ => {
-                let value = match flags::takes_value(&name) {
+                let value = match takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
                     // The error about an unknown flag should contain the verb, which may come later. So the flag is
@@ -117,7 +118,7 @@ impl CommandParser {
         let first = self.words.first().cloned().unwrap_or_default();
         let Some(command) = self.plain_command(&first)? else { return self.operation() };
         let extra = self.words.get(1).filter(|_| !matches!(command, CliCommand::Help(_)));
-        let flag = self.flags.first().map(|(name, _)| flags::with_dashes(name));
+        let flag = self.flags.first().map(|(name, _)| with_dashes(name));
         if let Some(extra) = extra.cloned().or(flag).or(self.parsed.follow.then(|| "--follow".to_owned())) {
             return Err(unexpected(&first, &extra));
         }
@@ -139,7 +140,7 @@ impl CommandParser {
             "" if self.words.is_empty() => match self.flags.first() {
                 None => CliCommand::Bare,
                 Some((flag, _)) => {
-                    let flag = flags::with_dashes(flag);
+                    let flag = with_dashes(flag);
                     return Err(usage_error(&format!("{flag} needs a verb; run slm-mesh help to list the verbs")));
                 }
             },
@@ -223,7 +224,7 @@ impl CommandParser {
         // Flags that are left here are unknown, and the caller reports them. So the missing command is reported only if
         // no flag is left.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
-            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
+            return Err(usage("shield"));
         }
         Ok(options)
     }
@@ -236,7 +237,7 @@ impl CommandParser {
         if self.words.len() > 1 {
             return Ok(self.words.remove(1));
         }
-        Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("restore"))))
+        Err(usage("restore"))
     }
 
     /// Returns how long the verb `hubs` waits for replies, in seconds.
@@ -261,9 +262,7 @@ impl CommandParser {
         match words.next() {
             // Flags that are left here are unknown, and the caller reports them. So the missing peer is reported only
             // if no flag is left.
-            None if self.flags.is_empty() && !self.parsed.follow => {
-                Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
-            }
+            None if self.flags.is_empty() && !self.parsed.follow => Err(usage("transcript")),
             peer => Ok(TranscriptOptions { peer: peer.unwrap_or_default(), last, grep }),
         }
     }
@@ -282,7 +281,7 @@ impl CommandParser {
         if verb == "lock restore" {
             return self.lock_restore();
         }
-        let Some(row) = operation_table::of_verb(verb) else { return Err(unknown_verb(verb)) };
+        let Some(row) = verb_rendering_table::of_verb(verb) else { return Err(unknown_verb(verb)) };
         self.parsed.command = CliCommand::Operation(row);
         if verb == "broadcast" {
             self.parsed.args.insert("to".into(), json!("all"));
@@ -302,7 +301,7 @@ impl CommandParser {
         let files = op.args.iter().find(|arg| is_file_list(arg)).and_then(|arg| checked.shift_remove(arg.name));
         let is_complete = op.args.iter().all(|arg| !arg.required || checked.contains_key(arg.name));
         if !is_complete || row.needs_file && files.is_none() {
-            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line(verb))));
+            return Err(usage(verb));
         }
         if files.as_ref().and_then(Value::as_array).is_some_and(|files| files.contains(&json!(""))) {
             return Err(Error::usage("FILE", "expected a file, a folder or a glob, got \"\""));
@@ -314,7 +313,7 @@ impl CommandParser {
     fn find_verb(&self) -> Result<&'static str, Error> {
         let two = self.words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         let one = self.words.first().cloned().unwrap_or_default();
-        let find = |typed: &str| flags::all_verbs().find(|verb| *verb == typed);
+        let find = |typed: &str| all_verbs().find(|verb| *verb == typed);
         match find(&two).filter(|_| self.words.len() > 1).or_else(|| find(&one)) {
             Some(verb) => Ok(verb),
             None if one == "state" => {
@@ -338,7 +337,7 @@ impl CommandParser {
             }
         }
         let [key] = &self.words[..] else {
-            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("state watch"))));
+            return Err(usage("state watch"));
         };
         self.parsed.args.insert("key".into(), json!(key));
         Ok(self.parsed)
@@ -351,7 +350,9 @@ impl CommandParser {
         }
         let file = match &self.words[..] {
             [file] if self.parsed.command_line.is_empty() && !file.is_empty() => file.clone(),
-            _ => return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("lock restore")))),
+            _ => {
+                return Err(usage("lock restore"));
+            }
         };
         self.parsed.command = CliCommand::RestoreFile(RestoreOptions { file, yes, force });
         Ok(self.parsed)
@@ -366,7 +367,7 @@ impl CommandParser {
             self.parsed.acting = Some(acting_peer(peer)?);
             return Ok(());
         };
-        let shown = flags::flag_name(arg);
+        let shown = flag_name(arg);
         let value = match (arg.kind, value) {
             (ArgKind::Flag, _) => json!(true),
             (ArgKind::Texts { .. }, Some(list)) => {
@@ -390,7 +391,7 @@ impl CommandParser {
                 continue;
             }
             if let Some(word) = words.next() {
-                self.parsed.args.insert(arg.name.into(), word_value(arg.kind, &flags::placeholder(arg), word)?);
+                self.parsed.args.insert(arg.name.into(), word_value(arg.kind, &placeholder(arg), word)?);
             }
         }
         let rest: Vec<String> = words.collect();
@@ -435,64 +436,15 @@ fn command_verb(words: &[OsString]) -> Option<&'static str> {
             return ["lock", "shield"].into_iter().find(|verb| word == verb);
         }
         let name = text.trim_start_matches('-');
-        if !name.contains('=') && flags::takes_value(name) == Some(true) {
+        if !name.contains('=') && takes_value(name) == Some(true) {
             words.next();
         }
     }
     None
 }
 
-/// Changes an error so that it contains the argument as users write it: `--ttl` for `ttlMinutes`, `KEY` for `key`.
-pub fn on_command_line(op: &Op, error: Error) -> Error {
-    let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
-    let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };
-    let known = op.args.iter().find(|arg| arg.name == named).and_then(|arg| match (arg.role, arg.place) {
-        (ArgRole::Path, _) => Some("FILE".to_owned()),
-        (_, CliPlace::Flag) => Some(flags::flag_name(arg)),
-        (_, CliPlace::Positional | CliPlace::Rest) => Some(arg.name.to_uppercase()),
-        (_, CliPlace::Hidden) => None,
-    });
-    let Some(known) = known else { return error };
-    Error { text: error.text.replacen(&named, &known, 1), ..error }
-}
-
-fn unexpected(verb: &str, word: &str) -> Error {
-    usage_error(&format!("{verb}: unexpected {word}; see slm-mesh help {verb}"))
-}
-
-fn unknown_flag(verb: &str, name: &str) -> Error {
-    let known = flags::common_flags().into_iter().chain(flags::verb_flags(verb)).map(|flag| flag.name);
-    let known: Vec<String> = known.collect();
-    let takes_text = flags::usage_line(verb).contains("…") && !verb.contains("lock") || verb == "state set";
-    let cure = if takes_text { "; put -- before a value that begins with -" } else { "" };
-    usage_error(&format!(
-        "{verb}: no flag {}; the flags of {verb} are {}{cure}",
-        flags::with_dashes(name),
-        known.join(", ")
-    ))
-}
-
-fn unknown_verb(typed: &str) -> Error {
-    let firsts = flags::all_verbs().filter_map(|verb| verb.split(' ').next());
-    let guess = flags::closest_word(typed, firsts).map(|verb| format!("did you mean {verb}? ")).unwrap_or_default();
-    usage_error(&format!("no verb \"{typed}\"; {guess}run slm-mesh help to list the verbs"))
-}
-
 fn acting_peer(peer: String) -> Result<String, Error> {
     if peer.is_empty() { Err(usage_error("--as: expected the name or the id of a peer, got \"\"")) } else { Ok(peer) }
-}
-
-/// Rephrases an error of the lexopt crate in the style of our own errors.
-fn lexopt_error(error: lexopt::Error) -> Error {
-    usage_error(&match error {
-        lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: expected a value"),
-        lexopt::Error::UnexpectedValue { option, value } => format!("{option} takes no value, got {value:?}"),
-        other => other.to_string(),
-    })
-}
-
-fn usage_error(text: &str) -> Error {
-    Error::new(ErrorKind::Usage, text)
 }
 
 fn utf8(word: OsString) -> Result<String, Error> {

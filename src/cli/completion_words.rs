@@ -4,8 +4,8 @@
 //! **Invariant:** `complete` never starts a broker. It answers quickly or not at all.
 
 use super::args::is_file_list;
-use super::flags::{self, FLAGS};
-use super::{actor_params, help_topics, load_environment, manual, print_line, render};
+use super::verb_and_flag_tables::{self, FLAGS};
+use super::{actor_params, generate_help_and_man_page, help_topics, load_environment, print_line, render};
 use crate::base::counted::counted;
 use crate::base::error::Error;
 use crate::client::Client;
@@ -38,7 +38,7 @@ fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
     let words = plain_words(before);
     let verb = find_verb(&words);
     if let Some(flag) = before.last().filter(|word| word.starts_with('-')).map(|word| word.trim_start_matches('-'))
-        && flags::takes_value(flag) == Some(true)
+        && verb_and_flag_tables::takes_value(flag) == Some(true)
     {
         return flag_values(verb.unwrap_or(""), flag);
     }
@@ -47,8 +47,12 @@ fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
         return values.map(|(value, about)| (format!("{flag}={value}"), about)).collect();
     }
     if typed.starts_with('-') {
-        let own = verb.map(flags::verb_flags).unwrap_or_default();
-        return own.into_iter().chain(flags::common_flags()).map(|flag| (flag.name, flag.help)).collect();
+        let own = verb.map(verb_and_flag_tables::verb_flags).unwrap_or_default();
+        return own
+            .into_iter()
+            .chain(verb_and_flag_tables::common_flags())
+            .map(|flag| (flag.name, flag.help))
+            .collect();
     }
     let mut found = verb_words(&words);
     if let Some(verb) = verb {
@@ -66,7 +70,7 @@ fn plain_words(before: &[String]) -> Vec<&str> {
             words.push(word.as_str());
             continue;
         };
-        if flags::takes_value(name.trim_start_matches('-')) == Some(true) {
+        if verb_and_flag_tables::takes_value(name.trim_start_matches('-')) == Some(true) {
             rest.next();
         }
     }
@@ -75,7 +79,7 @@ fn plain_words(before: &[String]) -> Vec<&str> {
 
 fn find_verb(words: &[&str]) -> Option<&'static str> {
     let two = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-    let find = |typed: &str| flags::all_verbs().find(|verb| *verb == typed);
+    let find = |typed: &str| verb_and_flag_tables::all_verbs().find(|verb| *verb == typed);
     find(&two).or_else(|| find(words.first()?))
 }
 
@@ -84,7 +88,7 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();
-    for (verb, about) in manual::verb_summaries() {
+    for (verb, about) in generate_help_and_man_page::verb_summaries() {
         let Some(next) = verb.strip_prefix(&typed).and_then(|rest| rest.split(' ').next()) else { continue };
         if !found.iter().any(|(known, _)| known == next) {
             found.push((next.to_owned(), about.to_owned()));
@@ -95,7 +99,7 @@ fn verb_words(words: &[&str]) -> Vec<Candidate> {
 
 /// The possible values of a flag.
 fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
-    let arg = flags::verb_args(verb).iter().find(|arg| arg.has_flag(name));
+    let arg = verb_and_flag_tables::verb_args(verb).iter().find(|arg| arg.has_flag(name));
     if let Some(values) = arg.map(arg_values).filter(|values| !values.is_empty()) {
         return values;
     }
@@ -121,7 +125,7 @@ fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
         "unlock" => locked_files(),
         "transcript" if position == 0 => peers(),
         _ => {
-            let mut args = flags::verb_args(verb).iter().filter(|arg| arg.place == CliPlace::Positional);
+            let mut args = verb_and_flag_tables::verb_args(verb).iter().filter(|arg| arg.place == CliPlace::Positional);
             args.nth(position).map(arg_values).unwrap_or_default()
         }
     }

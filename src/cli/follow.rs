@@ -4,10 +4,11 @@
 //!
 //! **Invariant:** these verbs never restart a broker that was stopped on purpose.
 
-use super::args::{ParsedCommand, on_command_line};
+use super::args::ParsedCommand;
 use super::log_pages::{self, SearchedList};
-use super::operation_table::{CliOperation, RowStream};
 use super::retry_on_lost_connection::RetryLimit;
+use super::usage_errors::on_command_line;
+use super::verb_rendering_table::{CliOperation, RowStream};
 use super::{call_params, load_environment, mark_read, pause_while_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};

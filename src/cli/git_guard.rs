@@ -4,14 +4,14 @@
 //! after the check, under its own name.
 
 mod commit_check;
-mod git_hook;
+mod git_hook_installer;
 mod hooks_dir;
 
 use super::print_line;
 use crate::agents::doctor::Check;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
-use git_hook::{GitHook, Program};
+use git_hook_installer::{GitHook, Program};
 use hooks_dir::{HooksDir, Sharing};
 use serde_json::json;
 use std::ffi::OsStr;

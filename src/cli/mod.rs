@@ -4,26 +4,27 @@
 pub mod args;
 pub mod clean_crash_leftovers;
 mod completion_words;
-pub mod flags;
 pub mod follow;
+pub mod generate_help_and_man_page;
 pub mod git_guard;
 pub mod help_topics;
 pub mod hub_discovery;
-pub mod lock_command;
 mod log_pages;
-pub mod manual;
-pub mod operation_table;
 mod parsed_command;
 pub mod render;
 pub mod restore_backup;
 pub mod restore_file;
 mod retry_on_lost_connection;
+pub mod run_shielded_command;
+pub mod run_under_lock;
 mod secret;
+pub mod session_transcript;
 pub mod setup_and_doctor;
-pub mod shield_command;
 mod ssh_pipe;
 pub mod start_stop;
-pub mod transcript;
+mod usage_errors;
+pub mod verb_and_flag_tables;
+pub mod verb_rendering_table;
 pub mod watch;
 pub mod web;
 
@@ -32,18 +33,18 @@ use crate::client::Client;
 use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::known_agents::agent_signs;
 use crate::sys::data_dir::DataDir;
-use crate::sys::git;
 use crate::sys::path_normalization;
+use crate::sys::read_git_files;
 use crate::sys::settings::{SESSION, STORE, Settings};
 use crate::sys::socket_wait::{WaitEnd, wait_for_either};
 use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use log_pages::SearchedList;
-use operation_table::{CliOperation, RowStream, SendLocation};
 use retry_on_lost_connection::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
+use verb_rendering_table::{CliOperation, RowStream, SendLocation};
 
 /// Runs the program and returns its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
@@ -93,17 +94,17 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::Pipe => ssh_pipe::carry_lines(),
         CliCommand::Secret => secret::print_secret(parsed.json),
         CliCommand::Version => print_text("version", env!("CARGO_PKG_VERSION"), parsed.json),
-        CliCommand::Help(topic) => manual::print_help(topic, parsed.json),
+        CliCommand::Help(topic) => generate_help_and_man_page::print_help(topic, parsed.json),
         CliCommand::WatchMesh(plain) => watch::watch(parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreBackup(backup) => restore_backup::restore(backup, parsed.json),
         CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
-        CliCommand::Shield(options) => shield_command::run_shielded(options, parsed),
-        CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),
+        CliCommand::Shield(options) => run_shielded_command::run_shielded(options, parsed),
+        CliCommand::Transcript(options) => session_transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
             Some(stream) => follow::follow(row, stream, parsed),
-            None if !parsed.command_line.is_empty() => lock_command::run_under_lock(row, parsed),
+            None if !parsed.command_line.is_empty() => run_under_lock::run_under_lock(row, parsed),
             None => call_operation(row, parsed),
         },
     }
@@ -145,7 +146,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
         }
         _ => call(&params),
     };
-    let mut answer = answer.map_err(|error| args::on_command_line(op, error))?;
+    let mut answer = answer.map_err(|error| usage_errors::on_command_line(op, error))?;
     if row.shows_own_hub && settings.is_set(STORE) {
         add_own_hub(&places, &mut answer);
     }
@@ -245,14 +246,14 @@ pub fn call_params(
         || params.contains_key("sameProject");
     if row.location == SendLocation::Always || row.location == SendLocation::WithSmallScope && has_small_scope {
         let dir = std::env::current_dir().unwrap_or_default();
-        let git = git::facts(&dir);
+        let git = read_git_files::facts(&dir);
         let facts = [("project", Some(dir.display().to_string())), ("repo", git.repo), ("gitRoot", git.root)];
         for (name, fact) in facts.into_iter().filter(|(name, _)| row.op.args.iter().any(|arg| arg.name == *name)) {
             params.insert(name.into(), json!(fact));
         }
     }
     if row.op.args.iter().any(|arg| arg.name == "gitRoots") {
-        git::name_work_trees(&mut params);
+        read_git_files::name_work_trees(&mut params);
     }
     if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
         params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::random_u128())));

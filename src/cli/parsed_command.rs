@@ -1,10 +1,10 @@
 //! A parsed command line: the command and its arguments.
 
-use super::operation_table::CliOperation;
 use super::restore_file::RestoreOptions;
+use super::run_shielded_command::ShieldOptions;
+use super::session_transcript::TranscriptOptions;
 use super::setup_and_doctor::SetupOptions;
-use super::shield_command::ShieldOptions;
-use super::transcript::TranscriptOptions;
+use super::verb_rendering_table::CliOperation;
 use crate::broker::startup::LogChange;
 use serde_json::{Map, Value};
 use std::ffi::OsString;

@@ -7,12 +7,12 @@ mod mail;
 pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, message, message_sent, receipt};
 
 use super::args::ParsedCommand;
-use super::operation_table::{CliOperation, Rendered};
 use super::try_print_line;
+use super::verb_rendering_table::{CliOperation, Rendered};
 use crate::base::counted::counted;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
-use crate::base::{time, untrusted_text};
+use crate::base::{time_format, untrusted_text};
 use crate::sys;
 use crate::sys::machine_name::machine_name;
 use serde_json::{Value, json};
@@ -141,9 +141,9 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
         let idle = row["idleSeconds"].as_i64().unwrap_or(0);
         let state = match row["status"].as_str() {
             Some("active") if idle < 60 => "active".into(),
-            Some("active") => format!("idle {}", time::span(idle * 1000)),
+            Some("active") => format!("idle {}", time_format::span(idle * 1000)),
             // The broker computes the idle time, because this machine's clock may differ from the broker's.
-            Some("away" | "offline") => format!("offline {}", time::span(idle * 1000)),
+            Some("away" | "offline") => format!("offline {}", time_format::span(idle * 1000)),
             other => other.unwrap_or("").to_owned(),
         };
         let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
@@ -195,7 +195,7 @@ pub fn state_entries(value: &Value, _: &ParsedCommand) -> Rendered {
 pub fn locks_granted(value: &Value, _: &ParsedCommand) -> Rendered {
     let one = std::slice::from_ref(&value["lock"]);
     let rows = value["locks"].as_array().map_or(one, Vec::as_slice);
-    let left = time::span(value["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+    let left = time_format::span(value["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
     let locked = |row: &Value| format!("Locked {} for {left} (token {})", word(&row["filePath"]), row["token"]);
     let note = value["note"].as_str().map(|note| format!("Note: {}", plain(note)));
     Rendered::Text(rows.iter().map(locked).chain(note).collect::<Vec<_>>().join("\n"))
@@ -208,7 +208,7 @@ pub fn locks(value: &Value, _: &ParsedCommand) -> Rendered {
         return Rendered::Text("No active locks".into());
     }
     let cells = rows.iter().map(|row| {
-        let left = time::span(row["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+        let left = time_format::span(row["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
         vec![
             relative(&word(&row["filePath"])),
             word(&row["holder"]),
@@ -408,12 +408,12 @@ pub fn relative(path: &str) -> String {
 
 /// Formats a time for people. The Z means UTC. `--since` accepts a time in this form.
 fn clock(iso: &Value) -> String {
-    iso.as_str().map_or_else(String::new, |iso| time::sqlite(iso) + "Z")
+    iso.as_str().map_or_else(String::new, |iso| time_format::sqlite(iso) + "Z")
 }
 
 fn ago(iso: &Value) -> String {
-    let then = iso.as_str().and_then(time::parse);
-    then.map_or_else(String::new, |then| format!("{} ago", time::span(sys::wall_ms() - then)))
+    let then = iso.as_str().and_then(time_format::parse);
+    then.map_or_else(String::new, |then| format!("{} ago", time_format::span(sys::wall_ms() - then)))
 }
 
 fn has_colour() -> bool {

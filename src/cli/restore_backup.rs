@@ -4,7 +4,7 @@ use super::start_stop::{refuse_beside_hub, stop_if_running};
 use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup::{self, CheckedBackup};
-use crate::sys::file_lock::LockWait;
+use crate::sys::file_lock_with_timeout::LockWait;
 use crate::sys::settings::STORE;
 use serde_json::json;
 use std::path::Path;

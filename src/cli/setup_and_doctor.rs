@@ -1,15 +1,15 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::agents_to_wake_or_shield::{ChangedList, set_agents};
+use crate::agents::edit_wake_and_shield_settings::{ChangedList, set_agents};
 use crate::agents::project_settings_check::check_project;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
 use crate::agents::setup_records::Records;
 use crate::agents::setup_removal::take_out;
-use crate::agents::shield_shell_commands::SessionShield;
-use crate::agents::{doctor, prove, shield_support};
+use crate::agents::shell_sandbox::SessionShield;
+use crate::agents::{doctor, prove, shield_trial};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
@@ -176,7 +176,7 @@ fn save_lists(
     chosen: &[&Agent],
 ) -> Result<Vec<(&'static str, ChangedList)>, Error> {
     if options.shield == Some(true) {
-        shield_support::try_shield(&environment.program)
+        shield_trial::try_shield(&environment.program)
             .map_err(|why| Error::new(ErrorKind::Usage, format!("--shield: {why}")))?;
     }
     let wake = AgentList { setting: WAKE, choice: options.wake, able: wakeable(), flag: "--wake", done: "woken" };

@@ -2,12 +2,12 @@
 
 use super::{connect_to_running, explain_absence, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::broker::startup::{self, AfterReady, LogChange};
 use crate::client::{self, Client, discovered_hub, route_to_broker};
 use crate::sys::data_dir::DataDir;
 use crate::sys::drop_inherited_state;
-use crate::sys::file_lock::LockWait;
+use crate::sys::file_lock_with_timeout::LockWait;
 use crate::sys::process;
 use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};

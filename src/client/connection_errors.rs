@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock;
+use crate::sys::file_lock_with_timeout;
 use std::fs::File;
 use std::io;
 
@@ -48,5 +48,5 @@ pub(super) fn unreachable(places: &DataDir, error: &io::Error) -> Error {
 /// Returns the id of the process that holds the broker's lock file in this data directory.
 pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
     let file = File::open(places.broker_lock()).ok()?;
-    file_lock::holder(&file)
+    file_lock_with_timeout::holder(&file)
 }

@@ -5,7 +5,7 @@ use super::leader_search::{LeaderSearch, leader_hint};
 use super::{Client, route_to_broker};
 use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;
-use crate::sys::hub_list::HubAddress;
+use crate::sys::hubs_setting::HubAddress;
 use crate::sys::settings::{SECRET, Settings};
 use std::fmt;
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 use super::Client;
 use super::hub_group::{Candidate, HubGroup};
 use crate::base::error::{Error, ErrorKind};
-use crate::sys::hub_list::HubAddress;
+use crate::sys::hubs_setting::HubAddress;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

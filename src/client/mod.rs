@@ -4,27 +4,27 @@
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker can't have run
 //! the call.
 
-mod carrier;
-mod wait_while_output_is_read;
+mod carrier_process;
 mod connection_errors;
 pub mod discovered_hub;
 mod hub_group;
 mod last_leader;
 mod leader_search;
+mod retry_after_broker_exit;
 pub mod route_to_broker;
 mod ssh_hub;
 mod start_broker;
 pub mod stream;
-mod retry_after_broker_exit;
+mod wait_while_output_is_read;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
-use crate::sys::git;
+use crate::sys::read_git_files;
 use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
-pub use carrier::Carrier;
+pub use carrier_process::Carrier;
 pub use connection_errors::{broker_lock_holder, is_absent, is_connection_lost};
 use connection_errors::{is_timeout, stuck, unreachable};
 use hub_group::{HubGroup, SEARCH_MAX};
@@ -278,7 +278,7 @@ impl Client {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
         let directory = std::env::current_dir().unwrap_or_default();
-        let git = git::facts(&directory);
+        let git = read_git_files::facts(&directory);
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).ok();
         let session = json!({
             "agent": agent, "shortName": short_name, "session": "", "project": directory.display().to_string(),

@@ -1,7 +1,7 @@
 //! Finds the broker that this machine uses. Connects to a broker on another machine through a WebSocket or ssh. Both
 //! kinds of connection carry the same lines of JSON as a local socket.
 
-use super::carrier::Carrier;
+use super::carrier_process::Carrier;
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
 use super::leader_search::leader_hint;
@@ -10,7 +10,7 @@ use super::{Client, Server, ssh_hub};
 use crate::base::error::{Error, ErrorKind};
 use crate::remote::connect_to_hub::{self, SecondOpinion};
 use crate::sys::data_dir::DataDir;
-use crate::sys::hub_list::HubAddress;
+use crate::sys::hubs_setting::HubAddress;
 use crate::sys::local_or_hub_endpoint::Endpoint;
 use crate::sys::machine_name::machine_name;
 use crate::sys::settings::{HOST, SECRET, STORE, Settings};

@@ -1,7 +1,7 @@
 //! Connects to a hub through ssh, which runs `slm-mesh pipe` on the hub.
 
 use super::Client;
-use super::carrier::Carrier;
+use super::carrier_process::Carrier;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;

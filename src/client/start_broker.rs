@@ -4,7 +4,7 @@ use super::{Client, is_absent, unreachable};
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock::LockWait;
+use crate::sys::file_lock_with_timeout::LockWait;
 use crate::sys::process;
 use serde_json::{Value, json};
 use std::fs::Permissions;

@@ -1,15 +1,15 @@
 //! Runs calls: finds the acting peer, runs the operation inside a savepoint, and keeps calls that must wait.
 
+use super::event_loop_turn::{Dirty, Effect};
 use super::mail::{receipts, wakeups};
 use super::op_definition::WAITING_SINCE;
-use super::peers::{give_back_taken_name, sessions};
-use super::transaction::{Dirty, Effect};
+use super::peers::{decline_name_takeover, sessions};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::limits;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -218,7 +218,8 @@ impl Mesh {
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
         // A caller that has just given back a name now acts as a new peer, so the notices for the new peer are added.
-        let new = value["you"]["id"].as_str().filter(|_| is(call.op, &give_back_taken_name::DECLINE)).map(PeerId::from);
+        let new =
+            value["you"]["id"].as_str().filter(|_| is(call.op, &decline_name_takeover::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
         if let Some(notice) = notice.flatten()

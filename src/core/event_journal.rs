@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** only this module writes events.
 
+use super::event_loop_turn::{Effect, Turn};
 use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
-use super::transaction::{Effect, Turn};
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
@@ -13,7 +13,7 @@ use crate::base::error::Error;
 use crate::base::ids::{CountedMap, PeerId, PublicIds};
 use crate::base::json_text::{json_length, json_text};
 use crate::base::stored_enums::EventKind;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -99,7 +99,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let types: Vec<&str> = if args.texts("types").contains(&"*") { Vec::new() } else { args.texts("types") };
     let since = match args.text("since") {
         Some(text) => {
-            let time = time::parse(text)
+            let time = time_format::parse(text)
                 .ok_or_else(|| Error::usage("since", "expected a time such as 2026-11-22T06:43:36Z"))?;
             Some(turn.store.event_at(time)?)
         }
@@ -417,7 +417,7 @@ impl Journal {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({
             "id": self.ids.event(event.seq), "type": event.kind.word(), "payload": payload,
-            "emittedBy": event.by.as_str(), "createdAt": time::iso(event.at), "seq": event.seq,
+            "emittedBy": event.by.as_str(), "createdAt": time_format::iso(event.at), "seq": event.seq,
             "emittedByName": peers.name_of(&event.by),
         })
     }

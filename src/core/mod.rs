@@ -2,46 +2,47 @@
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
 //! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes each rule the parts that
-//! the rule needs. [`transaction`] holds the open transaction, and the effects (such as replies) that leave the core
+//! the rule needs. [`event_loop_turn`] holds the open transaction, and the effects (such as replies) that leave the core
 //! after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
 //! that returns random numbers. The caller also takes the effects after the commit.
 
 pub mod channels;
+mod commit_or_roll_back_turn;
 pub mod dispatch;
+pub mod event_journal;
+pub mod event_loop_turn;
 pub mod federation;
 pub mod hook_operations;
-pub mod event_journal;
-mod methods_for_http_routes;
 pub mod locks;
 pub mod mail;
 pub mod mcp_tools;
+mod old_http_api_methods;
 pub mod op_definition;
 pub mod overwrite_report;
 pub mod pagination;
 pub mod peers;
 mod rate_limit;
-mod session_args;
+mod session_identifying_args;
 mod settings;
 pub mod shared_state;
 pub mod status;
 mod timed_work;
-pub mod transaction;
-mod commit_or_roll_back_turn;
 pub mod waiting_calls;
 
 pub use dispatch::{Call, CallContext, Outcome};
+pub use event_loop_turn::Effect;
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
 pub use settings::{FormerHost, MeshSettings};
-pub use transaction::Effect;
 
 use crate::base::error::Error;
 use crate::base::ids::PublicIds;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::store::{DeletionPosition, Store};
 use channels::Channels;
 use event_journal::Journal;
+use event_loop_turn::Turn;
 use federation::Federation;
 use locks::Locks;
 use mail::Mail;
@@ -49,7 +50,6 @@ use peers::Peers;
 use rate_limit::RateLimiter;
 use serde_json::{Map, Value};
 use std::rc::Rc;
-use transaction::Turn;
 use waiting_calls::Waiting;
 
 /// The number of a connection. A number is never reused.
@@ -63,7 +63,7 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::show_all_messages::LOG,
-    &peers::give_back_taken_name::DECLINE,
+    &peers::decline_name_takeover::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
@@ -86,7 +86,7 @@ pub const OPS: &[&Op] = &[
     &locks::CHECK,
     &locks::others_locks_in_worktree::OTHERS,
     &hook_operations::EDIT,
-    &peers::announced_tool_calls::ANNOUNCE,
+    &peers::session_of_announced_call::ANNOUNCE,
     &hook_operations::MAIL,
     &hook_operations::END,
     &overwrite_report::CHANGED,

@@ -3,7 +3,7 @@
 
 use super::hook_operations::session_of_hook;
 use super::op_definition::ArgKind;
-use super::session_args::{NAMING, session_args};
+use super::session_identifying_args::{NAMING, session_args};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::{limits, untrusted_text};

@@ -4,16 +4,16 @@
 //! **Invariant:** only this module writes entries.
 
 use super::event_journal::{Change, Journal};
+use super::event_loop_turn::Turn;
 use super::mail::receipts::part_starts;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
-use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::json_text::json_length;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
@@ -202,12 +202,12 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
         ("namespace", entry.namespace.as_str().into()),
         ("value", entry.value.as_deref().into()),
         ("updatedBy", entry.by.as_str().into()),
-        ("updatedAt", time::iso(entry.updated).into()),
+        ("updatedAt", time_format::iso(entry.updated).into()),
         ("version", entry.version.into()),
         ("updatedByName", peers.name_of(&entry.by).into()),
     ]);
     if let Some(at) = entry.expires {
-        value["expiresAt"] = json!(time::iso(at));
+        value["expiresAt"] = json!(time_format::iso(at));
     }
     value
 }

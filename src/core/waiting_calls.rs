@@ -1,8 +1,8 @@
 //! Calls that wait: for mail, for events, for a lock, or until a session may be woken.
 
+use super::event_loop_turn::Dirty;
 use super::locks::request_conflicts::LockRequest;
 use super::peers::Peers;
-use super::transaction::Dirty;
 use super::{Args, CallContext, ConnId, Op};
 use crate::base::ids::PeerId;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@
 //! which it must be called again.
 
 use super::addresses;
-use super::announce_command::Announcement;
+use super::announcer_process::Announcement;
 use crate::sys;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;

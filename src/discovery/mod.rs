@@ -3,7 +3,7 @@
 //! - [`addresses`]: the interfaces of this machine that lead to a LAN
 //! - [`mdns_packet`]: builds queries and parses responses
 //! - [`mod@browse`]: sends queries and collects responses
-//! - [`announce_command`]: the process that announces a hub
+//! - [`announcer_process`]: the process that announces a hub
 //! - [`mdns_supervisor`]: starts and restarts the announcing process
 //!
 //! **Invariant:** a response is only a hint until its sender has proven that it knows the shared secret. Responses are
@@ -11,10 +11,10 @@
 //! libmdns runs in a separate process, which does not know any secret.
 
 pub mod addresses;
-pub mod announce_command;
+pub mod announcer_process;
 pub mod browse;
-pub mod mdns_supervisor;
 pub mod mdns_packet;
+pub mod mdns_supervisor;
 
 pub use browse::{DiscoveredService, ServiceKind, browse};
 pub use mdns_supervisor::MdnsSupervisor;

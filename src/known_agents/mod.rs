@@ -33,7 +33,7 @@ pub mod wakeup_means;
 mod windsurf;
 mod zed;
 
-use crate::base::process::AgentProgram;
+use crate::base::process_identity::AgentProgram;
 use agent_signs::{Identity, UNSEEN};
 use hook_dialect::Dialect;
 use settings_files::{Files, NO_SETTINGS};

@@ -3,7 +3,7 @@
 //! **Invariant:** a message counts as read only after the result that contains it has been written completely. A
 //! cancelled call marks nothing as read.
 
-mod reader_thread;
+mod connection_thread;
 mod state;
 mod stuck_broker_watch;
 mod wakeups;
@@ -13,7 +13,7 @@ use super::stdout_writer::StdoutWriter;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::threads;
 use crate::wire::rpc;
-use reader_thread::ReaderThread;
+use connection_thread::ReaderThread;
 use serde_json::{Value, json};
 use state::SharedState;
 use std::io;

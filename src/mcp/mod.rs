@@ -8,10 +8,10 @@
 mod agent_waker;
 mod broker_client;
 mod client_roots;
-mod malformed_client_lines;
 pub mod peer_transcript;
 mod pending_call;
 mod protocol_version;
+mod repair_client_lines;
 mod server;
 mod session_identity;
 mod stdout_writer;

@@ -5,14 +5,14 @@
 
 use super::broker_client::BrokerClient;
 use super::client_roots::ClientRoots;
-use super::malformed_client_lines;
 use super::pending_call::{BatchReply, PendingCall, ReplyTarget, tool_result};
 use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
+use super::repair_client_lines;
 use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
 use crate::base::ids::session_key;
 use crate::core::mcp_tools;
-use crate::sys::git;
+use crate::sys::read_git_files;
 use crate::wire::line_splitter::{LINE_MAX, LineBuffer};
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value, json};
@@ -63,7 +63,7 @@ impl McpServer {
             match lines.next_line() {
                 Ok(None) => break,
                 Ok(Some(line)) => {
-                    let line = malformed_client_lines::without_byte_order_mark(line);
+                    let line = repair_client_lines::without_byte_order_mark(line);
                     if !line.iter().all(u8::is_ascii_whitespace) {
                         self.handle_line(line);
                     }
@@ -71,7 +71,7 @@ impl McpServer {
                 Err(_) => {
                     let error =
                         ProtocolError::new(rpc::INVALID_REQUEST, format!("the line is longer than {LINE_MAX} bytes"));
-                    self.write(&error.to_response(malformed_client_lines::find_id(lines.unread()).as_ref()));
+                    self.write(&error.to_response(repair_client_lines::find_id(lines.unread()).as_ref()));
                     self.skips_line = !lines.skip_line();
                 }
             }
@@ -89,7 +89,7 @@ impl McpServer {
     }
 
     fn handle_line(&mut self, line: &[u8]) {
-        let message = match malformed_client_lines::parse(line) {
+        let message = match repair_client_lines::parse(line) {
             Ok(Value::Array(batch)) => return self.handle_batch(batch),
             Ok(value) => rpc::parse_message(value),
             Err(bad) => Err(bad),
@@ -216,7 +216,7 @@ impl McpServer {
         let Some(Value::String(name)) = params.remove("name") else {
             return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "name: expected the name of a tool")));
         };
-        let arguments = match malformed_client_lines::tool_arguments(params.remove("arguments")) {
+        let arguments = match repair_client_lines::tool_arguments(params.remove("arguments")) {
             Ok(arguments) => arguments,
             Err(error) => return Some(Err(error)),
         };
@@ -238,7 +238,7 @@ impl McpServer {
             return Some(Ok(tool_result(Err(error), target.version)));
         }
         if op.args.iter().any(|arg| arg.name == "gitRoots") {
-            git::name_work_trees(&mut arguments);
+            read_git_files::name_work_trees(&mut arguments);
         }
         let thread = meta.get("threadId").and_then(Value::as_str).map(session_key).unwrap_or_default();
         let mut call = PendingCall::new(target, op, arguments, thread);

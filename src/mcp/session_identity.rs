@@ -4,7 +4,7 @@ use crate::base::ids;
 use crate::known_agents::{self, Agent};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
-use crate::sys::{git, process};
+use crate::sys::{process, read_git_files};
 use serde_json::{Value, json};
 
 /// Maximum length of the name of an agent that slm-mesh does not know, in characters.
@@ -53,7 +53,7 @@ pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity)
     let agent = agent_of(client);
     let named = client.chosen.as_ref().or(client.name.as_ref()).map_or("", String::as_str);
     let dir = std::env::current_dir().unwrap_or_default();
-    let git = git::facts(&dir);
+    let git = read_git_files::facts(&dir);
     let session = Some(thread.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
     // The settings had no errors when the session connected. If they have errors now, they are ignored, and the session
     // is not renamed.

@@ -3,10 +3,10 @@
 //! **Invariant:** the bridge reads from each side only as fast as the other side accepts bytes. A slow side needs only
 //! a bounded buffer, and does not delay other connections.
 
-use super::auth::{ContentKind, NoiseChannel};
-use super::encrypted::{self, Received};
-use super::guest_socket_without_empty_reads::GuestSocket;
+use super::encrypted_messages::{self, Received};
 use super::liveness::Liveness;
+use super::noise::{ContentKind, NoiseChannel};
+use super::skip_empty_reads::GuestSocket;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
@@ -160,11 +160,13 @@ impl Bridge {
     /// Handles a message from the network. Returns false if the message ends the connection.
     fn take_message(&mut self, message: &Message, now: Instant) -> bool {
         match (&mut self.framing, message) {
-            (Framing::Encrypted(channel), _) => match encrypted::receive(channel, &mut self.liveness, message, now) {
-                Ok(Received::Lines(lines)) => self.waiting.extend_from_slice(&lines),
-                Ok(Received::Control(reply)) => return reply.is_none_or(|reply| self.write_message(reply)),
-                Ok(Received::Close) | Err(_) => return false,
-            },
+            (Framing::Encrypted(channel), _) => {
+                match encrypted_messages::receive(channel, &mut self.liveness, message, now) {
+                    Ok(Received::Lines(lines)) => self.waiting.extend_from_slice(&lines),
+                    Ok(Received::Control(reply)) => return reply.is_none_or(|reply| self.write_message(reply)),
+                    Ok(Received::Close) | Err(_) => return false,
+                }
+            }
             (Framing::Plain(_), Message::Close(_)) => return false,
             (Framing::Plain(_), Message::Text(line)) => {
                 self.liveness.note_message(now);
@@ -239,7 +241,7 @@ impl Bridge {
 
     fn write_sealed(&mut self, kind: ContentKind, content: &[u8]) -> bool {
         let Framing::Encrypted(channel) = &mut self.framing else { return false };
-        encrypted::seal(channel, kind, content).is_ok_and(|sealed| self.write_message(sealed))
+        encrypted_messages::seal(channel, kind, content).is_ok_and(|sealed| self.write_message(sealed))
     }
 
     fn write_message(&mut self, message: Message) -> bool {

@@ -1,8 +1,8 @@
 //! Connects a guest to a hub. The guest proves that it knows the secret, and gets a stream of lines.
 
-use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::encrypted_stream_to_hub::HubStream;
 use super::hub_socket_with_deadline::HubSocket;
+use super::noise::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::{GUEST_PATH, HANDSHAKE_MS, SUBPROTOCOL, websocket_config};
 use crate::base::error::{Error, ErrorKind};
 use std::io;

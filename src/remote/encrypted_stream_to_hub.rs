@@ -5,11 +5,11 @@
 //!
 //! **Invariant:** no thread waits while it holds the lock, so one thread can write while another one waits for lines.
 
-use super::auth::{ContentKind, NoiseChannel};
 use super::connect_to_hub::SecondOpinion;
-use super::encrypted::{self, Received};
+use super::encrypted_messages::{self, Received};
 use super::hub_socket_with_deadline::HubSocket;
 use super::liveness::{Liveness, PING_AFTER_LINES};
+use super::noise::{ContentKind, NoiseChannel};
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -198,7 +198,7 @@ impl Connection {
     }
 
     fn take_message(&mut self, message: &Message, now: Instant) {
-        match encrypted::receive(&mut self.channel, &mut self.liveness, message, now) {
+        match encrypted_messages::receive(&mut self.channel, &mut self.liveness, message, now) {
             Ok(Received::Lines(lines)) => self.lines.extend_from_slice(&lines),
             Ok(Received::Control(reply)) => {
                 if let Some(reply) = reply {
@@ -227,11 +227,12 @@ impl Connection {
         }
         let ping = self.liveness.note_sent_after_silence(Instant::now());
         for content in bytes.chunks(CONTENT_MAX) {
-            let sealed = encrypted::seal(&mut self.channel, ContentKind::Lines, content).map_err(io::Error::other)?;
+            let sealed =
+                encrypted_messages::seal(&mut self.channel, ContentKind::Lines, content).map_err(io::Error::other)?;
             self.queue(sealed);
         }
         if let Some(ping) = ping {
-            let sealed = encrypted::seal(&mut self.channel, ContentKind::Ping, &ping.to_bytes());
+            let sealed = encrypted_messages::seal(&mut self.channel, ContentKind::Ping, &ping.to_bytes());
             self.queue(sealed.map_err(io::Error::other)?);
         }
         Ok(())
@@ -267,7 +268,7 @@ impl Connection {
             ask_others(second_opinion, network);
         }
         if let Some(ping) = self.liveness.ping_due(now)
-            && let Ok(ping) = encrypted::seal(&mut self.channel, ContentKind::Ping, &ping.to_bytes())
+            && let Ok(ping) = encrypted_messages::seal(&mut self.channel, ContentKind::Ping, &ping.to_bytes())
         {
             self.queue(ping);
             self.has_ended |= self.flush().is_err();

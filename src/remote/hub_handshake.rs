@@ -3,10 +3,10 @@
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
-use super::auth::{HubHandshake, NetworkKey};
 use super::bridge::Framing;
-use super::guest_socket_without_empty_reads::GuestSocket;
 use super::hub_listener::BearerCheck;
+use super::noise::{HubHandshake, NetworkKey};
+use super::skip_empty_reads::GuestSocket;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::TcpStream;
@@ -232,7 +232,7 @@ fn send_message(socket: &mut WebSocket<GuestSocket>, message: Vec<u8>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::auth::GuestHandshake;
+    use super::super::noise::GuestHandshake;
     use super::*;
     use mio::{Events, Interest, Poll, Token};
     use std::net::TcpListener;

@@ -5,10 +5,10 @@
 //! for a bounded time. The number of such connections is bounded, per address and in total.
 
 use super::HANDSHAKE_MS;
-use super::auth::NetworkKey;
-use super::auth_failures::AuthFailures;
+use super::auth_failure_reports::AuthFailures;
 use super::bridge::{Bridge, BridgeStatus, Framing};
 use super::hub_handshake::{AcceptedSocket, PendingHandshake, Progress, Rejection};
+use super::noise::NetworkKey;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;

@@ -8,17 +8,17 @@
 //! A push client must have sent a valid bearer token instead. The secret is never sent over the network. If a message
 //! is changed, repeated, reordered or removed on its way, the connection ends.
 
-mod auth;
-pub mod auth_failures;
+pub mod auth_failure_reports;
 mod bridge;
-mod encrypted;
 pub mod connect_to_hub;
-mod guest_socket_without_empty_reads;
+mod encrypted_messages;
 pub mod encrypted_stream_to_hub;
 mod hub_handshake;
 pub mod hub_listener;
 mod hub_socket_with_deadline;
 mod liveness;
+mod noise;
+mod skip_empty_reads;
 
 use tungstenite::protocol::WebSocketConfig;
 
@@ -37,6 +37,6 @@ fn websocket_config() -> WebSocketConfig {
         .read_buffer_size(4 << 10)
         .write_buffer_size(16 << 10)
         .max_write_buffer_size(4 << 20)
-        .max_message_size(Some(auth::MESSAGE_MAX))
-        .max_frame_size(Some(auth::MESSAGE_MAX))
+        .max_message_size(Some(noise::MESSAGE_MAX))
+        .max_frame_size(Some(noise::MESSAGE_MAX))
 }

@@ -1,6 +1,6 @@
 //! The reasons why a call to the store fails, and their texts for users.
 
-use super::file_check;
+use super::integrity_check;
 use rusqlite::{ErrorCode, ffi};
 
 /// Why a call to the store failed.
@@ -23,7 +23,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
         let extended_code = error.sqlite_error().map_or(0, |error| error.extended_code);
         match error.sqlite_error_code() {
-            _ if file_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
+            _ if integrity_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
             Some(ErrorCode::DiskFull) => StoreError::Full,
             // SQLite reports this code if it can't enlarge its shared-memory file. The original error is lost, but it
             // is nearly always a full disk.

@@ -1,5 +1,5 @@
 //! The only module that uses SQL. It keeps the records of one mesh, such as messages and locks, in one SQLite file.
-//! While the broker runs, only the submodule `replicated_row_writes` changes rows.
+//! While the broker runs, only the submodule `record_and_apply_row_writes` changes rows.
 //!
 //! **Invariant:** each turn of the broker's loop has at most one write transaction. If a call fails, only the writes of
 //! this call are rolled back.
@@ -7,22 +7,22 @@
 mod changeset;
 mod channel_members;
 mod checkpointer;
-mod named_columns;
 mod counters;
 mod error;
 mod events;
-mod file_check;
+mod integrity_check;
 mod locks;
 mod log_terms;
 mod message_scan;
 mod messages;
+mod named_columns;
 mod peers;
+mod record_and_apply_row_writes;
 mod salvage;
 mod schema;
 mod shared_state_table;
 mod takeovers;
-mod wakeups;
-mod replicated_row_writes;
+mod wakeup_attempts;
 
 pub use changeset::Changeset;
 pub use channel_members::ChannelMember;
@@ -37,11 +37,11 @@ pub use log_terms::LogTerms;
 pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
-pub use replicated_row_writes::LogPosition;
+pub use record_and_apply_row_writes::LogPosition;
 pub use salvage::Salvage;
 pub use shared_state_table::{DeletionPosition, StateEntry};
 pub use takeovers::TakeoverRow;
-pub use wakeups::WakeupRow;
+pub use wakeup_attempts::WakeupRow;
 
 use changeset::Recorder;
 use named_columns::{placeholder, write_row};

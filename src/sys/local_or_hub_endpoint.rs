@@ -1,6 +1,6 @@
 //! The address of the broker, which runs on this machine, or on a hub that is reached over the network or through ssh.
 
-use super::hub_list::{HubAddress, parse_hubs};
+use super::hubs_setting::{HubAddress, parse_hubs};
 use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::UdpSocket;

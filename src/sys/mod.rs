@@ -3,18 +3,18 @@
 //! **Invariant:** the core never imports this module. Callers pass to the core what it needs.
 
 mod account;
+pub mod command_with_timeout;
+pub mod data_dir;
+pub mod drop_inherited_state;
+pub mod file_lock_with_timeout;
+pub mod file_tail;
+pub mod hubs_setting;
 pub mod local_or_hub_endpoint;
 pub mod machine_name;
-pub mod make_files_read_only;
-pub mod command_with_timeout;
-pub mod drop_inherited_state;
-pub mod data_dir;
-pub mod file_lock;
-pub mod file_tail;
-pub mod git;
-pub mod hub_list;
 pub mod path_normalization;
 pub mod process;
+pub mod read_git_files;
+pub mod read_only_sandbox;
 pub mod regular_file;
 pub mod run_with_signals;
 pub mod set_aside_databases;

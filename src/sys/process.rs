@@ -19,7 +19,7 @@ pub use ancestors::ancestors;
 pub use force_end::end_own;
 pub use platform::{end_with_parent, peer_credentials};
 
-use crate::base::process::{AgentProgram, Process};
+use crate::base::process_identity::{AgentProgram, Process};
 use crate::known_agents::{self, Agent};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -1,7 +1,7 @@
 //! Databases that were set aside: their names, and the report about a damaged one.
 
 use super::data_dir::DataDir;
-use crate::base::time;
+use crate::base::time_format;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,5 +72,5 @@ fn damaged_database(places: &DataDir, name: &str) -> DamagedDatabase {
 
 /// A time in the form that is used in file names.
 fn file_time(ms: i64) -> String {
-    time::iso(ms).replace(':', "")
+    time_format::iso(ms).replace(':', "")
 }

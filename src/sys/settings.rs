@@ -1,7 +1,7 @@
 //! The settings. Each one is read from the environment or, if it is not set there, from the `config` file in the data
 //! directory.
 //!
-//! [`definitions`] contains a table with each setting's name, range, default and help text.
+//! A table in `definitions.rs` contains each setting's name, range, default and help text.
 
 mod definitions;
 

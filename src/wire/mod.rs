@@ -2,9 +2,9 @@
 //!
 //! **Invariant:** this code does no input or output. It only converts between buffers and messages.
 
+pub mod bounded_json_reader;
 mod convert_to_utf8;
-pub mod json_field_scanner;
-pub mod lenient_json;
 pub mod line_splitter;
+pub mod lone_surrogate_json;
 pub mod rpc;
-mod keep_head_and_needed_lines;
+mod shorten_long_json_text;

@@ -182,7 +182,7 @@ impl Rules {
         let read = |row: &rusqlite::Row<'_>| {
             let (value, by) = (quoted(row.get_ref(0)?.as_str()?), row.get_ref(2)?.as_str()?);
             let (version, updated): (i64, i64) = (row.get(1)?, row.get(3)?);
-            let (key, updated) = (quoted(key), slm_mesh::base::time::iso(updated));
+            let (key, updated) = (quoted(key), slm_mesh::base::time_format::iso(updated));
             let rest = format!(r#""version":{version},"updatedByName":"writer"}}"#);
             let entry = format!(
                 r#"{{"key":{key},"namespace":"default","value":{value},"updatedBy":"{by}","updatedAt":"{updated}",{rest}"#

@@ -168,7 +168,7 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
 #[test]
 fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
     let mut disk = linked("slm");
-    let at = |seconds: i64| slm_mesh::base::time::iso(disk.now + seconds * 1000).replace('Z', "+00:00");
+    let at = |seconds: i64| slm_mesh::base::time_format::iso(disk.now + seconds * 1000).replace('Z', "+00:00");
     let peer = |id: &str, project: &str, since: i64, beat: i64| {
         json!({ "peer_id": id, "session_id": id, "agent_type": "claude", "status": "active", "project_path": project,
                 "host": "127.0.0.1", "registered_at": at(since), "last_heartbeat": at(beat) })
@@ -203,7 +203,7 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
 #[test]
 fn a_peer_whose_times_are_odd_or_that_is_listed_twice_changes_only_when_it_does() {
     let mut disk = linked("odd");
-    let ahead = slm_mesh::base::time::iso(disk.now + 3_600_000).replace('Z', "+00:00");
+    let ahead = slm_mesh::base::time_format::iso(disk.now + 3_600_000).replace('Z', "+00:00");
     let mut rows = [row("peer-1", "fast"), row("peer-2", "none"), row("peer-3", "twice"), row("peer-3", "again")];
     (rows[0]["registered_at"], rows[1]["registered_at"]) = (json!(ahead), json!("yesterday"));
     hear(&mut disk, 0, &ours(&rows));

@@ -3,11 +3,11 @@
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
-use slm_mesh::base::time;
+use slm_mesh::base::time_format;
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
-use slm_mesh::core::federation::forwarding::ForwardedMessage;
 use slm_mesh::core::federation::handle_forwarding_answer::Delivery;
+use slm_mesh::core::federation::outbox_to_linked_meshes::ForwardedMessage;
 use slm_mesh::core::federation::receipts::RemoteReceipt;
 use slm_mesh::core::federation::roster::RemoteRoster;
 use slm_mesh::core::mail::receipts::MARK_READ;
@@ -274,7 +274,7 @@ fn an_idle_session_still_has_a_fresh_heartbeat_for_other_meshes() {
     pair.there.pass(45 * 60_000);
     let listed = pair.ask("GET", "/mesh/peers", &json!({}));
     assert_eq!(listed["peers"][0]["session_id"], json!("far"), "{listed}");
-    let heartbeat = listed["peers"][0]["last_heartbeat"].as_str().and_then(time::parse);
+    let heartbeat = listed["peers"][0]["last_heartbeat"].as_str().and_then(time_format::parse);
     assert_eq!(heartbeat, Some(pair.there.now), "{listed}");
 }
 

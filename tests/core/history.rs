@@ -5,7 +5,7 @@ use crate::failures::Disk;
 use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::stored_enums::MessageState;
-use slm_mesh::base::time;
+use slm_mesh::base::time_format;
 use slm_mesh::core::mail::{self, show_all_messages::LOG};
 use slm_mesh::core::{mcp_tools, peers::sessions};
 use slm_mesh::store::{Message, MessageFilter, Store};
@@ -176,7 +176,7 @@ fn a_fetch_with_the_old_api_keeps_the_time_at_which_a_message_was_read() {
         rows.iter().map(|row| row["readAt"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(read_at(&mut disk), [Value::Null, Value::Null], "as it was before this reading");
-    let first = time::iso(disk.now);
+    let first = time_format::iso(disk.now);
     for _ in 0..2 {
         assert_eq!(read_at(&mut disk), [Value::Null, json!(first)], "nobody has read the expired message");
     }

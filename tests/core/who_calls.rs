@@ -13,7 +13,7 @@ mod shell_session;
 
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::base::process::Process;
+use slm_mesh::base::process_identity::Process;
 use slm_mesh::core::{self, Call, ConnId, Effect, Mesh, MeshSettings};
 use slm_mesh::known_agents::{AGENTS, Agent};
 use slm_mesh::store::Store;

@@ -6,7 +6,7 @@
 use crate::choices::Choices;
 use serde_json::{Map, Value, json};
 use slm_mesh::base::error::ErrorKind;
-use slm_mesh::base::process::{AgentProgram, Process};
+use slm_mesh::base::process_identity::{AgentProgram, Process};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
 use slm_mesh::core::op_definition::ArgKind;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use slm_mesh::base::limits::EVENTS_KEPT_MS;
-use slm_mesh::base::time;
+use slm_mesh::base::time_format;
 use std::collections::VecDeque;
 
 /// How many of the latest events the test remembers.
@@ -48,7 +48,7 @@ fn seen(row: &Value, now: i64) -> Seen {
         kind: text("type"),
         id: text("id"),
         at: text("createdAt"),
-        taken: row["createdAt"].as_str().and_then(time::parse).unwrap_or(now),
+        taken: row["createdAt"].as_str().and_then(time_format::parse).unwrap_or(now),
         payload: row["payload"].to_string(),
     }
 }

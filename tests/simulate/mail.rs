@@ -3,7 +3,7 @@
 use crate::model::{NAMES, Who};
 use serde_json::Value;
 use slm_mesh::base::limits::{DAY_MS, MAIL_KEPT_MS};
-use slm_mesh::base::time;
+use slm_mesh::base::time_format;
 use std::collections::VecDeque;
 
 /// The states of a message, as bits. If an answer was lost, a message may be in one of several states.
@@ -116,7 +116,7 @@ impl Mail {
         let known = messages.iter().position(|message| message.id.as_deref() == Some(id));
         // Two notices about lost locks may have the same text, so the time must also match. If one call sends several
         // messages, their times may differ by a few milliseconds.
-        let created = row["createdAt"].as_str().and_then(time::parse).expect("a time");
+        let created = row["createdAt"].as_str().and_then(time_format::parse).expect("a time");
         let is_time = |message: &Message| (message.created..message.created + 5).contains(&created);
         let fits = |message: &Message| message.id.is_none() && message.body == body && is_time(message);
         let certain = |message: &Message| message.sure && fits(message);

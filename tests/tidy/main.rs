@@ -50,7 +50,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lexopt", &["cli/"]),
     ("memchr", &["core/mail/search_terms", "wire/"]),
     ("humantime", &["base/time"]),
-    ("libmdns", &["discovery/announce_command"]),
+    ("libmdns", &["discovery/announcer_process"]),
     ("if_addrs", &["discovery/addresses"]),
     ("jsonc_parser", &["agents/json_edit"]),
     ("toml_edit", &["agents/toml_document", "agents/toml_entry", "agents/toml_hooks"]),

@@ -47,17 +47,17 @@ const STORE_QUESTIONS: &[Part] = &[
         &[
             ("core/mail/", &[]),
             ("core/federation/", &["messages", "message", "messages_by_key", "count_unread"]),
-            ("core/transaction.rs", &["next_message_expiry"]),
+            ("core/event_loop_turn.rs", &["next_message_expiry"]),
             ("broker/web/event_stream.rs", &["messages"]),
         ],
     ),
-    ("wakeups", &[("core/mail/", &[])]),
+    ("wakeup_attempts", &[("core/mail/", &[])]),
     ("events", &[("core/event_journal.rs", &[]), ("broker/web/event_stream.rs", &["events"])]),
     (
         "shared_state_table",
         &[
             ("core/shared_state.rs", &[]),
-            ("core/transaction.rs", &["next_entry_expiry"]),
+            ("core/event_loop_turn.rs", &["next_entry_expiry"]),
             ("broker/web/event_stream.rs", &["all_entries"]),
         ],
     ),
@@ -111,7 +111,7 @@ fn every_write_of_the_store_goes_through_one_function() {
     for source in sources(&["src/store"]) {
         let inside = source.inside().unwrap();
         for (n, line) in
-            source.code().filter(|_| !["store/replicated_row_writes.rs", "store/salvage.rs"].contains(&&*inside))
+            source.code().filter(|_| !["store/record_and_apply_row_writes.rs", "store/salvage.rs"].contains(&&*inside))
         {
             let changes =
                 [".execute(", "?.insert(", "raw_execute(", "execute_batch("].iter().any(|way| line.contains(way));

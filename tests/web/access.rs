@@ -71,9 +71,16 @@ fn all_responses_restrict_the_browser() {
     let get = |target: &str| bare(&broker).ask("GET", target, &page.host(), b"");
     let call = page.ask(&broker, "inbox", json!({}));
     let stream = Reply { status: 200, head: page.listen(&broker).head, text: String::new(), body: json!({}) };
-    for reply in
-        [get("/"), get("/page.css"), get("/page.js"), get("/page/mesh.js"), get("/open/x"), get("/web/x"), call, stream]
-    {
+    for reply in [
+        get("/"),
+        get("/page.css"),
+        get("/page.js"),
+        get("/page/mesh_state.js"),
+        get("/open/x"),
+        get("/web/x"),
+        call,
+        stream,
+    ] {
         let policy = header(&reply, "Content-Security-Policy");
         for want in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "form-action 'none'"] {
             assert!(policy.contains(want), "{policy}");

@@ -2,10 +2,10 @@
 //! changed them.
 
 use super::HeldFiles;
-use super::command_notes::{CommandNote, NotedFile};
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
 use super::last_seen_states::{RecordedBy, read_records};
-use super::overwrite_records::Overwrite;
+use super::notes_for_after_hook::{CommandNote, NotedFile};
+use super::restorable_overwrites::Overwrite;
 use crate::sys::regular_file::read_regular;
 use std::path::Path;
 

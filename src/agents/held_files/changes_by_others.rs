@@ -3,7 +3,7 @@
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::last_seen_states::{HolderRecord, HolderRecords, RecordedBy};
-use super::watched_files::LockedPath;
+use super::locked_files_to_watch::LockedPath;
 use super::{ChangedFile, CommandNote, HeldFiles};
 use crate::base::{limits, path_overlap};
 use std::path::Path;

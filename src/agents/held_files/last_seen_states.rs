@@ -6,7 +6,7 @@ use super::copies::make_private_dir;
 use super::file_state::FileState;
 use super::hashed;
 use crate::base::limits;
-use crate::sys::file_lock::{LockWait, is_at};
+use crate::sys::file_lock_with_timeout::{LockWait, is_at};
 use crate::sys::regular_file::read_regular;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};

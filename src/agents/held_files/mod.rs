@@ -10,25 +10,25 @@
 //! hooks have seen. They look at no more than [`crate::base::limits::WATCHED_FILES_MAX`] files.
 
 mod change_attribution;
+mod changes_by_others;
 pub mod command_overwrite_report;
-mod command_notes;
 mod copies;
 mod file_state;
 mod last_seen_states;
-mod overwrite_records;
-mod changes_by_others;
+mod locked_files_to_watch;
+mod notes_for_after_hook;
+mod restorable_overwrites;
 pub mod undo_overwrite;
-mod watched_files;
 
 pub use change_attribution::{Cause, ChangedFile};
 pub use changes_by_others::OwnMoment;
-pub use command_notes::{CommandNote, ToolRun};
-pub use watched_files::LockedPath;
+pub use locked_files_to_watch::LockedPath;
+pub use notes_for_after_hook::{CommandNote, ToolRun};
 
 use crate::sys::data_dir::DataDir;
-use command_notes::CommandNotes;
 use copies::{CopyStore, remove_old};
-use overwrite_records::Overwrites;
+use notes_for_after_hook::CommandNotes;
+use restorable_overwrites::Overwrites;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -64,8 +64,8 @@ impl HeldFiles {
     /// records the state of the files that other peers hold, and copies these files. `answer` is the broker's answer to
     /// `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
-        let others = watched_files::LockedPath::list(&answer["others"]);
-        let own = watched_files::LockedPath::list(&answer["own"]);
+        let others = locked_files_to_watch::LockedPath::list(&answer["others"]);
+        let own = locked_files_to_watch::LockedPath::list(&answer["own"]);
         if others.is_empty() && own.is_empty() {
             return;
         }

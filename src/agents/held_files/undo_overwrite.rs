@@ -3,9 +3,9 @@
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
-use super::overwrite_records::Overwrite;
+use super::restorable_overwrites::Overwrite;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{time, untrusted_text};
+use crate::base::{time_format, untrusted_text};
 use crate::sys::regular_file::replace_regular;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl RestorePoint {
     /// One line that describes the change.
     pub fn summary(&self, now_ms: i64) -> String {
         let path = untrusted_text::shown_path(&self.entry.path);
-        let ago = time::span(now_ms - self.entry.at);
+        let ago = time_format::span(now_ms - self.entry.at);
         match &self.entry.command {
             Some(command) => format!(
                 "{path} changed {ago} ago under the lock of {}, while this command ran: {}",

@@ -3,7 +3,7 @@
 //! **Invariant:** clients with the right token and programs on this machine are never delayed.
 
 use super::{Gate, Head, Limits, PendingRequest};
-use crate::remote::auth_failures::AuthFailures;
+use crate::remote::auth_failure_reports::AuthFailures;
 use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};

@@ -9,17 +9,17 @@
 mod config;
 mod database_log_match;
 mod leader_commit;
+mod log_follower_thread;
+mod log_trim_thread;
 mod role;
 mod snapshot_fetch;
-mod snapshot_source;
-mod standby;
-mod standby_thread;
-mod log_trim_thread;
+mod snapshot_sender;
+mod standby_log_replay;
 
 pub use config::HubConfig;
 pub use database_log_match::DatabaseLogMatch;
 pub use leader_commit::{Leader, TurnEnd};
+pub use log_follower_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
 pub use log_trim_thread::{LogProgress, LogTrimThread};
 pub use role::{BrokerRole, Leading};
-pub use standby::{Standby, StandbyError, TakeOver};
-pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
+pub use standby_log_replay::{Standby, StandbyError, TakeOver};

@@ -1,7 +1,7 @@
 //! The role of this broker: the only broker of its mesh, the hub that leads, or a hub on standby.
 
 use super::log_trim_thread::{LogProgress, LogTrimThread};
-use super::snapshot_source::SnapshotSource;
+use super::snapshot_sender::SnapshotSource;
 use super::{HubConfig, Leader, StandbyThread, TurnEnd};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;

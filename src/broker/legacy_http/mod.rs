@@ -16,7 +16,7 @@ pub use auth::{bearer_check, gate};
 use super::http::{HttpResponse, Request};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
-use crate::wire::lenient_json;
+use crate::wire::lone_surrogate_json;
 use bounded_request_fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
     let fields = match request.body.as_slice() {
         b"" => Map::new(),
-        bytes => match lenient_json::parse_bytes(bytes) {
+        bytes => match lone_surrogate_json::parse_bytes(bytes) {
             Ok(Value::Object(map)) => map,
             _ => return refuse(400, "Invalid JSON in request body"),
         },
@@ -60,7 +60,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
 /// directory may block for a long time.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
-    let Ok(Value::Object(values)) = lenient_json::parse_bytes(&request.body) else { return None };
+    let Ok(Value::Object(values)) = lone_surrogate_json::parse_bytes(&request.body) else { return None };
     names_directory(mesh, &Fields::new(values, None)).filter(|path| path.starts_with('/')).map(PathBuf::from)
 }
 

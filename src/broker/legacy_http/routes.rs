@@ -6,7 +6,7 @@ use super::{RouteResult, no};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::{LockOwner, MessageType, PeerKind};
-use crate::base::{limits, path_overlap, time};
+use crate::base::{limits, path_overlap, time_format};
 use crate::core::locks::lock_view;
 use crate::core::locks::request_conflicts::{LockRequest, Repository};
 use crate::core::peers::Peer;
@@ -333,9 +333,9 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
     match fields.word("action").unwrap_or("read") {
         "read" => {
             let types = fields.texts("types").filter(|types| !types.contains(&"*")).unwrap_or_default();
-            let since = fields
-                .word("since")
-                .map(|text| time::parse(text).ok_or_else(|| no("since: expected a time such as 2026-11-22T06:43:36Z")));
+            let since = fields.word("since").map(|text| {
+                time_format::parse(text).ok_or_else(|| no("since: expected a time such as 2026-11-22T06:43:36Z"))
+            });
             let found = mesh.latest_events(&types, since.transpose()?, fields.limit(50))?;
             let rows = found.into_iter().map(|mut event| {
                 // In the old format, the payload is a string that contains JSON.
@@ -375,7 +375,7 @@ fn unknown_action(action: &str) -> Error {
 fn without_zones(mut row: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(iso) = row[*name].as_str() {
-            row[*name] = json!(time::sqlite(iso));
+            row[*name] = json!(time_format::sqlite(iso));
         }
     }
     row

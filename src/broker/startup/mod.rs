@@ -3,16 +3,17 @@
 
 mod database;
 mod listeners;
-mod mesh_opener;
-mod restore_backup;
+mod load_mesh_from_database;
+mod replace_database_with_backup;
 mod runtime_files_watch;
 mod single_instance;
 
 pub use database::LogChange;
-pub use mesh_opener::MeshOpener;
-pub use restore_backup::CheckedBackup;
+pub use load_mesh_from_database::MeshOpener;
+pub use replace_database_with_backup::CheckedBackup;
 pub use runtime_files_watch::{PathState, RuntimeFiles};
 
+use super::admit_remote_sessions::RemoteListener;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
 use super::directory_lookups::DirectoryLookups;
@@ -22,8 +23,7 @@ use super::leadership::HubConfig;
 use super::log;
 use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
-use super::push_to_http_peers::PushTargets;
-use super::remote_listener::RemoteListener;
+use super::push_to_peer_sockets::PushTargets;
 use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
 use super::unix_clients::{LivenessLimits, UnixClients};
 use super::web::auth::WebAuth;
@@ -38,7 +38,7 @@ use listeners::{
     HttpListener, PortCredentials, sessions_port, start_http, start_remote, wake_loop, watch_signals,
     weak_secret_warning,
 };
-use mesh_opener::mesh_settings;
+use load_mesh_from_database::mesh_settings;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};

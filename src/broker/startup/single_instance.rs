@@ -3,7 +3,7 @@
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock::{self, LockWait};
+use crate::sys::file_lock_with_timeout::{self, LockWait};
 use crate::sys::process;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     if file.try_lock().is_ok() {
         return Ok(file);
     }
-    let holder = file_lock::holder(&file);
+    let holder = file_lock_with_timeout::holder(&file);
     let mut wait = LockWait::begin(file);
     let until = Instant::now() + HANDOVER;
     while Instant::now() < until {

@@ -1,8 +1,8 @@
 //! The connection of a client: its bounded input and output, and whether the client still answers pings.
 
 use super::fair_queue::QueueTag;
-use super::liveness_schedule::LivenessLimits;
 use super::origin::Origin;
+use super::silent_session_checks::LivenessLimits;
 use crate::base::error::Error;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;

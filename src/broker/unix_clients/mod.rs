@@ -6,10 +6,10 @@
 
 mod connection;
 mod fair_queue;
-mod liveness_schedule;
 pub(in crate::broker) mod origin;
 mod requests;
 mod retired_methods;
+mod silent_session_checks;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::log;
@@ -20,13 +20,13 @@ use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
 use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE, WorkMeter};
-pub use liveness_schedule::LivenessLimits;
-use liveness_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use origin::Origin;
 use serde_json::json;
+pub use silent_session_checks::LivenessLimits;
+use silent_session_checks::LivenessSchedule;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,7 +3,7 @@
 
 use super::super::own_methods::CallerMachine;
 use crate::base::ids::fnv1a;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::sys::machine_name::{cleaned, machine_name};
 use crate::sys::process;
 use serde_json::{Map, Value};

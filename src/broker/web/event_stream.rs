@@ -7,7 +7,7 @@
 //! **Invariant:** frames are sent only in `flush`. A page may get a change twice, but never misses a change.
 
 use super::with_policy;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::broker::http::{HttpResponse, HttpServer, OnDisconnect, Ticket};
 use crate::core::{Mesh, peers::Peer};
 use crate::store::{Event, EventFilter, Message, MessageFilter, StateEntry};
@@ -208,7 +208,7 @@ impl PageStreams {
         let human = mesh.peers().resolve("human").unwrap_or_default();
         let hello = json!({
             "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
-            "since": time::iso(mesh.started()), "hubs": mesh.hub_status(now),
+            "since": time_format::iso(mesh.started()), "hubs": mesh.hub_status(now),
         });
         // Rows that can't be read are left out. Calls that need these rows report the failure.
         let events = |types: &[&str]| {
@@ -252,7 +252,7 @@ fn event_row(mesh: &Mesh, event: &Event) -> String {
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
     let [kind, by, name] =
         [event.kind.word(), &event.by, &mesh.peers().name_of(&event.by)].map(|text| json!(text).to_string());
-    let (seq, at) = (event.seq, time::iso(event.at));
+    let (seq, at) = (event.seq, time_format::iso(event.at));
     format!(
         r#"{{"seq":{seq},"type":{kind},"payload":{payload},"emittedBy":{by},"emittedByName":{name},"createdAt":"{at}"}}"#
     )

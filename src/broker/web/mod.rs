@@ -12,7 +12,7 @@ use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::core::mail::INBOX;
 use crate::core::{self, CallContext, Mesh};
-use crate::wire::lenient_json;
+use crate::wire::lone_surrogate_json;
 use auth::WebAuth;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ const FILES: &[PageFile] = &[
     ("/", "text/html; charset=utf-8", include_str!("page.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/page.js", JAVASCRIPT, include_str!("page.js")),
-    ("/page/connection.js", JAVASCRIPT, include_str!("page/connection.js")),
+    ("/page/calls_and_event_stream.js", JAVASCRIPT, include_str!("page/calls_and_event_stream.js")),
     ("/page/dialogs.js", JAVASCRIPT, include_str!("page/dialogs.js")),
     ("/page/dom.js", JAVASCRIPT, include_str!("page/dom.js")),
-    ("/page/mesh.js", JAVASCRIPT, include_str!("page/mesh.js")),
+    ("/page/mesh_state.js", JAVASCRIPT, include_str!("page/mesh_state.js")),
     ("/page/repaint_schedule.js", JAVASCRIPT, include_str!("page/repaint_schedule.js")),
     ("/page/agents.js", JAVASCRIPT, include_str!("page/agents.js")),
     ("/page/locks.js", JAVASCRIPT, include_str!("page/locks.js")),
@@ -165,7 +165,7 @@ pub fn run_call(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
 }
 
 fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
-    let mut call: Map<String, Value> = match lenient_json::parse_bytes(body) {
+    let mut call: Map<String, Value> = match lone_surrogate_json::parse_bytes(body) {
         Ok(Value::Object(call)) => call,
         _ => return Err(Error::usage("body", "expected a JSON object")),
     };

@@ -9,9 +9,9 @@ import '/page/agent_mailbox.js';
 import '/page/shared_state.js';
 import '/page/events_list.js';
 import { $, setText, tame } from '/page/dom.js';
-import { listen, showState } from '/page/connection.js';
+import { listen, showState } from '/page/calls_and_event_stream.js';
 import { openWriteDialog } from '/page/dialogs.js';
-import { clear } from '/page/mesh.js';
+import { clear } from '/page/mesh_state.js';
 import { repaint, repaintAll } from '/page/repaint_schedule.js';
 
 async function main() {

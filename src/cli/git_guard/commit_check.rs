@@ -6,7 +6,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::cli::{actor_params, load_environment, render};
 use crate::client::Client;
-use crate::sys::{git, print_error, threads};
+use crate::sys::{print_error, read_git_files, threads};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -45,7 +45,7 @@ fn report_refusal(locks: &[Value]) {
     print_error("slm-mesh: another peer has locked these files:");
     for lock in locks.iter().take(NAMED_MAX) {
         let word = |name: &str| render::plain(lock[name].as_str().unwrap_or(""));
-        let left = crate::base::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+        let left = crate::base::time_format::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
         let (file, holder, reason) = (word("filePath"), word("holder"), word("reason"));
         print_error(&format!("  {file} by {holder} ({left} left; {reason})"));
     }
@@ -69,7 +69,7 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     }
     let (places, settings) = load_environment()?;
     let mut params = actor_params(&settings);
-    params.insert("repo".into(), json!(git::facts(&top).repo));
+    params.insert("repo".into(), json!(read_git_files::facts(&top).repo));
     params.insert("gitRoot".into(), json!(root));
     let mut client = Client::connect_or_start(&places)?;
     client.set_receive_timeout(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;

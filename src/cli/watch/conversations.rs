@@ -3,7 +3,7 @@
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
-use crate::base::time;
+use crate::base::time_format;
 use crate::cli::render;
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ pub fn rows_text(rows: &[Value]) -> String {
 
 fn row_text(row: &Value) -> String {
     let to = row["group"].as_str().or(row["toName"].as_str()).map(|to| format!(" → {to}")).unwrap_or_default();
-    let at = time::parse(word(&row["createdAt"])).unwrap_or(0);
+    let at = time_format::parse(word(&row["createdAt"])).unwrap_or(0);
     let head = format!("{}{to}\n{} UTC, {}", word(&row["fromName"]), clock(at), render::receipt(row));
     format!("{head}\n\n{}", word(&row["payload"]))
 }
@@ -130,5 +130,5 @@ pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
 }
 
 fn clock(at: i64) -> String {
-    time::sqlite(&time::iso(at))
+    time_format::sqlite(&time_format::iso(at))
 }

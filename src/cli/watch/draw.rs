@@ -5,7 +5,7 @@
 use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
 use super::screen_text::{cell, cut, cut_front, tame, width, wrap};
-use crate::base::time;
+use crate::base::time_format;
 use serde_json::Value;
 
 /// The look of a piece of text.
@@ -253,7 +253,7 @@ fn draw_locks(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
         let mut line = vec![
             (TextStyle::Bold, cell(&cut_front(&paths[n], path), path) + "  "),
             (TextStyle::Plain, cell(&names[n], name) + "  "),
-            (TextStyle::Dim, cell(&time::span(left), 6) + "  "),
+            (TextStyle::Dim, cell(&time_format::span(left), 6) + "  "),
         ];
         let queue: Vec<&str> = rows[n]["queue"].as_array().into_iter().flatten().map(word).collect();
         if !queue.is_empty() {
@@ -354,7 +354,7 @@ fn draw_events(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> 
     let whos: Vec<String> = rows.iter().map(who).collect();
     let who = column_width(whos.iter(), columns / 4);
     let row = |(row, shown): (&&Value, &String)| {
-        let at = time::parse(word(&row["createdAt"])).unwrap_or(now);
+        let at = time_format::parse(word(&row["createdAt"])).unwrap_or(now);
         vec![
             (TextStyle::Dim, age(at, now)),
             (TextStyle::Plain, cell(&tame(word(&row["type"])), 16) + "  "),

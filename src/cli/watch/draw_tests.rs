@@ -6,13 +6,13 @@ use super::key_actions::{self, UserAction, handle_key};
 use super::key_decoder::Key;
 use super::model::{InputMode, Pane, WatchModel};
 use super::screen_text::width;
-use crate::base::time;
+use crate::base::time_format;
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-01-01T12:10:00.000Z";
 
 fn at(text: &str) -> i64 {
-    time::parse(text).expect("a time")
+    time_format::parse(text).expect("a time")
 }
 
 fn event(seq: i64, minute: i64, kind: &str, by: &str, payload: Value) -> Value {

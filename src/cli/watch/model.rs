@@ -4,7 +4,7 @@
 //! it. All other messages stay unread for their recipients.
 
 use super::screen_text::tame;
-use crate::base::time;
+use crate::base::time_format;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -203,7 +203,7 @@ impl WatchModel {
             to: to.to_owned(),
             group,
             copies: BTreeMap::new(),
-            at: time::parse(at).unwrap_or(0),
+            at: time_format::parse(at).unwrap_or(0),
             receipt: "accepted".into(),
             row: None,
             own: None,
@@ -294,7 +294,7 @@ impl WatchModel {
                 from: word(&row["fromPeer"]).to_owned(),
                 to: group.unwrap_or_else(|| word(&row["toPeer"])).to_owned(),
                 group: group.map(|_| row["copies"].as_i64().unwrap_or(0)),
-                at: time::parse(word(&row["createdAt"])).unwrap_or(0),
+                at: time_format::parse(word(&row["createdAt"])).unwrap_or(0),
                 receipt: word(&row["receipt"]).to_owned(),
                 own,
                 row: Some(row),

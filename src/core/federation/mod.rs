@@ -4,7 +4,7 @@
 //! **Invariant:** only this module writes the links.
 
 pub mod handle_forwarding_answer;
-pub mod forwarding;
+pub mod outbox_to_linked_meshes;
 pub mod receipts;
 pub mod roster;
 

@@ -6,7 +6,7 @@
 use super::{Federation, MeshLink};
 use crate::base::error::Error;
 use crate::base::ids::{MeshUrl, PeerId};
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::core::Mesh;
 use crate::core::peers::peers_of_linked_meshes::LinkedParts;
 use crate::core::peers::{LinkedPeer, Peer, Peers};
@@ -58,7 +58,7 @@ impl RemoteRoster {
 fn parse_peer(row: &Value) -> Option<LinkedPeer> {
     let text = |name: &str, max| row[name].as_str().map(|text| plain(text, max)).filter(|text| !text.is_empty());
     let id = row["peer_id"].as_str().filter(|id| is_id(id))?;
-    let at = |name: &str| row[name].as_str().and_then(time::parse).unwrap_or(0);
+    let at = |name: &str| row[name].as_str().and_then(time_format::parse).unwrap_or(0);
     Some(LinkedPeer {
         id: id.into(),
         name: text("session_id", 48).or(text("agent_type", 48)).unwrap_or_else(|| "peer".into()),
@@ -197,7 +197,7 @@ impl Mesh {
             }
             rows.push(json!({
                 "url": link.url.as_str(), "kind": kind_of(link), "peers": online,
-                "heardAt": link.last_answer.map(time::iso), "silent": self.federation.silent_at(link) <= now,
+                "heardAt": link.last_answer.map(time_format::iso), "silent": self.federation.silent_at(link) <= now,
                 "trouble": link.trouble, "waiting": waiting, "refused": link.n_rejected,
                 "lastRefusal": link.last_rejection,
             }));

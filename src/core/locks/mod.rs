@@ -3,20 +3,20 @@
 //!
 //! **Invariant:** only this module writes the locks, in memory and in the database.
 
-pub mod request_conflicts;
-mod table;
 mod deadlock_and_steal;
 pub mod others_locks_in_worktree;
+pub mod request_conflicts;
+mod table;
 
 pub use table::Locks;
 pub(in crate::core) use table::rename_machine;
 
 use super::event_journal::Journal;
+use super::event_loop_turn::Turn;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::{Peer, Peers};
-use super::transaction::Turn;
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
@@ -25,7 +25,7 @@ use crate::base::ids::PeerId;
 use crate::base::json_text::json_length;
 use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::store::LockRow;
 use request_conflicts::{LockMatcher, LockRequest, Repository};
 use serde_json::{Value, json};
@@ -367,8 +367,8 @@ fn fitting(rows: &[Value]) -> usize {
 /// Returns a lock in the form that clients see. The keys of the old HTTP API come first.
 pub fn lock_view(peers: &Peers, lock: &LockRow, now: i64) -> Value {
     json!({
-        "filePath": lock.path, "lockedBy": lock.holder.as_str(), "lockedAt": time::iso(lock.granted),
-        "expiresAt": time::iso(lock.expires), "reason": lock.reason, "token": lock.token,
+        "filePath": lock.path, "lockedBy": lock.holder.as_str(), "lockedAt": time_format::iso(lock.granted),
+        "expiresAt": time_format::iso(lock.expires), "reason": lock.reason, "token": lock.token,
         "holder": peers.name_of(&lock.holder), "expiresInSeconds": (lock.expires - now).max(0) / 1000,
         "scope": if lock.all_worktrees { "repo" } else { "machine" },
     })

@@ -6,11 +6,11 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{CountedMap, PeerId};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::stored_enums::LockOwner;
-use crate::base::{limits, path_overlap, time, untrusted_text};
+use crate::base::{limits, path_overlap, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
+use crate::core::event_loop_turn::Turn;
 use crate::core::peers::Peers;
 use crate::core::settings::FormerHost;
-use crate::core::transaction::Turn;
 use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, ConnId};
 use crate::store::LockRow;
@@ -432,7 +432,7 @@ impl Locks {
         request: &LockRequest,
         now: i64,
     ) -> Error {
-        let (holder, left) = (peers.name_of(&lock.holder), time::span(lock.expires - now));
+        let (holder, left) = (peers.name_of(&lock.holder), time_format::span(lock.expires - now));
         let reason = if lock.reason.is_empty() {
             String::new()
         } else {

@@ -3,7 +3,7 @@
 //! **Invariant:** a search marks no message as read. Unread messages in the result stay unread, and the inbox offers
 //! them again.
 
-use super::history::{self, HistoryFilter};
+use super::history_scan::{self, HistoryFilter};
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::build_json_object::json_object;
@@ -46,8 +46,8 @@ impl Mail {
             after: args.int("after").unwrap_or(0),
             before: args.int("before").unwrap_or(i64::MAX),
             newest: true,
-            rows_max: history::STEP_ROWS,
-            bytes_max: history::STEP_BYTES,
+            rows_max: history_scan::STEP_ROWS,
+            bytes_max: history_scan::STEP_BYTES,
         };
         let finder = RefCell::new(TextFilter::new(Some(words), None));
         let to_row = |message: &Message| {

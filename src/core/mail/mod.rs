@@ -3,22 +3,22 @@
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known. Its
 //! state is accepted, offered, read, acknowledged or expired, or, for a linked mesh, forwarded or refused.
 
-mod history;
 mod duplicate_hook_reports;
-mod read_inbox;
+mod history_scan;
 mod inbox_search;
-pub mod show_all_messages;
 mod person_alerts;
+mod read_inbox;
 pub mod receipts;
 mod search_terms;
+pub mod show_all_messages;
 pub mod wakeups;
 
 use super::channels::Channels;
 use super::event_journal::{Change, Journal};
+use super::event_loop_turn::{Effect, Turn};
 use super::federation::Federation;
 use super::op_definition::ArgKind;
 use super::peers::{Peer, Peers};
-use super::transaction::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId, PublicIds};

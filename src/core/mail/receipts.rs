@@ -5,11 +5,11 @@ use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::MessageState;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::core::event_journal::{Change, Journal};
+use crate::core::event_loop_turn::Turn;
 use crate::core::op_definition::ArgKind;
 use crate::core::peers::{Peer, Peers};
-use crate::core::transaction::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
@@ -211,7 +211,7 @@ impl Mail {
         let mut map = object(json_object([
             ("id", self.ids.message(message.seq).into()),
             ("fromName", peers.name_of(&message.sender).into()),
-            ("createdAt", time::iso(message.created).into()),
+            ("createdAt", time_format::iso(message.created).into()),
             ("payload", message.body.as_str().into()),
         ]));
         if let Some(group) = &message.group {
@@ -263,7 +263,7 @@ impl Mail {
         if view == MailView::Sent {
             map.insert("toName".into(), json!(peers.name_of(&message.recipient)));
             for (name, at) in [("offeredAt", message.offered), ("ackedAt", message.acked)] {
-                map.insert(name.into(), json!(at.map(time::iso)));
+                map.insert(name.into(), json!(at.map(time_format::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
             // If the database can't be read, only the wakeups are left out. Other operations report the failure.
@@ -281,8 +281,8 @@ impl Mail {
         let delivered = m.pushed.is_some() || matches!(m.state, MessageState::Read | MessageState::Acked);
         json!({
             "id": self.ids.message(m.seq), "fromPeer": m.sender.as_str(), "toPeer": m.recipient.as_str(),
-            "type": m.kind.word(), "payload": m.body, "createdAt": time::iso(m.created),
-            "readAt": m.read.map(time::iso), "delivered": delivered,
+            "type": m.kind.word(), "payload": m.body, "createdAt": time_format::iso(m.created),
+            "readAt": m.read.map(time_format::iso), "delivered": delivered,
         })
     }
 }

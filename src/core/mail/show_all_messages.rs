@@ -3,12 +3,12 @@
 //! **Invariant:** reading the log changes no message. The user who owns the mesh sees all messages. A person at another
 //! machine sees only the messages of the peers on that machine. An agent sees only its own messages.
 
-use super::history::{self, HistoryFilter, VisibleMail};
+use super::history_scan::{self, HistoryFilter, VisibleMail};
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail, MailView, WORD};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination;
 use crate::core::peers::Peers;
@@ -84,12 +84,12 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {
-        source: history::source(&visible, with.as_ref(), thread),
+        source: history_scan::source(&visible, with.as_ref(), thread),
         after: from.unwrap_or(0).max(since),
         before: args.int("before").unwrap_or(i64::MAX),
         newest: from.is_none(),
-        rows_max: history::STEP_ROWS,
-        bytes_max: history::STEP_BYTES,
+        rows_max: history_scan::STEP_ROWS,
+        bytes_max: history_scan::STEP_BYTES,
     };
     let limit = args.int("limit").unwrap_or(50) as usize;
     let reader = matches!(visible, VisibleMail::OfPeer(_)).then_some(ctx.me());
@@ -132,7 +132,7 @@ fn has_messages(store: &Store, id: &str) -> Result<bool, Error> {
 
 /// Returns the sequence number of the last message before a time, which is given as text.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
-    let time = time::parse_since(text, now).ok_or_else(|| {
+    let time = time_format::parse_since(text, now).ok_or_else(|| {
         Error::usage(
             "since",
             "expected a time span before now, such as 2h or 30m, or a time such as \

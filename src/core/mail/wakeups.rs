@@ -10,12 +10,12 @@ use super::Mail;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::WakeupOutcome;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
+use crate::core::event_loop_turn::{Effect, Turn};
 use crate::core::hook_operations;
 use crate::core::op_definition::ArgKind;
 use crate::core::peers::Peers;
-use crate::core::session_args::{OPTIONAL_NAMING, session_args};
-use crate::core::transaction::{Effect, Turn};
+use crate::core::session_identifying_args::{OPTIONAL_NAMING, session_args};
 use crate::core::waiting_calls::{WaitReason, Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
@@ -312,7 +312,7 @@ impl Mail {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {
             let channel = row.channel.as_deref().unwrap_or("none");
-            json!({ "channel": channel, "at": time::iso(row.at), "how": row.outcome.to_text() })
+            json!({ "channel": channel, "at": time_format::iso(row.at), "how": row.outcome.to_text() })
         };
         Ok((!rows.is_empty()).then(|| json!(rows.iter().map(view).collect::<Vec<_>>())))
     }

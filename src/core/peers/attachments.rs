@@ -2,7 +2,7 @@
 
 use super::connection_origin::RemoteMachine;
 use crate::base::ids::{CountedMap, PeerId};
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::core::ConnId;
 use std::collections::HashMap;
 

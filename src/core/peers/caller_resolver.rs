@@ -53,7 +53,7 @@ use super::sessions::{ATTACH, DETACH};
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::core::{Auth, Call, ConnId, Op};
 use crate::store::PeerRow;
 use serde_json::json;

@@ -6,9 +6,9 @@
 use super::Peers;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
+use crate::core::event_loop_turn::Turn;
 use crate::core::settings::FormerHost;
-use crate::core::transaction::Turn;
 use crate::core::{ConnId, Mesh};
 
 /// The machine from which a connection comes, if it is not this machine.

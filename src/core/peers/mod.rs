@@ -5,17 +5,17 @@
 //!
 //! **Invariant:** only this module writes the peers and their connections, in memory and in the database.
 
-pub mod announced_tool_calls;
 mod attachments;
-mod connection_origin;
 pub(in crate::core) mod caller_resolver;
-pub mod give_back_taken_name;
+mod connection_origin;
+pub mod decline_name_takeover;
 pub mod http_registration;
 mod name_lookup;
 mod peer_table;
 pub(in crate::core) mod peers_of_linked_meshes;
 mod presence;
 mod retention;
+pub mod session_of_announced_call;
 pub mod sessions;
 
 pub(in crate::core) use connection_origin::rename_machine;
@@ -23,17 +23,17 @@ pub(in crate::core) use connection_origin::rename_machine;
 pub use peers_of_linked_meshes::LinkedPeer;
 
 use super::event_journal::{Change, Journal};
+use super::event_loop_turn::Turn;
 use super::locks::Locks;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
-use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome, pagination};
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, uuid};
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
-use crate::base::{limits, time};
+use crate::base::{limits, time_format};
 use crate::store::{PeerRow, Store, TakeoverRow};
 use attachments::Attachments;
 use peer_table::PeerTable;
@@ -324,7 +324,7 @@ pub struct Peers {
     /// Whether any process has had several sessions. If not, it is always clear which session makes a call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
-    announced: Vec<announced_tool_calls::AnnouncedCall>,
+    announced: Vec<session_of_announced_call::AnnouncedCall>,
     /// The peer that stands for the person at this machine.
     human: PeerId,
     /// A number that increases with every change of this mesh's own peers. Meshes that poll this mesh receive the
@@ -488,7 +488,7 @@ impl Peers {
         let mut value = json!({
             "id": row.id.as_str(), "name": row.name, "pid": row.pid, "projectPath": row.project,
             "gitRoot": row.git_root, "gitBranch": row.git_branch, "agentType": row.agent, "summary": row.summary,
-            "udsPath": row.push_socket(), "startedAt": time::iso(row.first_seen), "lastHeartbeat": time::iso(last_seen),
+            "udsPath": row.push_socket(), "startedAt": time_format::iso(row.first_seen), "lastHeartbeat": time_format::iso(last_seen),
             "status": peer.status(&self.settings, now), "host": row.host, "unread": mail.unread(store, &row.id)?,
             "idleSeconds": (now - peer.last_active).max(0) / 1000, "locks": held,
         });

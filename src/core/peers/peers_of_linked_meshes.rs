@@ -9,9 +9,9 @@ use crate::base::limits;
 use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text::plain_name;
 use crate::core::event_journal::{Change, Journal};
+use crate::core::event_loop_turn::Turn;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
-use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 /// Maximum number of characters that are kept of a name, so that a part of the peer's id can be added.

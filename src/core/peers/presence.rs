@@ -7,10 +7,10 @@ use super::sessions::leave;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::core::event_journal::{Change, Journal};
+use crate::core::event_loop_turn::{Effect, Turn};
 use crate::core::locks::Locks;
-use crate::core::transaction::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 

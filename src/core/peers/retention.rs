@@ -4,14 +4,14 @@ use super::{Peer, Peers, sessions};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::limits;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
+use crate::core::event_loop_turn::Turn;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::mail::wakeups::end_hook_waits;
-use crate::core::transaction::Turn;
 use crate::store::{LockRow, PeerRow};
 
 impl Peers {

@@ -1,20 +1,20 @@
 //! Sessions: how an agent's session attaches over its connection, returns to its former peer, and leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
-use super::give_back_taken_name::set_takeover;
+use super::decline_name_takeover::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::base::stored_enums::{LockOwner, PeerKind};
-use crate::base::{limits, time, untrusted_text};
+use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
+use crate::core::event_loop_turn::{Effect, Turn};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op_definition::ArgKind;
-use crate::core::session_args::NAMING;
-use crate::core::transaction::{Effect, Turn};
+use crate::core::session_identifying_args::NAMING;
 use crate::core::waiting_calls::{Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::{PeerRow, TakeoverRow};
@@ -345,7 +345,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
 /// Makes the row that later lets a session give back the name that it takes over now. The row contains a notice about
 /// the earlier session, because that session may have worked on another task.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
-    let ago = time::span((now - former.row.last_seen).max(0));
+    let ago = time_format::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
         "" => String::new(),
         summary => format!(" that worked on {}", untrusted_text::quoted(summary, SUMMARY_SHOWN)),

@@ -5,7 +5,7 @@
 use super::super::agent_waker::AgentNotifier;
 use super::super::session_identity::agent_of;
 use super::STACK_BYTES;
-use super::reader_thread::ReaderThread;
+use super::connection_thread::ReaderThread;
 use super::state::{ClientState, WakeupWait};
 use crate::base::limits;
 use crate::sys::data_dir::DataDir;

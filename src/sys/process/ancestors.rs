@@ -4,7 +4,7 @@
 //! reads at least the nearest ancestor from the kernel.
 
 use super::{ProcessInfo, platform};
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::known_agents::agent_signs::own_arguments;
 use crate::known_agents::{self, Agent};
 use std::collections::HashMap;

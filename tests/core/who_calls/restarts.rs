@@ -4,7 +4,7 @@
 use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::base::process::Process;
+use slm_mesh::base::process_identity::Process;
 use slm_mesh::core::{ConnId, Effect};
 use slm_mesh::known_agents::by_kind;
 

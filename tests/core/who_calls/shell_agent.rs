@@ -4,7 +4,7 @@
 use super::{World, process};
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::base::process::Process;
+use slm_mesh::base::process_identity::Process;
 
 /// The processes above a running `slm-mesh` command: first the shell that runs it, then the agent of an unknown kind.
 fn above() -> Vec<Process> {

@@ -1,7 +1,7 @@
 // The mailbox of one agent, as that agent sees it. Opening the mailbox here marks nothing as read.
 
 import { $, el, flat, setText } from '/page/dom.js';
-import { callMesh } from '/page/connection.js';
+import { callMesh } from '/page/calls_and_event_stream.js';
 import { foundRow } from '/page/search.js';
 
 /** Opens the mailbox of a peer. */

@@ -3,7 +3,7 @@
 import { $, always, bdi, button, el, flat, lastPart, setText, showEmpty, span, sync, tame } from '/page/dom.js';
 import { openWriteDialog } from '/page/dialogs.js';
 import { openMailbox } from '/page/agent_mailbox.js';
-import { fits, mesh, now } from '/page/mesh.js';
+import { fits, mesh, now } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
 
 function paintAgents() {

@@ -1,8 +1,8 @@
 // Notices, and the dialogs in which the user writes a message or releases a lock.
 
 import { $, flat, setText, tame } from '/page/dom.js';
-import { callMesh } from '/page/connection.js';
-import { mesh } from '/page/mesh.js';
+import { callMesh } from '/page/calls_and_event_stream.js';
+import { mesh } from '/page/mesh_state.js';
 
 let noticeTimer = 0;
 

@@ -2,7 +2,7 @@
 
 import { $, bdi, clockDay, el, setText, showEmpty, still, sync } from '/page/dom.js';
 import { pathOf } from '/page/locks.js';
-import { fits, mesh, project } from '/page/mesh.js';
+import { fits, mesh, project } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
 import { valueOf } from '/page/shared_state.js';
 

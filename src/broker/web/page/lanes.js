@@ -1,7 +1,7 @@
 // The picture that shows which peers have exchanged messages, and when.
 
 import { $, at, flat, span, svg } from '/page/dom.js';
-import { now } from '/page/mesh.js';
+import { now } from '/page/mesh_state.js';
 import { shownMessages } from '/page/messages.js';
 import { addSection } from '/page/repaint_schedule.js';
 

@@ -2,7 +2,7 @@
 
 import { $, always, at, bdi, button, el, flat, lastPart, setText, showEmpty, span, sync, tame } from '/page/dom.js';
 import { openReleaseDialog } from '/page/dialogs.js';
-import { fits, mesh, now, project } from '/page/mesh.js';
+import { fits, mesh, now, project } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
 
 /** The folder and the name of a path. For a path in the holder's project, the folder begins with the project's name. */

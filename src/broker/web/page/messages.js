@@ -1,9 +1,9 @@
 // The section of messages: conversations with folded replies, and the text and the receipts of each message.
 
 import { $, always, bdi, button, clock, clockDay, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
-import { callMesh } from '/page/connection.js';
+import { callMesh } from '/page/calls_and_event_stream.js';
 import { openWriteDialog, showNotice } from '/page/dialogs.js';
-import { fits, mesh, project } from '/page/mesh.js';
+import { fits, mesh, project } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
 import { showConversation } from '/page/search.js';
 

@@ -1,7 +1,7 @@
 // The search in all messages, and the view of one conversation. Both appear above the list of messages.
 
 import { $, button, clockDay, el, flat, setText } from '/page/dom.js';
-import { callMesh } from '/page/connection.js';
+import { callMesh } from '/page/calls_and_event_stream.js';
 import { routeLine, textBox } from '/page/messages.js';
 
 /** How many messages one search shows. */

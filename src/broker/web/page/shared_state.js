@@ -1,7 +1,7 @@
 // The section of shared state, with the history of each entry.
 
 import { $, always, bdi, clockDay, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
-import { fits, mesh } from '/page/mesh.js';
+import { fits, mesh } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
 
 function paintState() {

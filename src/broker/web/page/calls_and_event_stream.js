@@ -1,7 +1,7 @@
 // The connection to the broker: the session, the event stream, and calls.
 
 import { $, flat, setText, tame } from '/page/dom.js';
-import { applyFrame, mesh } from '/page/mesh.js';
+import { applyFrame, mesh } from '/page/mesh_state.js';
 import { repaintAll } from '/page/repaint_schedule.js';
 
 /** Calls an operation as the person at this machine. With `as`, looks at the mailbox of the peer with this id. */

@@ -8,8 +8,8 @@
 //! happens if the broker is replaced, because only this process connects to the new broker.
 
 use super::args::ParsedCommand;
-use super::operation_table::CliOperation;
 use super::retry_on_lost_connection::call_repeatedly;
+use super::verb_rendering_table::CliOperation;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::{shown_name, shown_path};

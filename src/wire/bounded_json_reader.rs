@@ -5,7 +5,7 @@
 //! memory is reserved for the fields that the caller needs.
 
 use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
-use super::keep_head_and_needed_lines::KeptText;
+use super::shorten_long_json_text::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};

@@ -4,12 +4,12 @@
 //! terminal.
 
 use super::load_environment;
-use super::lock_command::report_not_run;
 use super::parsed_command::ParsedCommand;
+use super::run_under_lock::report_not_run;
 use crate::agents::held_files::{HeldFiles, LockedPath};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::{git, make_files_read_only, path_normalization};
+use crate::sys::{path_normalization, read_git_files, read_only_sandbox};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ fn enter(
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    make_files_read_only::protect(&files).map_err(|error| {
+    read_only_sandbox::protect(&files).map_err(|error| {
         let text =
             format!("this system can't provide a shield ({error}); add --if-possible to run the command without one");
         Error::new(ErrorKind::Usage, text)
@@ -87,7 +87,7 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }
     let directory = std::env::current_dir().unwrap_or_default();
-    let git = git::facts(&directory);
+    let git = read_git_files::facts(&directory);
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = json!({
         "v": env!("CARGO_PKG_VERSION"), "project": directory.to_string_lossy(), "repo": git.repo, "gitRoot": git.root,

@@ -3,7 +3,7 @@
 
 use crate::base::shell_wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;
-use crate::sys::git::read_beginning;
+use crate::sys::read_git_files::read_beginning;
 use std::path::{Path, PathBuf};
 
 /// Maximum depth of nested includes, the same as in ssh.

@@ -8,10 +8,10 @@ use super::caller_resolver::nearest;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::limits;
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::core::hook_operations::session_of_hook;
 use crate::core::op_definition::{ArgKind, ArgRole};
-use crate::core::session_args::{NAMING, session_args};
+use crate::core::session_identifying_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 

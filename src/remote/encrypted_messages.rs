@@ -1,7 +1,7 @@
 //! Reads and writes the messages of an encrypted connection, for hubs and for guests.
 
-use super::auth::{ContentKind, NoiseChannel};
 use super::liveness::{Heartbeat, Liveness};
+use super::noise::{ContentKind, NoiseChannel};
 use snow::Error;
 use std::time::Instant;
 use tungstenite::Message;

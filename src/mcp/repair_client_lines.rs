@@ -2,7 +2,7 @@
 //! client then gets an error instead of waiting for its own timeout.
 
 use super::ProtocolError;
-use crate::wire::lenient_json;
+use crate::wire::lone_surrogate_json;
 use crate::wire::rpc::{self, InvalidMessage};
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
 pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     let bad = |text: String| InvalidMessage { id: find_id(line), code: rpc::PARSE_ERROR, text };
     let text = std::str::from_utf8(line).map_err(|_| bad("the line is not UTF-8".into()))?;
-    let mut value = lenient_json::parse(text).map_err(|error| bad(format!("the line is not JSON: {error}")))?;
+    let mut value = lone_surrogate_json::parse(text).map_err(|error| bad(format!("the line is not JSON: {error}")))?;
     match &mut value {
         Value::Array(batch) => batch.iter_mut().for_each(make_id_whole),
         one => make_id_whole(one),

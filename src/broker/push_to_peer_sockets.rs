@@ -11,7 +11,7 @@ use super::push_connection::PushConnection;
 use super::ws_subscribers::Subscribers;
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::EventKind;
-use crate::base::time;
+use crate::base::time_format;
 use crate::core::Mesh;
 use crate::store::Event;
 use mio::Registry;
@@ -212,7 +212,7 @@ fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)>
 
 /// Formats a line to push, as clients of slm-mesh 1.x expect.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
-    json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
+    json!({ "type": kind, "payload": payload, "timestamp": time_format::iso(now) }).to_string()
 }
 
 impl PeerSocket {

@@ -2,9 +2,9 @@
 //! covers one file. If a folder or a glob is locked, only the files that the holder's hooks have seen are watched.
 
 use super::HeldFiles;
-use super::command_notes::NotedFile;
 use super::file_state::FileState;
 use super::last_seen_states::{HolderRecord, read_records};
+use super::notes_for_after_hook::NotedFile;
 use crate::base::{limits, path_overlap};
 use serde_json::Value;
 use std::collections::HashMap;

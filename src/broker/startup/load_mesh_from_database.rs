@@ -3,7 +3,7 @@
 use super::database;
 use super::listeners::wake_loop;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::process::Process;
+use crate::base::process_identity::Process;
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
 use crate::broker::log;
 use crate::broker::mesh_links::MeshLinks;

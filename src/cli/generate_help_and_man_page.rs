@@ -1,9 +1,9 @@
 //! Generates the help, the man page and the README's tables from the tables of verbs, flags and settings.
 
 use super::args::is_file_list;
-use super::flags::{self, VERBS, placeholder, usage_line};
 use super::help_topics::{self, TOPICS};
 use super::print_text;
+use super::verb_and_flag_tables::{self, VERBS, placeholder, usage_line};
 use crate::agents::{marketplace_plugin_files, setup_environment};
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
@@ -95,21 +95,21 @@ fn verb_help(topic: &str) -> Result<String, Error> {
     let mut text = String::new();
     for (verb, about) in verb_summaries().filter(|(verb, _)| fits(verb)) {
         text.push_str(&format!("slm-mesh {}\n  {about}\n", usage_line(verb)));
-        let args = flags::verb_args(verb);
+        let args = verb_and_flag_tables::verb_args(verb);
         let is_word = |place: CliPlace| place == CliPlace::Positional || place == CliPlace::Rest;
         // The verb `broadcast` always sends to everyone, so its help shows no argument for the recipient.
         for arg in args.iter().filter(|arg| is_word(arg.place) && (verb, arg.name) != ("broadcast", "to")) {
             let want = if is_file_list(arg) { format!("at most {}", limits::PATHS_MAX) } else { arg.kind.want() };
             text.push_str(&help_row(&placeholder(arg), &format!("{} ({want})", arg.help)));
         }
-        for flag in flags::verb_flags(verb) {
+        for flag in verb_and_flag_tables::verb_flags(verb) {
             text.push_str(&help_row(&flag.usage, &flag.help));
         }
     }
     if text.is_empty() {
-        let guess = flags::closest_word(
+        let guess = verb_and_flag_tables::closest_word(
             topic,
-            flags::all_verbs().filter_map(|verb| verb.split(' ').next()).chain(help_topics::names()),
+            verb_and_flag_tables::all_verbs().filter_map(|verb| verb.split(' ').next()).chain(help_topics::names()),
         );
         let guess = guess.map(|word| format!("did you mean {word}? ")).unwrap_or_default();
         return Err(Error::new(
@@ -118,7 +118,7 @@ fn verb_help(topic: &str) -> Result<String, Error> {
         ));
     }
     text.push_str("Flags of every verb\n");
-    for flag in flags::common_flags() {
+    for flag in verb_and_flag_tables::common_flags() {
         text.push_str(&help_row(&flag.usage, &flag.help));
     }
     Ok(text)
@@ -178,13 +178,13 @@ fn roff(text: &str) -> String {
 pub fn man_page() -> String {
     let mut page = String::from(include_str!("man/head.man"));
     page.push_str(".SH COMMANDS\nEvery command takes these flags:\n");
-    for flag in flags::common_flags() {
+    for flag in verb_and_flag_tables::common_flags() {
         page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&flag.usage), roff(&flag.help)));
     }
     page.push_str(".PP\nThe commands:\n");
     for (verb, about) in verb_summaries() {
         page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&usage_line(verb)), roff(about)));
-        for flag in flags::verb_flags(verb) {
+        for flag in verb_and_flag_tables::verb_flags(verb) {
             page.push_str(&format!(".RS\n.TP\n.B {}\n{}.\n.RE\n", roff(&flag.name), roff(&flag.help)));
         }
     }

@@ -1,7 +1,7 @@
 //! Keeps the beginning of a long text, and only the needed lines of the rest. For example, a patch of many megabytes
 //! contains the names of its files on a few lines.
 
-use super::json_field_scanner::SHORT_MAX;
+use super::bounded_json_reader::SHORT_MAX;
 
 /// The beginning of a text, and the needed lines after the beginning.
 pub(super) struct KeptText {

@@ -4,10 +4,10 @@
 //! **Invariant:** the protection creates and changes no file, and ends together with these processes.
 
 #[cfg(target_os = "linux")]
-#[path = "make_files_read_only/linux.rs"]
+#[path = "read_only_sandbox/linux.rs"]
 mod platform;
 #[cfg(target_os = "macos")]
-#[path = "make_files_read_only/macos.rs"]
+#[path = "read_only_sandbox/macos.rs"]
 mod platform;
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]

@@ -1,7 +1,7 @@
 //! Admits sessions from other machines, and keeps announcing this hub on the local network.
 
 use super::event_loop::LoopContext;
-use super::push_to_http_peers::PushTargets;
+use super::push_to_peer_sockets::PushTargets;
 use super::unix_clients::UnixClients;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{AcceptedPeer, AcceptedRole, ListenerHandle};
