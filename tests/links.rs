@@ -127,7 +127,8 @@ fn a_broken_link_names_its_cause_and_a_wrong_address_is_refused() {
     let trouble = || b.json(&["status"])["links"][0]["trouble"].as_str().unwrap_or("").to_owned();
     until("the wrong secret is named", || trouble().contains("SLM_MESH_SHARED_SECRET must be the same"));
     assert!(!b.log().contains("horse"), "{}", b.log());
-    for (wrong, why) in [("laptop:7899", "http://host:port"), ("https://laptop", "do not support https"), ("http://a@b", "http://")]
+    for (wrong, why) in
+        [("laptop:7899", "http://host:port"), ("https://laptop", "do not support https"), ("http://a@b", "http://")]
     {
         let place = Place::new().with("SLM_MESH_PEER_URL", wrong);
         let out = place.run(&["peers"]);

@@ -320,13 +320,8 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// Returns a string that identifies an entry of the shared state by its namespace and key.
-fn state_key(entry: &StateEntry) -> String {
-    format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
-}
-
 /// Maximum number of events from which one call removes a deleted value. This many take about two milliseconds.
-const BLANKED_MAX: i64 = 2_000;
+const BLANKED_MAX: usize = 2_000;
 
 /// The stream of events and its subscribers.
 #[derive(Debug)]
@@ -346,7 +341,7 @@ impl Journal {
         Journal { ids, subscriptions: CountedMap::default(), peer_subscriptions: HashMap::new(), observed: false }
     }
 
-    /// Records a change as an event and pushes the event to its subscribers.
+    /// Records a change as an event and pushes the event to its subscribers. Returns the event's sequence number.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -357,14 +352,11 @@ impl Journal {
         change: &Change,
         by: &str,
         now: i64,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
         let (kind, payload) = (change.kind(), json_text(&change.payload(self.ids)));
-        let state_key = match change {
-            Change::StateChanged(entry) => Some(state_key(entry)),
-            _ => None,
-        };
+        let earlier = if let Change::StateChanged(entry) = change { entry.last_event } else { None };
         let at = turn.time_of_row(now);
-        let seq = turn.store.add_event(&kind, by, at, &payload, state_key.as_deref())?;
+        let seq = turn.store.add_event(&kind, by, at, &payload, earlier)?;
         turn.dirty.events = true;
         let event = Event { seq, kind, by: by.into(), at, payload };
         let mut text = None;
@@ -375,23 +367,28 @@ impl Journal {
         if self.observed || peers.has_http_clients() {
             turn.push(Effect::Event(Rc::new(event)));
         }
-        Ok(())
+        Ok(seq)
     }
 
-    /// Removes the values of a deleted or expired entry from its events. Returns false if there are more events than
-    /// one call can change. A further call must then remove the rest.
+    /// Removes the values of a deleted or expired entry from its events, newest first. Returns the newest event that
+    /// still contains a value if there are more events than one call can change. A further call must begin with it.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<bool, Error> {
-        let events = turn.store.state_events(&state_key(entry), BLANKED_MAX)?;
-        let are_all = events.len() < BLANKED_MAX as usize;
-        for (seq, payload) in events {
-            let mut payload: Value = serde_json::from_str(&payload).unwrap_or(Value::Null);
-            payload["value"] = Value::Null;
-            turn.store.blank_state_event(seq, &payload.to_string())?;
+    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<Option<i64>, Error> {
+        let mut next = entry.last_event;
+        for _ in 0..BLANKED_MAX {
+            let Some(seq) = next else { break };
+            let found = turn.store.value_event(seq)?;
+            // If the event is too old to be kept, then so are the events before it.
+            next = found.as_ref().and_then(|event| event.earlier);
+            if let Some(event) = found {
+                let mut payload: Value = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
+                payload["value"] = Value::Null;
+                turn.store.blank_value_event(seq, &payload.to_string())?;
+            }
         }
-        Ok(are_all)
+        Ok(next)
     }
 
     /// Removes a bounded number of old events. Returns how many were removed.

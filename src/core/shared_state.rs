@@ -213,14 +213,14 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
 }
 
 /// If the caller expects a version, checks that the key has this version. A key without an entry has version 0. Returns
-/// the last version of the key, even if its entry has been deleted or has expired.
-fn last_version(
+/// the last entry of the key, even if it has been deleted or has expired.
+fn last_entry(
     store: &Store,
     peers: &Peers,
     (namespace, key): (&str, &str),
     expect: Option<i64>,
     now: i64,
-) -> Result<i64, Error> {
+) -> Result<Option<StateEntry>, Error> {
     let last = store.entry(namespace, key)?;
     let live = last.as_ref().filter(|entry| entry.is_live(now));
     let version = live.map_or(0, |entry| entry.version);
@@ -234,7 +234,7 @@ fn last_version(
         };
         return Err(Error::new(ErrorKind::Conflict, text).with(json!({ "version": version })));
     }
-    Ok(last.map_or(0, |entry| entry.version))
+    Ok(last)
 }
 
 /// A request to write an entry.
@@ -271,7 +271,7 @@ pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Resul
     let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
     let mut last = after;
     for (position, entry) in &deleted {
-        if !Journal::forget_values(turn, entry)? {
+        if !forget_values(turn, entry)? {
             return Ok((last, true));
         }
         last = *position;
@@ -289,8 +289,16 @@ fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
     // If more events contain values of the entry, `prune` removes these values later.
-    Journal::forget_values(turn, gone)?;
-    Ok(())
+    forget_values(turn, gone).map(|_| ())
+}
+
+/// Removes the values of a deleted entry from the events. Returns false if some values are left for a further call.
+fn forget_values(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
+    let next = Journal::forget_values(turn, gone)?;
+    if next != gone.last_event {
+        turn.store.set_last_event(gone, next)?;
+    }
+    Ok(next.is_none())
 }
 
 impl Mesh {
@@ -327,19 +335,21 @@ impl Mesh {
     /// When the entry has a different version, or the database can't be written.
     pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
-        let last = last_version(&turn.store, peers, (new.namespace, new.key), expect, now)?;
-        let entry = StateEntry {
+        let last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
+        let mut entry = StateEntry {
             namespace: new.namespace.to_owned(),
             key: new.key.to_owned(),
             value: Some(new.value.to_owned()),
-            version: last + 1,
+            version: last.as_ref().map_or(0, |last| last.version) + 1,
             by: by.into(),
             updated: now,
             expires: new.expires,
+            last_event: last.and_then(|last| last.last_event),
         };
+        let seq = journal.record(turn, peers, &Change::StateChanged(&entry), by, now)?;
+        entry.last_event = Some(seq);
         turn.store.put_entry(&entry)?;
         turn.note_expiry(new.expires);
-        journal.record(turn, peers, &Change::StateChanged(&entry), by, now)?;
         Ok(entry)
     }
 
@@ -356,8 +366,8 @@ impl Mesh {
         now: i64,
     ) -> Result<bool, Error> {
         let Mesh { turn, peers, journal, .. } = self;
-        last_version(&turn.store, peers, (namespace, key), expect, now)?;
-        let Some(entry) = live_entry(&turn.store, namespace, key, now)? else { return Ok(false) };
+        let last = last_entry(&turn.store, peers, (namespace, key), expect, now)?;
+        let Some(entry) = last.filter(|entry| entry.is_live(now)) else { return Ok(false) };
         let gone = StateEntry { by: by.into(), ..deleted(&entry, now) };
         put_deleted(turn, &gone)?;
         journal.record(turn, peers, &Change::StateDeleted { entry: &gone, reason: None }, by, now)?;

@@ -34,7 +34,27 @@ pub struct EventFilter<'a> {
     pub limit: i64,
 }
 
-const COLUMNS: &str = "SELECT seq, type, by, at, payload FROM event";
+/// How many sequence numbers belong to a block. To find events of one type, all events of a block are read, so blocks
+/// should not be large.
+const BLOCK: i64 = 64;
+
+/// The types for which the table `event_block` contains a row with this block.
+#[derive(Debug, Default)]
+pub(super) struct KnownBlock {
+    number: i64,
+    types: Vec<EventKind>,
+}
+
+/// An event that contains a value of an entry of the shared state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueEvent {
+    /// The payload, as JSON text.
+    pub payload: String,
+    /// The sequence number of the event with the previous value of the same entry.
+    pub earlier: Option<i64>,
+}
+
+const COLUMNS: &str = "seq, type, by, at, payload";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
     let mut row = NamedColumns::of(row);
@@ -48,15 +68,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 }
 
 impl Store {
-    /// Appends an event, and returns its sequence number. If the payload contains the value of a state entry,
-    /// `state_key` is the key of this entry.
+    /// Appends an event, and returns its sequence number. If the payload contains the value of a state entry, `earlier`
+    /// is the event with the previous value of this entry.
     pub fn add_event(
         &mut self,
         kind: &EventKind,
         by: &str,
         at: i64,
         payload: &str,
-        state_key: Option<&str>,
+        earlier: Option<i64>,
     ) -> StoreResult<i64> {
         let seq = self.counters.event_last + 1;
         write_row!(self, "INSERT", "event", {
@@ -65,11 +85,25 @@ impl Store {
             "by": by,
             "at": at,
             "payload": payload,
-            "state_key": state_key,
+            "earlier": earlier,
         })?;
+        self.add_event_block(kind, seq)?;
         self.counters.event_last = seq;
         self.counters.events += 1;
         Ok(seq)
+    }
+
+    /// Records that the block of this sequence number contains an event of this type.
+    fn add_event_block(&mut self, kind: &EventKind, seq: i64) -> StoreResult<()> {
+        let number = seq / BLOCK;
+        if self.event_block.number != number {
+            self.event_block = KnownBlock { number, types: Vec::new() };
+        }
+        if !self.event_block.types.contains(kind) {
+            write_row!(self, "INSERT OR IGNORE", "event_block", { "type": kind.word(), "block": number })?;
+            self.event_block.types.push(kind.clone());
+        }
+        Ok(())
     }
 
     /// Reads the events that match the filter. If there are several types, each of them is searched separately, and the
@@ -78,12 +112,16 @@ impl Store {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
         if filter.types.is_empty() {
-            let sql = format!("{COLUMNS} WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
+            let sql = format!("SELECT {COLUMNS} FROM event WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
             let mut query = self.db.prepare_cached(&sql)?;
             found = query.query_map([filter.after, filter.limit], read)?.collect::<rusqlite::Result<_>>()?;
         }
         for kind in filter.types {
-            let sql = format!("{COLUMNS} WHERE type = ?1 AND seq > ?2 ORDER BY seq {order} LIMIT ?3");
+            let sql = format!(
+                "SELECT {COLUMNS} FROM (SELECT type AS wanted, block FROM event_block WHERE type = ?1 AND block >= ?2 / {BLOCK}) \
+                 CROSS JOIN event ON seq BETWEEN block * {BLOCK} AND block * {BLOCK} + {BLOCK} - 1 \
+                 WHERE type = wanted AND seq > ?2 ORDER BY block {order}, seq {order} LIMIT ?3"
+            );
             let mut query = self.db.prepare_cached(&sql)?;
             let rows = query.query_map(params![kind, filter.after, filter.limit], read)?;
             for row in rows {
@@ -118,17 +156,16 @@ impl Store {
         Ok(low)
     }
 
-    /// The sequence numbers and payloads of the events that contain a value of this state entry, newest first.
-    pub fn state_events(&self, state_key: &str, limit: i64) -> StoreResult<Vec<(i64, String)>> {
-        let sql = "SELECT seq, payload FROM event WHERE state_key = ?1 ORDER BY seq DESC LIMIT ?2";
-        let mut query = self.db.prepare_cached(sql)?;
-        let rows = query.query_map(params![state_key, limit], |row| Ok((row.get("seq")?, row.get("payload")?)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    /// Reads an event that contains a value of a state entry. Returns `None` if the event has been deleted.
+    pub fn value_event(&self, seq: i64) -> StoreResult<Option<ValueEvent>> {
+        let mut query = self.db.prepare_cached("SELECT payload, earlier FROM event WHERE seq = ?1")?;
+        let read = |row: &Row<'_>| Ok(ValueEvent { payload: row.get("payload")?, earlier: row.get("earlier")? });
+        Ok(query.query_row([seq], read).optional()?)
     }
 
     /// Replaces the payload of an event with one that does not contain the value of a state entry.
-    pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
-        self.write("UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1", params![seq, payload])?;
+    pub fn blank_value_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
+        self.write("UPDATE event SET payload = ?2, earlier = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
     }
 
@@ -147,6 +184,80 @@ impl Store {
         // Later events have higher sequence numbers, so all events up to `last` are old enough.
         let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
+        self.prune_event_blocks((last + 1) / BLOCK)?;
         Ok(n)
+    }
+
+    /// Removes the blocks before `first`, which contain no events any more.
+    fn prune_event_blocks(&mut self, first: i64) -> StoreResult<()> {
+        let mut last = String::new();
+        while let Some(next) = self.next_event_type(&last)? {
+            self.write("DELETE FROM event_block WHERE type = ?1 AND block < ?2", params![next, first])?;
+            last = next;
+        }
+        Ok(())
+    }
+
+    /// The first type in alphabetical order after `last`.
+    fn next_event_type(&self, last: &str) -> StoreResult<Option<String>> {
+        let sql = "SELECT min(type) FROM event_block WHERE type > ?1";
+        Ok(self.db.prepare_cached(sql)?.query_row([last], |row| row.get(0))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Random numbers below `n`, from a seed.
+    fn below(random: &mut u32, n: u32) -> u32 {
+        *random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*random >> 8) % n
+    }
+
+    #[test]
+    fn the_events_of_one_type_are_found_after_rollbacks_and_cleanups() {
+        let kinds = ["state_changed", "file_locked", "build.done"].map(EventKind::from_word);
+        for seed in 0..20_u32 {
+            let (mut store, mut model, mut random) = (Store::memory().unwrap(), Vec::new(), seed);
+            for turn in 0..60 {
+                store.begin_call();
+                let kept = model.clone();
+                for _ in 0..below(&mut random, 20) {
+                    // Events of the last type are rare.
+                    let kind = &kinds[if below(&mut random, 50) == 0 { 2 } else { below(&mut random, 2) as usize }];
+                    let seq = store.add_event(kind, "a", turn, "{}", None).unwrap();
+                    model.push((seq, kind.clone()));
+                }
+                if below(&mut random, 4) == 0 {
+                    store.undo_call().unwrap();
+                    model = kept;
+                } else {
+                    store.end_call().unwrap();
+                }
+                if below(&mut random, 5) == 0 {
+                    store.prune_events(turn - 10, 100).unwrap();
+                    let first = store.first_event().unwrap().unwrap_or(i64::MAX);
+                    model.retain(|(seq, _)| *seq >= first);
+                }
+                store.commit().unwrap();
+                for (kind, newest) in kinds.iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+                    let after = i64::from(below(&mut random, 300));
+                    let filter = EventFilter { types: &[kind.word()], after, newest, limit: 7 };
+                    let found: Vec<i64> = store.events(&filter).unwrap().iter().map(|event| event.seq).collect();
+                    let mut expected: Vec<i64> =
+                        model.iter().filter(|(seq, of)| *seq > after && of == kind).map(|(seq, _)| *seq).collect();
+                    if newest {
+                        expected.reverse();
+                    }
+                    expected.truncate(7);
+                    assert_eq!(found, expected, "seed {seed}, turn {turn}, {kind:?} after {after}, newest {newest}");
+                }
+            }
+            let oldest = store.first_event().unwrap().unwrap() / BLOCK;
+            let sql = "SELECT count(*) FROM event_block WHERE block < ?1";
+            let n_left: i64 = store.db.query_row(sql, [oldest], |row| row.get(0)).unwrap();
+            assert_eq!(n_left, 0, "seed {seed}: blocks without events are removed");
+        }
     }
 }

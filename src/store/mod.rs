@@ -31,7 +31,8 @@ use checkpointer::{copy_log, pages};
 pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use error::{StoreError, StoreResult};
-pub use events::{Event, EventFilter};
+use events::KnownBlock;
+pub use events::{Event, EventFilter, ValueEvent};
 pub use locks::LockRow;
 pub use log_terms::LogTerms;
 pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
@@ -125,6 +126,8 @@ pub struct Store {
     /// Caches the number that stands for each peer in the table of messages, by the peer's id. The cache is cleared
     /// when a write is rolled back.
     numbers: HashMap<String, i64>,
+    /// The newest block of events. It is forgotten when a write is rolled back.
+    event_block: KnownBlock,
     /// The sequence numbers that are reserved in a file beside the database; `None` if the database has no file.
     reserved: Option<ReservedNumbers>,
     /// Records the changes of the current turn of the broker's loop; `None` if no other database needs them.
@@ -180,6 +183,7 @@ impl Store {
             counters_stored: counters,
             has_written_counters: false,
             numbers: HashMap::new(),
+            event_block: KnownBlock::default(),
             reserved: None,
             recorder: None,
             is_sealed: false,
@@ -232,6 +236,7 @@ impl Store {
         let call = std::mem::replace(&mut self.call, CallState::Clean);
         self.counters = self.counters_before_call;
         self.numbers.clear();
+        self.event_block = KnownBlock::default();
         if let Some(recorder) = &mut self.recorder {
             recorder.undo_call();
         }
@@ -280,6 +285,7 @@ impl Store {
         self.counters = self.counters_committed;
         self.counters_before_call = self.counters;
         self.numbers.clear();
+        self.event_block = KnownBlock::default();
     }
 
     /// Copies the write-ahead log into the database file, without waiting for readers. Also gives back the reserved

@@ -5,6 +5,7 @@
 //! same effect on every database with the same rows.
 
 use super::changeset::{Changeset, Recorder, damaged};
+use super::events::KnownBlock;
 use super::{CallState, Store, StoreError, StoreResult, counters};
 use crate::base::ids::{EntryStamp, LogId, Term};
 use rusqlite::ToSql;
@@ -176,6 +177,7 @@ impl Store {
         (self.counters, self.counters_before_call) = (counters, counters);
         (self.counters_committed, self.counters_stored) = (counters, counters);
         self.numbers.clear();
+        self.event_block = KnownBlock::default();
         Ok(())
     }
 
@@ -244,6 +246,7 @@ mod tests {
             by: "a".into(),
             updated: 5,
             expires: None,
+            last_event: None,
         }
     }
 
@@ -288,8 +291,8 @@ mod tests {
             store.add_wakeup(m.seq, &wakeup).unwrap();
             store.put_receipt(&m.clone(), &Message { state: MessageState::Offered, ..m }).unwrap();
             let kind = EventKind::from_word("build.done");
-            let seq = store.add_event(&kind, "a", created, "{}", Some("default/k")).unwrap();
-            store.blank_state_event(seq, "null").unwrap();
+            let seq = store.add_event(&kind, "a", created, "{}", None).unwrap();
+            store.blank_value_event(seq, "null").unwrap();
         }
         store.put_entry(&entry("kept", Some("1"))).unwrap();
         store.put_entry(&entry("deleted", None)).unwrap();

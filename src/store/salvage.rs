@@ -5,9 +5,12 @@
 
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};
+use crate::base::stored_enums::EventKind;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
+use rusqlite::{Connection, OpenFlags, Row, params, params_from_iter};
+use serde_json::Value;
+use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::path::Path;
@@ -81,7 +84,8 @@ impl Store {
         schema::create(&mut db, version)?;
         db.execute_batch("BEGIN")?;
         let mut salvage = Salvage::default();
-        for table in tables(&db)? {
+        // The blocks of events are found again from the events.
+        for table in tables(&db)?.into_iter().filter(|table| table != "event_block") {
             db.execute(&format!("DELETE FROM {table}"), [])?;
             let mut copy = TableCopy::new(&from, &db, &table)?;
             copy.run()?;
@@ -89,8 +93,10 @@ impl Store {
         }
         db.execute_batch("COMMIT")?;
         schema::migrate(&mut db)?;
+        db.execute_batch("DELETE FROM event_block; INSERT INTO event_block SELECT DISTINCT type, seq / 64 FROM event")?;
         if !salvage.is_complete() {
             drop_unreadable_messages(&db, &mut salvage)?;
+            link_value_events(&db)?;
             count_again(&db, floor)?;
         }
         drop(db);
@@ -291,6 +297,29 @@ fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResu
             let n_kept = db.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
             salvage.losses.push(TableLoss { table: "message".into(), n_kept, n_lost: Some(n) });
         }
+    }
+    Ok(())
+}
+
+/// Links the events that contain values of the same entry of the shared state. The old links may lead through lost
+/// events.
+fn link_value_events(db: &Connection) -> StoreResult<()> {
+    let mut newest: HashMap<(String, String), i64> = HashMap::new();
+    let mut query = db.prepare("SELECT seq, payload FROM event WHERE type = ?1 ORDER BY seq")?;
+    let mut rows = query.query([EventKind::StateChanged.word()])?;
+    while let Some(row) = rows.next()? {
+        let (seq, payload): (i64, String) = (row.get("seq")?, row.get("payload")?);
+        let payload: Value = serde_json::from_str(&payload).unwrap_or_default();
+        let word = |field: &str| payload[field].as_str().map(str::to_owned);
+        if let (Some(namespace), Some(key), Some(_)) = (word("namespace"), word("key"), word("value")) {
+            let earlier = newest.insert((namespace, key), seq);
+            db.execute("UPDATE event SET earlier = ?2 WHERE seq = ?1", params![seq, earlier])?;
+        }
+    }
+    db.execute("UPDATE state SET last_event = NULL", [])?;
+    for ((namespace, key), seq) in newest {
+        let sql = "UPDATE state SET last_event = ?3 WHERE namespace = ?1 AND key = ?2";
+        db.execute(sql, params![namespace, key, seq])?;
     }
     Ok(())
 }

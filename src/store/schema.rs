@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/8.sql"),
     include_str!("migrations/9.sql"),
     include_str!("migrations/10.sql"),
+    include_str!("migrations/11.sql"),
 ];
 
 /// Creates the tables of a new file, or applies the steps that an older file lacks, each in its own transaction.
@@ -76,6 +77,35 @@ mod tests {
         assert_eq!(definitions(&new), definitions(&upgraded));
         let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(version(&new), version(&upgraded));
+    }
+
+    #[test]
+    fn the_events_of_an_older_database_are_found_by_entry_and_by_type() {
+        let mut db = Connection::open_in_memory().unwrap();
+        upgrade(&mut db, 0..10).unwrap();
+        db.execute_batch(
+            "INSERT INTO state VALUES ('n', 'k', 'v3', 3, 'a', 5, NULL), ('é', 'k', 'w', 1, 'a', 5, NULL)",
+        )
+        .unwrap();
+        let keys = [Some("1 nk"), None, Some("2 ék"), Some("1 nk"), Some("1 nk")];
+        for (seq, key) in (60..).zip(keys) {
+            let kind = if key.is_some() { "state_changed" } else { "file_locked" };
+            let values = rusqlite::params![seq, kind, key];
+            db.execute("INSERT INTO event VALUES (?1, ?2, 'a', 1, '{}', ?3)", values).unwrap();
+        }
+        migrate(&mut db).unwrap();
+        let list = |sql: &str| -> Vec<(String, Option<i64>)> {
+            let mut query = db.prepare(sql).unwrap();
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+        };
+        let of_entries = list("SELECT namespace, last_event FROM state ORDER BY namespace");
+        assert_eq!(of_entries, [("n".into(), Some(64)), ("é".into(), Some(62))]);
+        let links: Vec<Option<i64>> =
+            list("SELECT type, earlier FROM event ORDER BY seq").into_iter().map(|(_, earlier)| earlier).collect();
+        assert_eq!(links, [None, None, None, Some(60), Some(63)]);
+        let blocks = list("SELECT type, block FROM event_block ORDER BY type, block");
+        let expected = [("file_locked", 0), ("state_changed", 0), ("state_changed", 1)];
+        assert_eq!(blocks, expected.map(|(kind, block)| (kind.to_owned(), Some(block))));
     }
 
     #[test]

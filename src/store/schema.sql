@@ -54,10 +54,10 @@ CREATE TABLE wakeup(
 CREATE TABLE channel_member(
   channel TEXT NOT NULL, peer TEXT NOT NULL, joined INTEGER NOT NULL, PRIMARY KEY (channel, peer)) WITHOUT ROWID;
 
--- The value of a deleted entry is null.
+-- The value of a deleted entry is null. `last_event` is the newest event that contains a value of the entry.
 CREATE TABLE state(
   namespace TEXT NOT NULL, key TEXT NOT NULL, value TEXT, version INTEGER NOT NULL,
-  by TEXT NOT NULL, updated INTEGER NOT NULL, expires INTEGER, PRIMARY KEY (namespace, key));
+  by TEXT NOT NULL, updated INTEGER NOT NULL, expires INTEGER, last_event INTEGER, PRIMARY KEY (namespace, key));
 CREATE INDEX state_expiry ON state(expires) WHERE expires IS NOT NULL;
 CREATE INDEX state_gone ON state(updated) WHERE value IS NULL;
 
@@ -67,10 +67,13 @@ CREATE TABLE lock(
   reason TEXT NOT NULL, host TEXT NOT NULL, repo TEXT, repo_path TEXT, all_worktrees INTEGER NOT NULL,
   granted INTEGER NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (token, path));
 
--- `state_key` is the entry of the shared state whose value the event shows, so that the event can be found when the
--- entry is deleted.
+-- `earlier` is the event with the previous value of the same entry of the shared state. From `state.last_event`, this
+-- list leads to all events that contain values of an entry, so that the values can be removed when the entry is
+-- deleted. An index of these events would cost each change of an entry one more page.
 CREATE TABLE event(
   seq INTEGER PRIMARY KEY, type TEXT NOT NULL, by TEXT NOT NULL, at INTEGER NOT NULL,
-  payload TEXT NOT NULL, state_key TEXT);
-CREATE INDEX event_type ON event(type);
-CREATE INDEX event_state ON event(state_key) WHERE state_key IS NOT NULL;
+  payload TEXT NOT NULL, earlier INTEGER);
+
+-- The blocks of 64 sequence numbers that contain an event of a type. The events of one type are found through these
+-- blocks. Most events cause no new row here, while an index of all events would cost each event one more page.
+CREATE TABLE event_block(type TEXT NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (type, block)) WITHOUT ROWID;

@@ -23,6 +23,8 @@ pub struct StateEntry {
     pub updated: i64,
     /// When the entry expires, in ms.
     pub expires: Option<i64>,
+    /// The newest event that contains a value of the entry.
+    pub last_event: Option<i64>,
 }
 
 /// A position in the list of the deleted entries. The default is the position before all of them.
@@ -51,6 +53,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
         by: row.get::<String>("by")?.into(),
         updated: row.get("updated")?,
         expires: row.get("expires")?,
+        last_event: row.get("last_event")?,
     })
 }
 
@@ -95,7 +98,15 @@ impl Store {
             "by": e.by.as_str(),
             "updated": e.updated,
             "expires": e.expires,
+            "last_event": e.last_event,
         })?;
+        Ok(())
+    }
+
+    /// Stores which event is the newest one that contains a value of the entry.
+    pub fn set_last_event(&mut self, e: &StateEntry, seq: Option<i64>) -> StoreResult<()> {
+        let sql = "UPDATE state SET last_event = ?3 WHERE namespace = ?1 AND key = ?2";
+        self.write(sql, params![e.namespace, e.key, seq])?;
         Ok(())
     }
 
@@ -162,6 +173,7 @@ mod tests {
                 by,
                 updated: 7 + n / 20,
                 expires: None,
+                last_event: None,
             };
             store.put_entry(&deleted).unwrap();
         }

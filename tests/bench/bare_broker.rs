@@ -142,10 +142,10 @@ impl Rules {
         }
     }
 
-    fn write_event(&mut self, kind: &str, by: &str, payload: &str, state_key: Option<String>) {
-        let sql = "INSERT INTO event(seq, type, by, at, payload, state_key) VALUES (?, ?, ?, ?, ?, ?)";
+    fn write_event(&mut self, kind: &str, by: &str, payload: &str) {
+        let sql = "INSERT INTO event(seq, type, by, at, payload) VALUES (?, ?, ?, ?, ?)";
         let seq = self.n_rows;
-        self.write(sql, params![seq, kind, by, NOW, payload, state_key]);
+        self.write(sql, params![seq, kind, by, NOW, payload]);
     }
 
     fn answer(&mut self, clients: &mut [Client], n: usize, call: &Value) -> String {
@@ -164,10 +164,9 @@ impl Rules {
                            value = excluded.value, version = version + 1, by = excluded.by, updated = excluded.updated";
                 self.write(sql, params![key, value, by, NOW]);
                 let (version, entry) = self.entry(key);
-                let state_key = format!("default {key}");
                 let (key, value) = (quoted(key), quoted(value));
                 let payload = format!(r#"{{"key":{key},"namespace":"default","value":{value},"version":{version}}}"#);
-                self.write_event("state_changed", &by, &payload, Some(state_key));
+                self.write_event("state_changed", &by, &payload);
                 format!(r#"{{"ok":true,"version":{version},"entry":{entry}}}"#)
             }
             "send" => self.send(clients, n, word("to"), word("message")),
@@ -216,7 +215,7 @@ impl Rules {
         }
         self.n_rows += 1;
         let payload = format!(r#"{{"fromPeer":"{from}","toPeer":{}}}"#, quoted(to));
-        self.write_event("message_received", &from, &payload, None);
+        self.write_event("message_received", &from, &payload);
         format!(r#"{{"ok":true,"messageIds":[{ids}],"recipients":[{recipients}]}}"#)
     }
 }

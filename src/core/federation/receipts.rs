@@ -220,7 +220,7 @@ impl Mesh {
                 if receipt.state == MessageState::Expired || was.read.is_some() {
                     return Ok(());
                 }
-                journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)
+                journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now).map(|_| ())
             })?;
             self.federation.links[n].awaited.note_state(seq, receipt.state);
         }

@@ -419,7 +419,7 @@ impl Peers {
     /// Records a change of one of this mesh's own peers in the journal.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
-        journal.record(turn, self, change, id, now)
+        journal.record(turn, self, change, id, now).map(|_| ())
     }
 
     /// Changes the summary of a peer.

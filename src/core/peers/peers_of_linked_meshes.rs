@@ -122,7 +122,7 @@ impl Peers {
             return Ok(());
         }
         let change = if was_online { Change::PeerUpdated(&row) } else { Change::PeerJoined(&row) };
-        journal.record(turn, self, &change, &row.id, now)
+        journal.record(turn, self, &change, &row.id, now).map(|_| ())
     }
 
     /// The peers of linked meshes, oldest first.
