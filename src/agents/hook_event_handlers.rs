@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;
 use crate::known_agents::hook_dialect::{Dialect, FILES_CHANGED, MAIL_CAME, ShellLines};
-use crate::sys::read_git_files;
+use crate::sys::read_git_files::{self, KnownTree};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -279,7 +279,8 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
 /// Adds the files of a call, and the work trees that contain these files, to `facts`. The work trees are added because
 /// the session itself may work in a different work tree.
 fn name_files(facts: &mut Value, files: &[String]) {
-    let (roots, repos) = read_git_files::work_trees(files.iter().map(String::as_str));
+    let known = KnownTree::of(&facts["gitRoot"], &facts["repo"]);
+    let (roots, repos) = read_git_files::work_trees(files.iter().map(String::as_str), known);
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));
 }
 

@@ -1,6 +1,6 @@
 //! The data directory: where it is, and the names of the files in it.
 
-use super::regular_file::{is_pipe, open_regular};
+use super::regular_file::{buffer_for, is_pipe, open_regular};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::fnv1a;
 use rustix::fs::{Access, access};
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// How much of a small file is read, in bytes. All of these files are shorter.
 const SMALL_FILE_MAX: u64 = 64 * 1024;
+/// Most small files are not longer than this, in bytes.
+const SMALL_FILE_USUAL: u64 = 128;
 
 /// The file name of the broker's socket.
 const SOCKET: &str = "mesh.sock";
@@ -243,9 +245,9 @@ impl DataDir {
     /// Reads a small file. Returns `None` if there is no such file or it can't be read. Never waits, even if something
     /// other than a file, such as a pipe, is in its place.
     pub fn read(&self, path: &Path) -> Option<String> {
-        let mut text = String::new();
-        open_regular(path).ok()??.take(SMALL_FILE_MAX).read_to_string(&mut text).ok()?;
-        Some(text)
+        let mut bytes = buffer_for(SMALL_FILE_USUAL);
+        open_regular(path).ok()??.take(SMALL_FILE_MAX).read_to_end(&mut bytes).ok()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// Writes a small file that only this user can read. An existing file is replaced completely or not at all.

@@ -8,6 +8,7 @@ mod ssh_config;
 
 use crate::base::limits;
 use crate::sys::account;
+use crate::sys::regular_file::buffer_for;
 use config_syntax::ConfigEntry;
 use remote_url::Remote;
 use serde_json::{Map, Value, json};
@@ -47,10 +48,11 @@ fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let file = std::fs::File::from(opened);
-    if !file.metadata().ok()?.is_file() {
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() {
         return None;
     }
-    let mut bytes = Vec::new();
+    let mut bytes = buffer_for(meta.len().min(FILE_MAX));
     file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
     // The file may contain a name that is not UTF-8, but the URL after that name is still needed.
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -76,9 +78,28 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
+/// A work tree of which the identity of the repository is known, so that git's files need not be read again.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownTree<'a> {
+    /// The root of the work tree.
+    pub root: &'a str,
+    /// The identity of the repository.
+    pub repo: &'a str,
+}
+
+impl<'a> KnownTree<'a> {
+    /// The work tree in `gitRoot` and `repo`, if both are there.
+    pub fn of(root: &'a Value, repo: &'a Value) -> Option<KnownTree<'a>> {
+        Some(KnownTree { root: root.as_str()?, repo: repo.as_str()? })
+    }
+}
+
 /// Returns the roots of the work trees that contain these paths, and the identities of their repositories, in the same
 /// order. The paths are normalised as for locks, and may be globs.
-pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec<String>) {
+pub fn work_trees<'a>(
+    paths: impl Iterator<Item = &'a str>,
+    known_tree: Option<KnownTree<'_>>,
+) -> (Vec<String>, Vec<String>) {
     let home = account::home().unwrap_or_default();
     let mut roots = HashMap::<&Path, Option<&Path>>::new();
     let mut found = BTreeMap::new();
@@ -93,8 +114,12 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
                 break;
             }
             passed.push(at);
-            if let Some(git_dir) = git_dir(at) {
-                found.insert(at.display().to_string(), WorkTree::new(at, git_dir).identity(&home, CLONES_MAX));
+            let identity = match known_tree.filter(|known| at == Path::new(known.root)) {
+                Some(known) => Some(known.repo.to_owned()),
+                None => git_dir(at).map(|git_dir| WorkTree::new(at, git_dir).identity(&home, CLONES_MAX)),
+            };
+            if let Some(identity) = identity {
+                found.insert(at.display().to_string(), identity);
                 root = Some(at);
                 break;
             }
@@ -111,7 +136,8 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
 pub fn name_work_trees(params: &mut Map<String, Value>) {
     let one = params.get("filePath").and_then(Value::as_str);
     let several = params.get("filePaths").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let (roots, repos) = work_trees(several.chain(one));
+    let known = params.get("gitRoot").zip(params.get("repo")).and_then(|(root, repo)| KnownTree::of(root, repo));
+    let (roots, repos) = work_trees(several.chain(one), known);
     params.extend([("gitRoots".to_owned(), json!(roots)), ("repos".to_owned(), json!(repos))]);
 }
 
@@ -271,7 +297,7 @@ mod tests {
             (&["a", "**", "long/a"], &[]),
         ] {
             let paths: Vec<String> = paths.iter().map(|path| at(path)).chain(["/a".into(), "/*".into()]).collect();
-            let (found, repos) = work_trees(paths.iter().map(String::as_str));
+            let (found, repos) = work_trees(paths.iter().map(String::as_str), None);
             assert_eq!(found, roots.iter().map(|root| at(root)).collect::<Vec<_>>(), "{paths:?}");
             assert_eq!(repos, roots.iter().map(|root| home.identity(root)).collect::<Vec<_>>());
         }

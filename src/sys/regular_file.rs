@@ -18,6 +18,12 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     Ok(if file.metadata()?.is_file() { Some(file) } else { None })
 }
 
+/// An empty buffer for a file of `len` bytes. Without the room after these bytes, the standard library would read the
+/// file in pieces of 32 bytes, to find out whether the file has grown.
+pub fn buffer_for(len: u64) -> Vec<u8> {
+    Vec::with_capacity(len as usize + 32)
+}
+
 /// Waits until the disk has what was written to a file. On macOS, the disk may still hold it in its own memory, because
 /// to wait for more takes macOS ten times as long. SQLite makes the same choice.
 ///
@@ -46,7 +52,7 @@ pub fn read_regular(path: &Path, max: u64) -> Option<(Vec<u8>, fs::Metadata)> {
     if !before.is_file() || before.len() > max {
         return None;
     }
-    let mut content = Vec::with_capacity(before.len() as usize);
+    let mut content = buffer_for(before.len());
     Read::by_ref(&mut file).take(max + 1).read_to_end(&mut content).ok()?;
     let after = file.metadata().ok()?;
     let time = |meta: &fs::Metadata| (meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());

@@ -1,6 +1,7 @@
 //! Processes on Linux: /proc, `SO_PEERCRED` and pidfds (proc_pid_stat(5), unix(7), pidfd_open(2)).
 
 use super::{Credentials, ProcessInfo, Program};
+use crate::sys::regular_file::buffer_for;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal};
 use std::fs::File;
@@ -10,6 +11,8 @@ use std::os::unix::fs::MetadataExt;
 
 /// Maximum number of arguments that are read from a process.
 const ARGUMENTS_MAX: usize = 8;
+/// Maximum number of bytes of these arguments. The rest is cut off.
+const ARGUMENT_BYTES_MAX: u64 = 4096;
 
 /// Asks the kernel which process connected.
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
@@ -83,7 +86,9 @@ fn parse_stat(pid: i64, stat: &[u8]) -> Option<ProcessInfo> {
 
 /// The first arguments of a process, in lower case, including its program.
 pub fn arguments(pid: i64) -> Vec<String> {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut line = buffer_for(ARGUMENT_BYTES_MAX);
+    // The arguments of a process that has ended are empty.
+    let _ = File::open(format!("/proc/{pid}/cmdline")).map(|file| file.take(ARGUMENT_BYTES_MAX).read_to_end(&mut line));
     let words = line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);
     words.map(|word| String::from_utf8_lossy(word).to_lowercase()).collect()
 }
