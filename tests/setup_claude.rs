@@ -1,5 +1,5 @@
 //! `slm-mesh setup` for Claude Code. Claude Code's own command changes its file, unless the command would make secrets
-//! visible. In these tests, a script plays this command, and changes the file as Claude Code 2.1.330 does.
+//! visible. In these tests, a script stands in for this command. It changes the file as Claude Code 2.1.330 does.
 
 mod support;
 

@@ -161,8 +161,8 @@ fn git_cannot_bring_another_version_of_a_held_file() {
 fn what_a_shield_does_not_cover() {
     let Some(place) = held(&["later.txt", "held.txt", "*.md"]) else { return };
     let _worker = worker(&place);
-    // A shield does not protect a file that does not exist yet, a second hard link to a file, or files of a locked glob
-    // that no hook has seen.
+    // A shield does not protect a file that does not exist yet, a second hard link to a file, or a file that no hook
+    // has seen and that is locked only through a glob.
     fs::hard_link(place.root.join("held.txt"), place.root.join("other.txt")).unwrap();
     fs::write(place.root.join("a.md"), "").unwrap();
     for script in ["echo x > later.txt", "echo x > other.txt", "echo x > a.md"] {

@@ -1,5 +1,5 @@
-//! `slm-mesh hook AGENT --wake`: runs in the background while an agent is idle. When mail may wake the agent, this hook
-//! makes the agent begin a turn.
+//! `slm-mesh hook AGENT --wake`: runs in the background while an agent is idle. When mail arrives that is allowed to
+//! wake the agent, this hook makes the agent begin a turn.
 //!
 //! **Invariant:** this hook never delays its agent. It waits only if the agent runs it in the background, and it ends
 //! when the agent ends.

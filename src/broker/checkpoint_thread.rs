@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 
 /// The time from a commit until the log is written to the disk, in ms.
 const SYNC_DELAY_MS: i64 = 200;
-/// The time after the last commit until the log is copied, in ms. From then on, the database file alone contains
-/// everything, for programs that copy this file without its log.
+/// How long after the last commit the log is copied into the database file, in ms. From then on, the database file
+/// alone contains everything, so programs may copy it without its log.
 const QUIET_MS: i64 = 20_000;
 /// After this many commits, the log is copied without waiting for a quiet time. Otherwise, the log of a busy mesh would
 /// become so long that SQLite would copy it during a commit. A small commit adds four to eight pages to the log.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 /// How long the status mentions a damaged database, in ms: a week, because people may look at the status only rarely.
 const SHOWN_MS: i64 = 7 * 86_400_000;
-/// How long new sessions are told about a damaged database after it was set aside, in ms.
+/// For how long after a damaged database was set aside each new session is told about it, in ms.
 const TOLD_MS: i64 = 86_400_000;
 
 /// Shows the status of the mesh.

@@ -17,7 +17,7 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 /// find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
 /// A hub pings a guest after this much silence. An idle guest sends its own ping sooner than this. The hub therefore
-/// pings only a guest that sends no pings because it keeps receiving lines.
+/// pings only those guests that keep receiving lines, because such a guest sends no pings of its own.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and receives nothing for this long, it sends a ping. So a side that waits for an answer
 /// soon notices if the other side is gone.

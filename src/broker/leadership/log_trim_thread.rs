@@ -154,8 +154,8 @@ impl OlderEntries {
 }
 
 impl Keeper {
-    /// Reads the sizes of entries from earlier leaders, for up to `MEASURE_FOR`. Once all sizes are known, puts their
-    /// samples before the samples of this leader.
+    /// Reads the sizes of entries from earlier leaders, for up to `MEASURE_FOR`. Once all sizes are known, puts the
+    /// samples of the earlier leaders before the samples of this leader.
     fn measure_older(&mut self) -> Result<(), String> {
         let began = Instant::now();
         while let Some(older) = self.older.as_mut().filter(|_| began.elapsed() < MEASURE_FOR) {

@@ -49,7 +49,7 @@ enum CopyState {
 }
 
 /// The file of a copy, which is removed when this is dropped. Each copy has a file of its own. If a hub vanishes while
-/// its copy is being prepared, another hub gets a copy, although the thread of the first copy still runs.
+/// its copy is being prepared, another hub can get a copy while the thread of the first copy is still running.
 struct CopyFile(PathBuf);
 
 impl CopyFile {

@@ -45,8 +45,8 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. If there are locks, the clock continues from the clock of the last broker.
-/// Otherwise, a change of the system time between the two brokers could end the lock of a live session.
+/// Starts the clock of this broker. If there are locks, the clock continues from the clock of the last broker, because
+/// a change of the system time between the two brokers could otherwise end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.

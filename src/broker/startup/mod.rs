@@ -121,8 +121,8 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
 
 /// Turns the reason why the event loop ended into the result of the process.
 fn end_result(ended: io::Result<ShutdownReason>, places: &DataDir) -> Result<(), Error> {
-    let reason =
-        ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the broker can't wait for events: {error}")))?;
+    let reason = ended
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("the broker could not wait for events: {error}")))?;
     log(&format!("the broker ended: {reason:?}"));
     if reason == ShutdownReason::Failed {
         let text = format!("the broker ended because of an error on this machine; see {}", places.log().display());

@@ -1,8 +1,8 @@
 //! Finds the files in a work tree that a git command writes.
 //!
 //! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
-//! or from a commit. This module reads neither the index nor commits. Instead, it reports that any tracked file may be
-//! written, with a test that git itself can run for each file.
+//! or from a commit. This module reads neither the index nor commits. Instead, it reports every tracked file as
+//! possibly written, together with a test that git itself can run for each file.
 
 use super::Run;
 use super::options::{Options, Spec};

@@ -84,7 +84,7 @@ fn parse_stat(pid: i64, stat: &[u8]) -> Option<ProcessInfo> {
     })
 }
 
-/// The first arguments of a process, in lower case, including its program.
+/// The program of a process and its first arguments, in lower case.
 pub fn arguments(pid: i64) -> Vec<String> {
     let mut line = buffer_for(ARGUMENT_BYTES_MAX);
     // The arguments of a process that has ended are empty.
