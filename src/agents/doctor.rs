@@ -10,7 +10,7 @@ use super::desktop_notification_check::check_notifications;
 use super::directory_servers_check::check_directory_servers;
 use super::generated_file_texts::{MARK, NAME};
 use super::hub_check::check_hubs_of_guest;
-use super::prove::calls_in_file;
+use super::prove_hooks::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::setup_records::Records;
 use super::shield_trial::try_shield;

@@ -11,7 +11,7 @@ use super::hook_stdin::read_input;
 use super::shell_sandbox::SessionShield;
 use super::shell_tool_writes;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::session_key;
+use crate::base::id_types::session_key;
 use crate::base::{time_format, untrusted_text};
 use crate::client::{Client, route_to_broker};
 use crate::core::mail::wakeups::is_wakeup_sentence;

@@ -5,7 +5,7 @@
 pub mod build_json_object;
 pub mod counted;
 pub mod error;
-pub mod ids;
+pub mod id_types;
 pub mod json_text;
 pub mod limits;
 pub mod path_overlap;

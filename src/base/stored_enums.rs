@@ -2,7 +2,7 @@
 //!
 //! Only this file converts these enums to text or numbers, and back.
 
-use super::ids::MeshUrl;
+use super::id_types::MeshUrl;
 
 /// The kind of a peer. Each kind has the fields that only peers of this kind need.
 #[derive(Debug, Clone, PartialEq, Eq)]

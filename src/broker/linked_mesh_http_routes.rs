@@ -11,7 +11,7 @@
 use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::bounded_request_fields::{Fields, max_of};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::{ChannelName, PeerId};
+use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::stored_enums::{MessageType, PeerKind};
 use crate::base::{limits, time_format};
 use crate::core::Mesh;

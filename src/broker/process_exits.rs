@@ -5,7 +5,7 @@
 use super::event_loop::LoopContext;
 use super::log;
 use super::unix_clients::origin::from_mesh;
-use crate::base::ids::CountedMap;
+use crate::base::id_types::CountedMap;
 use crate::base::process_identity::Process;
 use crate::sys::process::ExitWatch;
 use mio::unix::SourceFd;

@@ -9,7 +9,7 @@ use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
 use super::push_connection::PushConnection;
 use super::ws_subscribers::Subscribers;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::EventKind;
 use crate::base::time_format;
 use crate::core::Mesh;

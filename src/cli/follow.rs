@@ -5,7 +5,7 @@
 //! **Invariant:** these verbs never restart a broker that was stopped on purpose.
 
 use super::args::ParsedCommand;
-use super::log_pages::{self, SearchedList};
+use super::message_pages::{self, SearchedList};
 use super::retry_on_lost_connection::RetryLimit;
 use super::usage_errors::on_command_line;
 use super::verb_rendering_table::{CliOperation, RowStream};
@@ -83,7 +83,7 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
     }
     if stream == RowStream::Log && !params.contains_key("after") {
         let call = |params: &Map<String, Value>| client.call(op.name, params);
-        let answer = log_pages::collect(SearchedList::Log, &params, call).map_err(|end| end.on_command_line(op))?;
+        let answer = message_pages::collect(SearchedList::Log, &params, call).map_err(|end| end.on_command_line(op))?;
         print_rows(stream, &answer, parsed)?;
         params.insert("after".into(), answer["next"].clone());
         for name in ["before", "limit", "since"] {

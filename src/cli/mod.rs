@@ -9,7 +9,7 @@ pub mod generate_help_and_man_page;
 pub mod git_guard;
 pub mod help_topics;
 pub mod hub_discovery;
-mod log_pages;
+mod message_pages;
 mod parsed_command;
 pub mod render;
 pub mod restore_backup;
@@ -39,7 +39,7 @@ use crate::sys::settings::{SESSION, STORE, Settings};
 use crate::sys::socket_wait::{WaitEnd, wait_for_either};
 use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
-use log_pages::SearchedList;
+use message_pages::SearchedList;
 use retry_on_lost_connection::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -140,9 +140,9 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
         client.call(op.name, &Value::Object(params.clone()))
     };
     let answer = match row.stream {
-        Some(RowStream::Log) => log_pages::collect(SearchedList::Log, &params, call),
+        Some(RowStream::Log) => message_pages::collect(SearchedList::Log, &params, call),
         Some(RowStream::Messages) if params.contains_key("search") => {
-            log_pages::collect(SearchedList::Inbox, &params, call)
+            message_pages::collect(SearchedList::Inbox, &params, call)
         }
         _ => call(&params),
     };

@@ -1,15 +1,15 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::edit_wake_and_shield_settings::{ChangedList, set_agents};
 use crate::agents::project_settings_check::check_project;
-use crate::agents::prove::NOT_PROVEN;
+use crate::agents::prove_hooks::NOT_PROVEN;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
 use crate::agents::setup_records::Records;
 use crate::agents::setup_removal::take_out;
 use crate::agents::shell_sandbox::SessionShield;
-use crate::agents::{doctor, prove, shield_trial};
+use crate::agents::wake_and_shield_lists::{ChangedList, set_agents};
+use crate::agents::{doctor, prove_hooks, shield_trial};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
@@ -294,7 +294,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let (user, project) = (agent.files.user, agent.files.project);
     // If an agent has hooks only in projects, the hooks of the project are tested.
     environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
-    let proofs = prove::prove(&environment, agent)?;
+    let proofs = prove_hooks::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());
     if json {
         let all: Vec<Value> = proofs

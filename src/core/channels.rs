@@ -11,7 +11,7 @@ use super::pagination::Page;
 use super::peers::{Peer, Peers};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::{ChannelName, PeerId};
+use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::limits;
 use crate::base::stored_enums::PeerKind;
 use crate::store::ChannelMember;

@@ -7,7 +7,7 @@ use super::peers::{decline_name_takeover, sessions};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::process_identity::Process;
 use serde_json::{Value, json};
@@ -87,8 +87,8 @@ pub struct Call {
 }
 
 /// The error text for the caller if an operation panicked. The log contains the panic itself.
-const BUG: &str = "a bug in slm-mesh stopped this call, and nothing was changed; please report the bug with the last \
-                   lines of broker.log";
+const BUG: &str = "a bug in slm-mesh stopped this call, and nothing was changed; please report this bug and \
+                   include the last lines of broker.log";
 
 /// Whether two operations are the same.
 fn is(op: &Op, other: &Op) -> bool {

@@ -10,7 +10,7 @@ use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::ids::{CountedMap, PeerId, PublicIds};
+use crate::base::id_types::{CountedMap, PeerId, PublicIds};
 use crate::base::json_text::{json_length, json_text};
 use crate::base::stored_enums::EventKind;
 use crate::base::{limits, time_format};

@@ -6,7 +6,7 @@
 use super::ConnId;
 use super::waiting_calls::WaitReason;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::store::{Changeset, Event, LogPosition, Message, Store, StoreError};
 use serde_json::Value;

@@ -15,7 +15,7 @@ use super::session_identifying_args::{NAMING, session_args};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap};
 use crate::store::LockRow;

@@ -37,7 +37,7 @@ pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
 pub use settings::{FormerHost, MeshSettings};
 
 use crate::base::error::Error;
-use crate::base::ids::PublicIds;
+use crate::base::id_types::PublicIds;
 use crate::base::process_identity::Process;
 use crate::store::{DeletionPosition, Store};
 use channels::Channels;

@@ -2,7 +2,7 @@
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 

@@ -4,7 +4,7 @@ use super::event_loop_turn::Dirty;
 use super::locks::request_conflicts::LockRequest;
 use super::peers::Peers;
 use super::{Args, CallContext, ConnId, Op};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::rc::Rc;
 

@@ -10,7 +10,7 @@ use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
 use super::repair_client_lines;
 use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
-use crate::base::ids::session_key;
+use crate::base::id_types::session_key;
 use crate::core::mcp_tools;
 use crate::sys::read_git_files;
 use crate::wire::line_splitter::{LINE_MAX, LineBuffer};

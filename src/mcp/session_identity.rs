@@ -1,6 +1,6 @@
 //! What a session tells the broker about itself when it attaches: the agent, the agent's session key, and the project.
 
-use crate::base::ids;
+use crate::base::id_types;
 use crate::known_agents::{self, Agent};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
@@ -35,7 +35,7 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
 /// read. A variable of another agent may be inherited, because one agent can start another.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
-    std::env::var(name).ok().map(|key| ids::session_key(&key)).filter(|key| !key.is_empty())
+    std::env::var(name).ok().map(|key| id_types::session_key(&key)).filter(|key| !key.is_empty())
 }
 
 /// Turns the name of an agent that slm-mesh does not know into a valid name. A valid name is short, and contains only

@@ -1,7 +1,7 @@
 //! Encodes one entry of the replicated log as bytes. An entry has a header and the changes of one turn of the leader's
 //! event loop. The header contains the version of the tables, the log's id, the leader's term and the mesh's time.
 
-use crate::base::ids::{EntryStamp, LogId, Term};
+use crate::base::id_types::{EntryStamp, LogId, Term};
 
 /// The first byte of an encoded entry: the version of this format.
 const FORMAT: u8 = 1;

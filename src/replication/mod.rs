@@ -12,7 +12,7 @@ pub mod etcd;
 
 pub use entry::{EntryError, LogEntry};
 
-use crate::base::ids::Term;
+use crate::base::id_types::Term;
 use std::time::Duration;
 
 /// The position of an entry in the log. The first entry has position 1, and there are no gaps.

@@ -3,7 +3,7 @@
 use super::named_columns::{placeholder, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
-use crate::base::ids::{ChannelName, PeerId};
+use crate::base::id_types::{ChannelName, PeerId};
 use rusqlite::{Row, params};
 
 /// A peer that is a member of a channel.

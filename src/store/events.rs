@@ -2,7 +2,7 @@
 
 use super::named_columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::EventKind;
 use rusqlite::{OptionalExtension, Row, params};
 

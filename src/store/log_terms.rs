@@ -4,7 +4,7 @@
 //! even if the log no longer contains the entry.
 
 use super::{Store, StoreResult};
-use crate::base::ids::Term;
+use crate::base::id_types::Term;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::Path;
 

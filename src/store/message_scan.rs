@@ -6,7 +6,7 @@
 
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::MessageState;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use super::named_columns::{placeholder, upsert_row};
 use super::{Store, StoreResult};
-use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
 use rusqlite::{Row, types::Type};

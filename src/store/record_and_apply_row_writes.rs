@@ -7,7 +7,7 @@
 use super::changeset::{Changeset, Recorder, damaged};
 use super::events::KnownBlock;
 use super::{CallState, Store, StoreError, StoreResult, counters};
-use crate::base::ids::{EntryStamp, LogId, Term};
+use crate::base::id_types::{EntryStamp, LogId, Term};
 use rusqlite::ToSql;
 
 /// A recorded statement begins with one of these words. Other statements were not recorded by slm-mesh.

@@ -3,7 +3,7 @@
 
 use super::named_columns::{NamedColumns, placeholder, upsert_row};
 use super::{Store, StoreResult};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// An entry of the shared state. In a deleted entry, `value` is `None`.

@@ -2,7 +2,7 @@
 //! rows that are needed to give them back. These rows are few, so they are in the table `meta`.
 
 use super::{Store, StoreResult};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 
 use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::WakeupOutcome;
 use rusqlite::Row;
 

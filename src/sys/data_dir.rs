@@ -2,7 +2,7 @@
 
 use super::regular_file::{buffer_for, is_pipe, open_regular};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::fnv1a;
+use crate::base::id_types::fnv1a;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -6,7 +6,7 @@ use super::cluster::{Cluster, is_installed};
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since};
 use super::place::{Line, Mesh, request};
 use serde_json::{Value, json};
-use slm_mesh::base::ids::{EntryStamp, LogId};
+use slm_mesh::base::id_types::{EntryStamp, LogId};
 use slm_mesh::replication::{Append, Election, LogEntry, Position, ReplicatedLog};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

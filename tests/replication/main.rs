@@ -11,7 +11,7 @@ mod support;
 mod tls;
 
 use cluster::{Cluster, LEASE, is_installed};
-use slm_mesh::base::ids::{EntryStamp, LogId, Term};
+use slm_mesh::base::id_types::{EntryStamp, LogId, Term};
 use slm_mesh::replication::etcd::EtcdLog;
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use slm_mesh::store::{Changeset, LogPosition, Message, MessageFilter, Store};

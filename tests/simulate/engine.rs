@@ -1,6 +1,6 @@
 //! A log in memory that replaces etcd in the simulation, and that can fail in the same ways as etcd.
 
-use slm_mesh::base::ids::Term;
+use slm_mesh::base::id_types::Term;
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use crate::engine::{Engine, Fault, MemoryLog};
 use crate::world::Dice;
 use rusqlite::Connection;
 use serde_json::json;
-use slm_mesh::base::ids::LogId;
+use slm_mesh::base::id_types::LogId;
 use slm_mesh::broker::leadership::{DatabaseLogMatch, Leader, Standby, TakeOver, TurnEnd};
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;

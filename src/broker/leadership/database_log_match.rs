@@ -65,7 +65,7 @@ pub(super) fn diverged(index: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::{EntryStamp, LogId, Term};
+    use crate::base::id_types::{EntryStamp, LogId, Term};
 
     fn at(log: u128, index: u64) -> Option<LogPosition> {
         Some(LogPosition { log: LogId(log), index, stamp: EntryStamp { term: Term(index), now: 0 } })

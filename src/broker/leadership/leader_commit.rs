@@ -3,7 +3,7 @@
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::{EntryStamp, LogId, Term};
+use crate::base::id_types::{EntryStamp, LogId, Term};
 use crate::core::Mesh;
 use crate::replication::{Append, LogEntry, Position, ReplicatedLog};
 use crate::store::{LogPosition, Store};

@@ -5,7 +5,7 @@ use super::database_log_match::diverged;
 use super::snapshot_fetch;
 use super::{DatabaseLogMatch, HubConfig, Leader, Standby, StandbyError, TakeOver};
 use crate::base::error::Error;
-use crate::base::ids::LogId;
+use crate::base::id_types::LogId;
 use crate::broker::log;
 use crate::replication::etcd::EtcdLog;
 use crate::replication::{LogError, Position, ReplicatedLog};

@@ -2,7 +2,7 @@
 
 use super::database_log_match::diverged;
 use super::{DatabaseLogMatch, Leader};
-use crate::base::ids::{LogId, Term};
+use crate::base::id_types::{LogId, Term};
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, LogPosition, Store, StoreError};
 

@@ -4,7 +4,7 @@
 use super::bounded_request_fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::{LockOwner, MessageType, PeerKind};
 use crate::base::{limits, path_overlap, time_format};
 use crate::core::locks::lock_view;

@@ -15,7 +15,7 @@ use super::event_loop::{LISTENER, LoopContext};
 use super::log;
 use super::log_rate_limit::EventCount;
 use super::shutdown_decision::ShutdownReason;
-use crate::base::ids::{CountedMap, CountedSet};
+use crate::base::id_types::{CountedMap, CountedSet};
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};

@@ -2,7 +2,7 @@
 //! machine. A client on another machine describes its origin itself.
 
 use super::super::own_methods::CallerMachine;
-use crate::base::ids::fnv1a;
+use crate::base::id_types::fnv1a;
 use crate::base::process_identity::Process;
 use crate::sys::machine_name::{cleaned, machine_name};
 use crate::sys::process;

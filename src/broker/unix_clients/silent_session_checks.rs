@@ -1,7 +1,7 @@
 //! Schedules the checks that find silent sessions.
 
 use super::connection::ClientConnection;
-use crate::base::ids::CountedMap;
+use crate::base::id_types::CountedMap;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

@@ -9,7 +9,7 @@ pub mod event_stream;
 
 use super::http::{Gate, Head, HttpResponse, Request};
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::core::mail::INBOX;
 use crate::core::{self, CallContext, Mesh};
 use crate::wire::lone_surrogate_json;

@@ -8,7 +8,7 @@ pub mod outbox_to_linked_meshes;
 pub mod receipts;
 pub mod roster;
 
-use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::limits;
 use crate::store::PeerRow;
 use handle_forwarding_answer::DoubtfulMessage;

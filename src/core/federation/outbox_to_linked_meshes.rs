@@ -7,7 +7,7 @@
 use super::roster::plain;
 use super::{Federation, MeshLink};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::peers::Peers;

@@ -6,7 +6,7 @@
 //! to an earlier state. The number of awaited receipts is bounded.
 
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;

@@ -5,7 +5,7 @@
 
 use super::{Federation, MeshLink};
 use crate::base::error::Error;
-use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::{limits, time_format};
 use crate::core::Mesh;
 use crate::core::peers::peers_of_linked_meshes::LinkedParts;

@@ -5,7 +5,7 @@ use super::request_conflicts::{LockMatcher, LockRequest};
 use super::table::UNLOCKED;
 use super::{Locks, StealParts, lock_view};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::json_text::JsonObjectText;
 use crate::base::stored_enums::{LockOwner, MessageType};
 use crate::base::untrusted_text;

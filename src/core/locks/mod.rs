@@ -21,7 +21,7 @@ use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::json_text::json_length;
 use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;

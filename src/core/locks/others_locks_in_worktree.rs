@@ -7,7 +7,7 @@ use super::Locks;
 use super::cursor;
 use super::request_conflicts::Repository;
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;

@@ -2,7 +2,7 @@
 //! which callers.
 
 use super::Locks;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::path_overlap::PathMatcher;
 use crate::base::stored_enums::LockOwner;
 use crate::core::Args;

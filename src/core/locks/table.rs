@@ -3,7 +3,7 @@
 use super::request_conflicts::LockRequest;
 use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::{CountedMap, PeerId};
+use crate::base::id_types::{CountedMap, PeerId};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap, time_format, untrusted_text};

@@ -2,7 +2,7 @@
 //! the settings that `setup` wrote, or in a user's and a project's settings.
 
 use super::{HOOK_DELIVERY_MS, Mail};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::core::ConnId;
 use std::collections::HashMap;
 

@@ -10,7 +10,7 @@
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::json_text::json_length;
 use crate::base::stored_enums::MessageState;
 use crate::core::peers::{Peer, Peers};

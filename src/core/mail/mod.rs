@@ -21,7 +21,7 @@ use super::op_definition::ArgKind;
 use super::peers::{Peer, Peers};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::{ChannelName, PeerId, PublicIds};
+use crate::base::id_types::{ChannelName, PeerId, PublicIds};
 use crate::base::json_text::JsonObjectText;
 use crate::base::limits;
 use crate::base::stored_enums::{MessageState, MessageType};

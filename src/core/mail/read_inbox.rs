@@ -3,7 +3,7 @@
 use super::{Correspondent, Mail, show_all_messages};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::ids::{ChannelName, PeerId};
+use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::limits;
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination::{self, Page};

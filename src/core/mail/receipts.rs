@@ -3,7 +3,7 @@
 use super::{Mail, MailView};
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time_format};
 use crate::core::event_journal::{Change, Journal};

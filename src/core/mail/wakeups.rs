@@ -8,7 +8,7 @@
 
 use super::Mail;
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::WakeupOutcome;
 use crate::base::{limits, time_format};
 use crate::core::event_loop_turn::{Effect, Turn};

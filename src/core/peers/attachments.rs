@@ -1,7 +1,7 @@
 //! Records which connections act for which peers. The record can be searched by connection and by peer.
 
 use super::connection_origin::RemoteMachine;
-use crate::base::ids::{CountedMap, PeerId};
+use crate::base::id_types::{CountedMap, PeerId};
 use crate::base::process_identity::Process;
 use crate::core::ConnId;
 use std::collections::HashMap;

@@ -52,7 +52,7 @@
 use super::sessions::{ATTACH, DETACH};
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::core::{Auth, Call, ConnId, Op};
 use crate::store::PeerRow;

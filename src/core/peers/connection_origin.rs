@@ -5,7 +5,7 @@
 
 use super::Peers;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::core::event_loop_turn::Turn;
 use crate::core::settings::FormerHost;

@@ -3,7 +3,7 @@
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::event_loop_turn::{Effect, Turn};

@@ -2,7 +2,7 @@
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text;
 use crate::core::Mesh;

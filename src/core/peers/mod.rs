@@ -30,7 +30,7 @@ use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome, pagination};
 use crate::base::error::Error;
-use crate::base::ids::{PeerId, uuid};
+use crate::base::id_types::{PeerId, uuid};
 use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
 use crate::base::{limits, time_format};

@@ -3,7 +3,7 @@
 use super::super::MeshSettings;
 use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::store::PeerRow;
 

@@ -4,7 +4,7 @@
 //! found without a search through all peers.
 
 use super::Peer;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::core::MeshSettings;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
@@ -146,7 +146,7 @@ impl PeerTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::MeshUrl;
+    use crate::base::id_types::MeshUrl;
     use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 

@@ -4,7 +4,7 @@
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
-use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::limits;
 use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text::plain_name;

@@ -6,7 +6,7 @@ use super::caller_resolver::nearest;
 use super::sessions::leave;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::event_loop_turn::{Effect, Turn};

@@ -2,7 +2,7 @@
 
 use super::{Peer, Peers, sessions};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;

@@ -6,7 +6,7 @@
 use super::Peers;
 use super::caller_resolver::nearest;
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::process_identity::Process;
 use crate::core::hook_operations::session_of_hook;

@@ -5,7 +5,7 @@ use super::decline_name_takeover::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::base::{limits, time_format, untrusted_text};

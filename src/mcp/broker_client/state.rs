@@ -5,7 +5,7 @@ use super::super::agent_waker::AgentNotifier;
 use super::super::pending_call::{BatchReply, PendingCall};
 use super::super::session_identity::{ClientIdentity, attach_params};
 use crate::base::error::Error;
-use crate::base::ids::CountedMap;
+use crate::base::id_types::CountedMap;
 use crate::client::stream::BrokerStream;
 use crate::wire::rpc;
 use serde_json::json;

@@ -23,7 +23,7 @@ pub use log_trim_and_cluster_status::{EtcdUpkeep, HubPosition, MemberHealth, Mem
 pub use tls::EtcdTls;
 
 use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
-use crate::base::ids::Term;
+use crate::base::id_types::Term;
 use crate::sys::boot_ms;
 use gateway::{ANSWER_TIMEOUT, Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use lease::Lease;
