@@ -46,6 +46,7 @@ impl EventLoop {
         });
         match opened {
             Ok((mut mesh, TurnEnd::Committed)) => {
+                self.opener.save_host();
                 log(&format!("this hub leads, beginning with entry {} of the log", leader.position().0));
                 self.clock = clock;
                 self.context.now = now;

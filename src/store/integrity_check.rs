@@ -1,6 +1,6 @@
 //! Checks a database file that may be damaged.
 
-use super::salvage::{columns, has_type, tables};
+use super::salvage::{columns, has_type, rebuild_event_blocks, tables};
 use super::{Store, StoreError, StoreResult};
 use rusqlite::Connection;
 use std::path::Path;
@@ -38,7 +38,8 @@ impl Store {
         // If a unique index can't be built because its table is damaged, this check returns a clearer error.
         check(&self.db, "integrity_check")?;
         check_values(&self.db)?;
-        reindexed
+        reindexed?;
+        rebuild_event_blocks(&self.db)
     }
 }
 

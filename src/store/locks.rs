@@ -86,6 +86,12 @@ impl Store {
         Ok(())
     }
 
+    /// Stores the new name of a machine with all locks on this machine.
+    pub fn rename_host_of_locks(&mut self, former: &str, host: &str) -> StoreResult<()> {
+        self.write("UPDATE lock SET host = ?2 WHERE host = ?1", params![former, host])?;
+        Ok(())
+    }
+
     /// Removes a locked path. The other paths of the same grant stay locked.
     pub fn drop_lock(&mut self, token: i64, path: &str) -> StoreResult<()> {
         self.write("DELETE FROM lock WHERE token = ?1 AND path = ?2", params![token, path])?;

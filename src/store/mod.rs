@@ -329,6 +329,11 @@ impl Store {
         MIGRATIONS.len() as u32
     }
 
+    /// Whether changes that a program with this version of the tables has recorded can be applied to this database.
+    pub fn can_replay(schema: u32) -> bool {
+        (schema::REPLAYABLE_SINCE..=Store::schema()).contains(&schema)
+    }
+
     /// Whether a copy of another database may replace this database without loss. This is true if this database
     /// contains no messages, no shared state and no locks. Peers do not count, because they reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {

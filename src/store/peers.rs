@@ -159,6 +159,12 @@ impl Store {
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// Stores the new name of a machine with all peers on this machine, except the peers of linked meshes.
+    pub fn rename_host_of_peers(&mut self, former: &str, host: &str) -> StoreResult<()> {
+        self.write("UPDATE peer SET host = ?2 WHERE host = ?1 AND mesh_url IS NULL", rusqlite::params![former, host])?;
+        Ok(())
+    }
+
     /// Stores a new or a changed peer.
     pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
         upsert_row!(self, "peer", { "id": p.id.as_str() }, {

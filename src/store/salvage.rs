@@ -3,6 +3,8 @@
 //! The copy does not read indexes, because they can be rebuilt. Most damage is in indexes, because they have more pages
 //! than the tables. If a page of a table is damaged, only the rows on that page are lost.
 
+use super::counters::read_counters;
+use super::events::BLOCK;
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};
 use crate::base::stored_enums::EventKind;
@@ -93,10 +95,13 @@ impl Store {
         }
         db.execute_batch("COMMIT")?;
         schema::migrate(&mut db)?;
-        db.execute_batch("DELETE FROM event_block; INSERT INTO event_block SELECT DISTINCT type, seq / 64 FROM event")?;
+        db.execute_batch("BEGIN")?;
+        rebuild_event_blocks(&db)?;
+        link_value_events(&db)?;
+        note_missing_events(&db, &mut salvage)?;
+        db.execute_batch("COMMIT")?;
         if !salvage.is_complete() {
             drop_unreadable_messages(&db, &mut salvage)?;
-            link_value_events(&db)?;
             count_again(&db, floor)?;
         }
         drop(db);
@@ -301,25 +306,48 @@ fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResu
     Ok(())
 }
 
+/// Finds out again which blocks contain events of which types.
+pub(super) fn rebuild_event_blocks(db: &Connection) -> StoreResult<()> {
+    db.execute("DELETE FROM event_block", [])?;
+    db.execute(&format!("INSERT INTO event_block SELECT DISTINCT type, seq / {BLOCK} FROM event"), [])?;
+    Ok(())
+}
+
 /// Links the events that contain values of the same entry of the shared state. The old links may lead through lost
-/// events.
+/// events. If an entry itself was lost, adds a tombstone for it, so that the cleanup finds its values.
 fn link_value_events(db: &Connection) -> StoreResult<()> {
-    let mut newest: HashMap<(String, String), i64> = HashMap::new();
+    let mut newest: HashMap<(String, String), (i64, i64)> = HashMap::new();
     let mut query = db.prepare("SELECT seq, payload FROM event WHERE type = ?1 ORDER BY seq")?;
+    let mut link = db.prepare("UPDATE event SET earlier = ?2 WHERE seq = ?1")?;
     let mut rows = query.query([EventKind::StateChanged.word()])?;
     while let Some(row) = rows.next()? {
         let (seq, payload): (i64, String) = (row.get("seq")?, row.get("payload")?);
         let payload: Value = serde_json::from_str(&payload).unwrap_or_default();
         let word = |field: &str| payload[field].as_str().map(str::to_owned);
         if let (Some(namespace), Some(key), Some(_)) = (word("namespace"), word("key"), word("value")) {
-            let earlier = newest.insert((namespace, key), seq);
-            db.execute("UPDATE event SET earlier = ?2 WHERE seq = ?1", params![seq, earlier])?;
+            let version = payload["version"].as_i64().unwrap_or(1);
+            let earlier = newest.insert((namespace, key), (seq, version)).map(|(earlier, _)| earlier);
+            link.execute(params![seq, earlier])?;
         }
     }
     db.execute("UPDATE state SET last_event = NULL", [])?;
-    for ((namespace, key), seq) in newest {
-        let sql = "UPDATE state SET last_event = ?3 WHERE namespace = ?1 AND key = ?2";
-        db.execute(sql, params![namespace, key, seq])?;
+    let mut begin = db.prepare(
+        "INSERT INTO state(namespace, key, value, version, by, updated, last_event) \
+         SELECT ?1, ?2, NULL, ?4 + 1, by, at, seq FROM event WHERE seq = ?3 \
+         ON CONFLICT(namespace, key) DO UPDATE SET last_event = excluded.last_event",
+    )?;
+    for ((namespace, key), (seq, version)) in newest {
+        begin.execute(params![namespace, key, seq, version])?;
+    }
+    Ok(())
+}
+
+/// Notices events that the damaged table has lost silently. The counters say how many events there were.
+fn note_missing_events(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
+    let n_kept: i64 = db.query_row("SELECT count(*) FROM event", [], |row| row.get(0))?;
+    let n_lost = read_counters(db).map_or(0, |counters| counters.events - n_kept);
+    if n_lost > 0 && !salvage.losses.iter().any(|loss| loss.table == "event") {
+        salvage.losses.push(TableLoss { table: "event".into(), n_kept, n_lost: Some(n_lost) });
     }
     Ok(())
 }

@@ -23,6 +23,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/11.sql"),
 ];
 
+/// The oldest version whose changes can be applied to tables of the newest version. A step that removes or renames a
+/// column raises this number.
+pub(super) const REPLAYABLE_SINCE: u32 = 11;
+
 /// Creates the tables of a new file, or applies the steps that an older file lacks, each in its own transaction.
 ///
 /// # Errors

@@ -77,3 +77,4 @@ CREATE TABLE event(
 -- The blocks of 64 sequence numbers that contain an event of a type. The events of one type are found through these
 -- blocks. Most events cause no new row here, while an index of all events would cost each event one more page.
 CREATE TABLE event_block(type TEXT NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (type, block)) WITHOUT ROWID;
+CREATE INDEX event_block_number ON event_block(block);

@@ -187,5 +187,14 @@ fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
         );
         return Err(LogError::Refused(text));
     }
+    if !Store::can_replay(entry.schema) {
+        let text = format!(
+            "the hub that leads runs a slm-mesh that is too old (its database has version {}, but this hub's has {}); \
+             stop all hubs, upgrade all of them, and start the former leader first",
+            entry.schema,
+            Store::schema()
+        );
+        return Err(LogError::Refused(text));
+    }
     Ok(Changeset::from_bytes(entry.changes))
 }

@@ -59,7 +59,10 @@ impl MeshOpener {
             }
             result => result?,
         };
-        self.save_host();
+        // Without a log, opening the mesh has committed its changes.
+        if self.hub.is_none() {
+            self.save_host();
+        }
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let places = self.places.clone();
         mesh.set_damage_report(Box::new(move |since| {
@@ -81,8 +84,9 @@ impl MeshOpener {
         (name != self.mesh_settings.host).then_some(FormerHost { name, start_shift })
     }
 
-    /// Saves the name of this machine, so that the next broker notices a new name.
-    fn save_host(&self) {
+    /// Saves the name of this machine, so that the next broker notices a new name. The name must be saved only after the
+    /// changes that opening the mesh has made are committed.
+    pub fn save_host(&self) {
         let (path, line) = (self.places.machine(), format!("{}\n", self.mesh_settings.host));
         if self.places.read(&path).as_ref() != Some(&line)
             && let Err(error) = self.places.write(&path, &line)

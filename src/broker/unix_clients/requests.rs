@@ -108,7 +108,7 @@ fn serve_notice(
     match method {
         // The mesh learns this origin later, when this hub begins to lead.
         "origin" if context.role.is_standby() => connection.origin = Origin::Remote(RemoteOrigin::parse(&params)),
-        _ if context.role.is_standby() => {}
+        _ if context.role.is_standby() || connection.refusal.is_some() => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
         "origin" => {
             let remote = RemoteOrigin::parse(&params);
@@ -124,8 +124,8 @@ fn serve_notice(
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. Without its
-                // origin, it would look like a caller on this machine, too.
+                // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. It is not served,
+                // either.
                 if method == "far" {
                     connection.refusal = Some(error);
                 }

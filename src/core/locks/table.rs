@@ -83,11 +83,7 @@ fn grace_ms(is_local: bool) -> i64 {
 
 /// Stores the new name of this machine with all locks on this machine.
 pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host: &str) -> Result<(), Error> {
-    for mut lock in turn.store.locks()?.into_iter().filter(|lock| lock.host == former.name) {
-        host.clone_into(&mut lock.host);
-        turn.store.put_lock(&lock)?;
-    }
-    Ok(())
+    Ok(turn.store.rename_host_of_locks(&former.name, host)?)
 }
 
 impl Locks {

@@ -4,12 +4,15 @@
 //! process ids of two machines would be taken for the same file and the same process.
 
 use super::Peers;
+use super::name_lookup::HUMAN_AT;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
+use crate::base::stored_enums::PeerKind;
 use crate::core::event_loop_turn::Turn;
 use crate::core::settings::FormerHost;
 use crate::core::{ConnId, Mesh};
+use crate::store::PeerRow;
 
 /// The machine from which a connection comes, if it is not this machine.
 #[derive(Debug, Clone)]
@@ -57,14 +60,30 @@ impl Mesh {
     }
 }
 
+/// Whether a peer of this mesh is on a machine with this name.
+pub(in crate::core) fn is_machine_known(turn: &Turn, host: &str) -> Result<bool, Error> {
+    Ok(turn.store.peers()?.iter().any(|row| row.host == host && !row.is_linked()))
+}
+
 /// Stores the new name of this machine with all peers on this machine.
 pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host: &str) -> Result<(), Error> {
-    for mut row in turn.store.peers()?.into_iter().filter(|row| row.host == former.name) {
+    let suffix = format!("{HUMAN_AT}{}", former.name);
+    let is_here = |row: &PeerRow| row.host == former.name && !row.is_linked();
+    let peers: Vec<PeerRow> = turn.store.peers()?.into_iter().filter(is_here).collect();
+    turn.store.rename_host_of_peers(&former.name, host)?;
+    for mut row in peers {
+        let owner = row.name.strip_suffix(&suffix).filter(|_| row.kind == PeerKind::Human).map(str::to_owned);
+        if row.process.is_none() && owner.is_none() {
+            continue;
+        }
         host.clone_into(&mut row.host);
         row.process = row.process.map(|known| {
             let start = known.start.wrapping_add(former.start_shift);
             Process { start, ..known }
         });
+        if let Some(owner) = owner {
+            row.name = format!("{owner}{HUMAN_AT}{host}");
+        }
         turn.store.put_peer(&row)?;
     }
     Ok(())
@@ -86,13 +105,15 @@ impl Peers {
     fn refuse_same_name(&self, host: &str, boot_id: Option<&str>) -> Result<(), Error> {
         let Some(boot_id) = boot_id else { return Ok(()) };
         let own = Some((&self.settings.host, self.settings.boot_id.as_deref()));
-        let remotes = self.attachments.iter().filter_map(|(_, one)| one.remote.as_ref());
+        // A machine that has lost its power leaves connections behind that no longer answer.
+        let remotes = self.attachments.iter().filter(|(_, one)| !one.unresponsive);
+        let remotes = remotes.filter_map(|(_, one)| one.remote.as_ref());
         let mut machines = own.into_iter().chain(remotes.map(|origin| (&origin.host, origin.boot_id.as_deref())));
         if machines.any(|(name, known)| name == host && known.is_some_and(|known| known != boot_id)) {
             let text = format!(
-                "another machine of this mesh is called {host}, too; give this machine a name of its own: set \
-                 SLM_MESH_MACHINE=NAME in its environment or in the config file of its data directory, then start its \
-                 sessions again"
+                "another machine of this mesh is also called {host}; give this machine a name of its own: set \
+                 SLM_MESH_MACHINE=NAME in the config file of its data directory, and start its sessions again (if this \
+                 machine has just been restarted, try again in a minute)"
             );
             return Err(Error::new(ErrorKind::Refused, text));
         }

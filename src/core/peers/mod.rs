@@ -18,7 +18,7 @@ mod retention;
 pub mod session_of_announced_call;
 pub mod sessions;
 
-pub(in crate::core) use connection_origin::rename_machine;
+pub(in crate::core) use connection_origin::{is_machine_known, rename_machine};
 
 pub use peers_of_linked_meshes::LinkedPeer;
 

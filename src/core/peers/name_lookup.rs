@@ -11,7 +11,7 @@ use crate::store::PeerRow;
 const NAMED_MAX: usize = 8;
 
 /// Separates the user from the machine in the name of a person at another machine, such as `ada@desk`.
-const HUMAN_AT: char = '@';
+pub(super) const HUMAN_AT: char = '@';
 
 /// Whether a word is reserved. No peer may have a reserved word as its name.
 pub(super) fn is_reserved(name: &str) -> bool {

@@ -12,4 +12,5 @@ DROP INDEX event_type;
 DROP INDEX event_state;
 ALTER TABLE event DROP COLUMN state_key;
 CREATE TABLE event_block(type TEXT NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (type, block)) WITHOUT ROWID;
+CREATE INDEX event_block_number ON event_block(block);
 INSERT INTO event_block SELECT DISTINCT type, seq / 64 FROM event;
