@@ -4,7 +4,7 @@
 use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings, Op};
+use slm_mesh::core::{self, Call, Effect, FormerHost, Mesh, MeshSettings, Op};
 use slm_mesh::store::Store;
 
 #[test]
@@ -91,8 +91,19 @@ impl Disk {
         next
     }
 
+    /// Ends the broker, gives this machine a new name, and starts a new broker.
+    pub fn rename_machine(mut self, former: &str, host: &str) -> Disk {
+        let former_host = Some(FormerHost { name: former.into(), start_shift: 0 });
+        let settings = MeshSettings { host: host.into(), former_host, ..MeshSettings::default() };
+        Disk::open_with(std::mem::take(&mut self.path), settings, self.now)
+    }
+
     fn open(path: std::path::PathBuf, links: Vec<String>, now: i64) -> Disk {
-        let settings = MeshSettings { links: links.clone(), ..MeshSettings::default() };
+        Disk::open_with(path, MeshSettings { links, ..MeshSettings::default() }, now)
+    }
+
+    fn open_with(path: std::path::PathBuf, settings: MeshSettings, now: i64) -> Disk {
+        let links = settings.links.clone();
         // The ids depend on the path, so that two meshes never have the same ids.
         let mut n =
             path.as_os_str().as_encoded_bytes().iter().fold(7u128, |n, byte| (n * 31 + u128::from(*byte)) & (!0 >> 8));

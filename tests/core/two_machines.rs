@@ -35,6 +35,22 @@ fn two_clones_mean_the_same_file_and_equal_paths_of_two_machines_do_not() {
 }
 
 #[test]
+fn a_machine_takes_its_locks_to_a_new_name_but_not_to_that_of_another_machine() {
+    let mut disk = two("renamed");
+    lock(&mut disk, 1, "/etc/one").unwrap();
+    lock(&mut disk, 2, "/etc/two").unwrap();
+    let hosts = |disk: &Disk| {
+        let locks = disk.mesh.observed_locks(9, disk.now);
+        locks.iter().map(|lock| lock["host"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(&disk), ["here", "laptop"]);
+    let disk = disk.rename_machine("here", "desk");
+    assert_eq!(hosts(&disk), ["desk", "laptop"]);
+    let disk = disk.rename_machine("desk", "laptop");
+    assert_eq!(hosts(&disk), ["desk", "laptop"]);
+}
+
+#[test]
 fn a_session_far_away_gets_more_time_to_come_back() {
     let mut disk = two("grace");
     lock(&mut disk, 2, "/Users/ada/code/api/a.rs").unwrap();

@@ -112,7 +112,7 @@ def where_nobody_is_nobody_is_found(lan):
     assert "can't be used" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "2.0.0", "10.77.0.1", status=3)
     assert "expected" in lan.verb(lan.alone, "announce", "desk", status=2)
     assert "no hub answers" in lan.verb(lan.b, "doctor")
-    assert "not searched" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
+    assert "did not search" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
 
 
 def a_hub_is_found_with_its_facts(lan):
