@@ -1,5 +1,6 @@
-//! Links GCC's unwinder statically if the C compiler provides it. The shared unwinder is one more library to load and
-//! to search for every symbol whenever the program starts, which costs 9 % of the instructions of a verb.
+//! Links GCC's unwinder statically if the C compiler provides it. The shared unwinder would be one more library that is
+//! loaded, and searched for every symbol, whenever the program starts. This would cost 9 % of the instructions of a
+//! verb.
 
 use std::env;
 use std::path::Path;
@@ -24,7 +25,8 @@ fn main() {
     }
 }
 
-/// Whether the C compiler has the static unwinder. If it has the file, it prints the path, and otherwise only the name.
+/// Whether the C compiler has the static unwinder. The compiler prints the path of a file that it has, and only the
+/// name of any other file.
 fn has_static_unwinder() -> bool {
     let asked = Command::new("cc")
         .arg("-print-file-name=libgcc_eh.a")

@@ -1,4 +1,4 @@
-//! The program `slm-mesh`. Passes the arguments to the module `cli`, and exits with the status that it returns.
+//! The program `slm-mesh`. Passes the arguments to the module `cli`, and exits with the status that `cli` returns.
 
 use std::process::ExitCode;
 

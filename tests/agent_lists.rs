@@ -1,5 +1,5 @@
-//! Tests the two settings that list agents: those that mail may wake, and those whose shell commands run in a sandbox
-//! (a shield). `setup` changes both lists in the `config` file.
+//! Tests the two settings that list agents. One lists the agents that mail may wake; the other lists the agents whose
+//! shell commands run in a sandbox (a shield). `setup` changes both lists in the `config` file.
 
 mod support;
 

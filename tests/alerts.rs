@@ -1,5 +1,5 @@
-//! Tests that alerts reach a person who is not looking at slm-mesh, as a desktop notification or through the person's
-//! own command. A command that hangs, dies or is missing must not delay anything else.
+//! Tests that alerts reach a person who is not looking at slm-mesh. They come as desktop notifications, or through the
+//! person's own command. A command that hangs, dies or is missing must not delay anything else.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn told_json(path: &Path) -> Value {
     serde_json::from_str(&told(path)).unwrap()
 }
 
-/// A script that writes its input to a new file in each run (`1`, `2` and so on). The file `words` contains the
+/// A script that, in each run, writes its input to a new file (`1`, `2` and so on). The file `words` contains the
 /// arguments of the last run.
 const KEEP: &str = r#"n=1; while [ -e "$OUT/$n" ]; do n=$((n + 1)); done
 for word in "$@"; do printf '%s\n' "$word"; done > "$OUT/words"
@@ -102,8 +102,8 @@ fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
     let (place, out) = place_with(KEEP, "");
     alert(&place, "before");
     told(&out.join("1"));
-    // For the next five seconds, the broker notifies nobody. On a busy machine, so many verbs (subcommands) could take
-    // longer than that, so this test uses the socket.
+    // For the next five seconds, the broker notifies nobody. On a busy machine, verbs (subcommands) could take longer
+    // than that, so the next calls use the socket.
     let mut socket = place.socket();
     let text = json!({ "as": "human", "to": "human", "message": "read at once", "type": "alert" });
     let ids: Vec<Value> = (0..20).map(|_| socket.call("send", text.clone())["result"]["messageId"].clone()).collect();

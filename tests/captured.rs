@@ -86,8 +86,8 @@ fn each_captured_event_is_understood() {
     }
 }
 
-/// Kimi Code ignores the output of the hooks at a session's start and after a tool. So mail is shown only with a
-/// prompt, or when the agent stops.
+/// Kimi Code ignores the output of the hooks that run at a session's start and after a tool call. So mail is shown only
+/// with a prompt, or when the agent stops.
 #[test]
 fn mail_waits_where_an_agent_drops_the_answer() {
     let place = Place::new();

@@ -244,7 +244,8 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
         until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
         let mut after = None;
         hold_still(&place, || {
-            // This session is killed before the broker reads its `attach` request, as can happen while a broker starts.
+            // This session is killed before the broker reads its `attach` request, which can happen while a broker
+            // starts.
             let mut before = place.socket();
             before.ask("attach", ask.clone());
             before.stream.shutdown(Shutdown::Both).unwrap();

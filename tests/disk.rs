@@ -1,5 +1,5 @@
-//! Power failures, full or damaged disks, and killed processes. Data must survive once a client was told that it is
-//! stored.
+//! Power failures, full or damaged disks, and killed processes. Once a client has been told that data is stored, the
+//! data must survive.
 
 #[allow(dead_code)] // the benchmark uses more of it
 #[path = "bench/filled_store.rs"]
@@ -29,7 +29,7 @@ fn copy_database(from: &Path, to: &Path) {
     }
 }
 
-/// A test mesh that uses `dir`, a copy of a mesh's data directory, as its data directory.
+/// A test mesh whose data directory is `dir`, a copy of the data directory of another mesh.
 fn revived(dir: &Path) -> Place {
     let mut place = Place::new();
     place.dir = dir.to_path_buf();
@@ -193,7 +193,7 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     };
     assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
     assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
-    // When the broker ends, it frees some space on the disk, which the test fills, too.
+    // When the broker ends, it frees some space on the disk. The test also fills this space.
     place.ok(&["stop"]);
     let filler = place.dir.join("filler");
     let mut rest = std::fs::File::create(&filler).unwrap();
@@ -422,7 +422,7 @@ fn whoever_misses_something_learns_that_the_database_was_damaged() {
     assert!(!told_at_begin(&place, "s1").contains("damaged"), "each session is told once");
     assert!(told_at_begin(&place, "s2").contains(report));
     assert!(place.ok(&["status"]).contains(report) && doctor().contains(report), "{}", doctor());
-    // An earlier damage, whose report is missing, is not hidden by the last one.
+    // The last damaged database does not hide an earlier one, whose report is missing.
     let earlier = format!("broker.db.damaged-{}", iso(wall_ms() - 86_400_000).replace(':', ""));
     std::fs::write(place.dir.join(&earlier), "").unwrap();
     assert!(doctor().matches(report).count() == 2 && doctor().contains(&earlier), "{}", doctor());

@@ -89,8 +89,8 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["bash", "-c", "make"]), None);
 }
 
-/// npm and pip install a script, and a link to it with the agent's name. The interpreter's arguments contain the path
-/// of this link, and not of the script, so slm-mesh must recognize the agent by the link.
+/// npm and pip install a script, and a link to the script that has the agent's name. The interpreter's arguments
+/// contain the path of the link, not that of the script, so slm-mesh must recognize the agent by the link.
 #[test]
 fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     let id = |words: &[&str]| {

@@ -253,8 +253,8 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts an HTTP server that plays another mesh. Each response is a status line and a body, which come from `get` or
-/// `post`. The argument of `get` is the number of the connection, and that of `post` is the body of the request.
+/// Starts an HTTP server that stands in for another mesh. Each response is a status line and a body. They come from
+/// `get`, which gets the number of the connection, or from `post`, which gets the body of the request.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,

@@ -46,8 +46,8 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
 }
 
-/// Whether the tests run with this signal ignored, as under nohup. A shell that such a test starts can't trap the
-/// signal.
+/// Whether the tests run with this signal ignored, as under nohup. If so, a shell that is started by a test can't trap
+/// the signal.
 fn is_ignored(name: &str) -> bool {
     let script = format!("trap 'exit 0' {name}; kill -{name} $$; exit 1");
     !Command::new("sh").args(["-c", &script]).status().unwrap().success()

@@ -97,8 +97,8 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
     let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
     assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
-    // A command always needs a new lock, which the caller's old lock prevents. The error must say how to release the
-    // old lock.
+    // A command always needs a new lock, but can't get one while the caller holds the old lock. The error must say how
+    // to release the old lock.
     place.ok(&["lock", "my dir/*.rs"]);
     for file in ["a.rs", "my dir/b.rs"] {
         let refused = place.run(&["lock", file, "--", "true"]);
@@ -251,8 +251,8 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // One more wait would have closed a circle of peers that wait for each other. Since it was refused, one released
-    // lock is enough for the others to go on.
+    // One more wait would have closed a circle of peers that wait for each other. That wait was refused, so one
+    // released lock is enough for the others to go on.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }
@@ -294,8 +294,8 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session `returns` is killed first, but comes back, so it must keep the lock on `kept`. Without its return,
-    // this lock would end before the lock on `lost`, whose grace period begins later.
+    // The session `returns` is killed first, but comes back, so it must keep the lock on `kept`. If it did not come
+    // back, this lock would end before the lock on `lost`, whose grace period begins later.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");

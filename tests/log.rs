@@ -1,5 +1,5 @@
-//! Tests `slm-mesh log`, with which a person reads, follows and searches the messages of two agents, and which marks no
-//! message as read.
+//! Tests `slm-mesh log`. With it, a person reads, follows and searches the messages of two agents. It marks no message
+//! as read.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Tests `make install` after different builds: which files it installs, and who can read them. A script plays cargo.
+//! Tests `make install` after different builds: which files it installs, and who can read them. A script replaces
+//! cargo.
 
 mod support;
 
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{BIN, Place, project, put_program};
 
-/// A script that plays cargo. In cargo's output directory, it creates a program that prints the arguments of this
-/// build.
+/// A script that stands in for cargo. In cargo's output directory, it creates a program that prints the arguments of
+/// this build.
 const CARGO: &str = r#"#!/bin/sh
 into=${CARGO_TARGET_DIR:-target}
 folder= words="$*"
@@ -137,8 +138,8 @@ fn every_user_can_read_what_is_installed_and_systemd_finds_the_unit() {
             assert_eq!(mode(&root.join("bin/slm-mesh")), 0o755);
             let unit = fs::read_to_string(unit).unwrap();
             assert!(unit.contains(&format!("ExecStart={prefix}/bin/slm-mesh start")), "{unit}");
-            // The restrictions of the broker's unit also apply to the user's command for alerts. This restriction would
-            // break commands that run on node.
+            // The restrictions of the broker's unit also apply to the user's command for alerts.
+            // `MemoryDenyWriteExecute` would break commands that run on node.
             assert!(!unit.contains("\nMemoryDenyWriteExecute"), "{unit}");
         }
         let words = [&["uninstall"], &words[2..]].concat();

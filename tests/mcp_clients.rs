@@ -1,5 +1,5 @@
-//! Runs the official MCP client libraries against slm-mesh. Two sessions find each other, exchange messages, share
-//! state and lock the same file, as `tests/clients/scenario.*` describes.
+//! Runs the official MCP client libraries against slm-mesh. As `tests/clients/scenario.*` describes, two sessions find
+//! each other, exchange messages, share state and lock the same file.
 
 mod clients;
 mod support;

@@ -15,8 +15,8 @@ use support::{Place, project};
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// All recordings, each with a name and the lines that one server process got. The name is the file, and the line at
-/// which the recording begins. One agent started its server twice, so its file contains two recordings.
+/// All recordings, each with a name and the lines that one server process got. The name consists of the file's name and
+/// the line at which the recording begins. One agent started its server twice, so its file contains two recordings.
 fn recordings() -> Vec<(String, Vec<Value>)> {
     let folder = project().join("tests/data/mcp-clients");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

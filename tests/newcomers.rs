@@ -250,7 +250,7 @@ fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
 fn until_it_follows(place: &Place, verb: &[&str]) {
     until("it follows", || {
         let status = place.json(&["status"]);
-        // `watch` makes no call that waits, because the broker pushes events to it. Its connection is the only sign.
+        // `watch` makes no call that waits, because the broker pushes events to it. Only its connection can be seen.
         if verb[0] == "watch" { status["connections"].as_i64() > Some(1) } else { status["waiting"] == json!(1) }
     });
 }

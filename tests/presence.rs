@@ -1,4 +1,4 @@
-//! Agents that have only hooks, or that only run verbs (subcommands), and therefore count as online as long as their
+//! Agents that have only hooks, or that only run verbs (subcommands). Such an agent counts as online as long as its
 //! process runs. Some of the agents die.
 
 mod support;
@@ -8,8 +8,8 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use support::{Place, until};
 
-/// A shell that plays an agent: it reads shell commands and runs them, one for each line. Its process has the agent's
-/// name.
+/// A shell that stands in for an agent: it reads shell commands and runs them, one for each line. Its process has the
+/// agent's name.
 struct Agent(Child);
 
 impl Agent {

@@ -1,5 +1,5 @@
-//! Accidents of a running broker: its directory is removed, its process is stopped, the power fails, or the clock is
-//! changed. The broker must keep all its promises.
+//! Accidents that happen to a running broker: its directory is removed, its process is stopped, the power fails, or the
+//! clock is changed. The broker must keep all its promises.
 
 mod support;
 
@@ -403,7 +403,7 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // When the test ends, it kills the process whose id is in this file, which is the test itself.
+    // When the test ends, it kills the process whose id is in this file. Here, that would be the test itself.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 

@@ -115,8 +115,8 @@ fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
 #[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
-    // A session gets its name when it becomes a peer, which takes two seconds without this call. The sessions could
-    // then get their names in any order.
+    // A session gets its name when it becomes a peer. Without this call, that would take two seconds, and the sessions
+    // could get their names in any order.
     let start = |folder: &&str| {
         let mut session = place.session("claude-code", folder);
         let name = you(&mut session).1;
@@ -308,8 +308,8 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     }
 }
 
-/// A shell script that plays an agent with an MCP session. It reads lines. For the line `run`, it runs `slm-mesh
-/// whoami`; any other line goes to the session, and the script prints the answer.
+/// A shell script that stands in for an agent with an MCP session. It reads lines. For the line `run`, it runs
+/// `slm-mesh whoami`; any other line goes to the session, and the script prints the answer.
 const AGENT_SCRIPT: &str = r#"
 cd "$1"
 mkfifo in out
@@ -388,8 +388,8 @@ impl Drop for Agent {
 #[test]
 fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
     let place = Place::new();
-    // When its input ends, a session gives its calls 1.5 s to finish. Starting a broker could take longer, so it is
-    // started now.
+    // When its input ends, a session gives its calls 1.5 s to finish. Starting a broker could take longer, so the test
+    // starts one now.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = place.session(CODEX, "api");
@@ -423,8 +423,8 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     // order in which they began, but the sessions come back in the opposite order.
     for session in &mut sessions {
         (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
-        // If a thread has just forked a child, the child holds a copy of the stream. A drop would not end the stream
-        // before the child ends, but a shutdown does.
+        // If a thread has just forked a child, the child holds a copy of the stream. In this case, a drop would end the
+        // stream only when the child ends, but a shutdown ends it at once.
         session.stream.shutdown(Shutdown::Both).unwrap();
     }
     let mut restarted: Vec<Socket> = before.iter().map(|_| place.socket()).collect();

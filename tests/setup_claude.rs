@@ -1,5 +1,6 @@
-//! `slm-mesh setup` for Claude Code. Claude Code's own command changes its file, unless the command would make secrets
-//! visible. In these tests, a script stands in for this command. It changes the file as Claude Code 2.1.330 does.
+//! `slm-mesh setup` for Claude Code. Setup lets Claude Code's own command change the settings file, unless the command
+//! would make secrets visible. In these tests, a script stands in for this command. It changes the file as Claude Code
+//! 2.1.330 does.
 
 mod support;
 
@@ -7,8 +8,8 @@ use serde_json::{Value, json};
 use support::BIN;
 use support::home::Home;
 
-/// A script that plays `claude mcp`. It refuses a second entry. If the argument of `add-json` is `-`, the script reads
-/// the entry from standard input. A shell line in `fails` can make it refuse certain entries.
+/// A script that stands in for `claude mcp`. It refuses a second entry. If the argument of `add-json` is `-`, the
+/// script reads the entry from standard input. A shell line in `fails` can make it refuse certain entries.
 fn fake_claude(home: &Home, fails: &str) {
     home.fake(
         "claude",
@@ -60,7 +61,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
         assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
     }
 
-    // In an entry to which the user has added nothing, there is no secret, so the older version gets it as an argument.
+    // An entry to which the user has added nothing contains no secret, so the older version gets it as an argument.
     let home = Home::new();
     write_entry(&home, &json!({ "type": "stdio", "command": "/old/slm-mesh", "args": ["mcp"] }));
     fake_claude(&home, "[ \"$4\" != - ] || exit 1");

@@ -32,7 +32,7 @@ fn each_agent_whose_transcripts_are_read_is_tested() {
     assert_eq!(tested, read, "add an example to tests/data/transcripts, and a row to AGENTS in this file");
 }
 
-/// Runs an agent's hook for a prompt, which reports the path of a transcript. Returns the session's name.
+/// Runs an agent's hook for a prompt. The hook's input contains the path of a transcript. Returns the session's name.
 fn report(place: &Place, agent: &str, transcript: &Path) -> String {
     let (_, event, word) = AGENTS.iter().find(|(id, ..)| *id == agent).unwrap();
     let input = json!({

@@ -260,7 +260,7 @@ fn a_command_under_a_lock_keeps_the_others_out_while_it_runs() {
     let place = Place::new();
     let mut running = Stream::start(&place, &["lock", "a.rs", "--", "sh", "-c", "echo held; exec sleep 60"]);
     assert_eq!(running.line(), "held");
-    // The lock belongs to the running command only, so a second command of the same user must not get it.
+    // The lock belongs only to the running command, so a second command of the same user must not get it.
     let refused = place.run(&["lock", "a.rs", "--", "true"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_eq!(status(&place, &["unlock", "a.rs"]), 1, "it belongs to the command alone");

@@ -98,8 +98,8 @@ fn who_waits_to_wake_an_agent_ends_with_it() {
     session.tool("mesh_status", json!({}));
     let input = json!({ "session_id": "s1", "hook_event_name": "Stop", "cwd": place.root });
     std::fs::write(place.root.join("input"), input.to_string()).unwrap();
-    // The shell plays an agent. A killed shell can't end its hook, so the hook must notice by itself that the shell is
-    // gone.
+    // The shell stands in for an agent. A killed shell can't end its hook, so the hook must notice by itself that the
+    // shell is gone.
     let env = place.command(&[]);
     let mut agent = Command::new("sh")
         .args(["-c", "\"$0\" hook claude --wake <input >output 2>&1 & echo $!; wait", BIN])
@@ -145,7 +145,7 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
 #[test]
 fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     let place = Place::new();
-    // A copy of sh plays Codex. Its first argument is a script that it runs. Like Codex, it does not pass its
+    // A copy of sh stands in for Codex. Its first argument is a script that it runs. Like Codex, it does not pass its
     // environment on to the MCP server.
     let (codex, work, home) = (place.root.join("vendor/codex"), place.root.join("p"), place.root.join("its home"));
     for dir in [codex.parent().unwrap(), &work, &place.root.join("home")] {

@@ -258,7 +258,7 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     screen.is_as_it_was();
 }
 
-/// The output of `slm-mesh watch` in a pipe. `watch` prints only new events, and nothing shows when it has subscribed,
+/// The output of `slm-mesh watch` in a pipe. `watch` prints only new events, and does not show when it has subscribed,
 /// so the test emits events until `watch` prints one of them.
 fn lines_once_it_follows(place: &Place, output: ChildStdout) -> impl Iterator<Item = String> {
     const MARK: &str = "view.follows";

@@ -1,5 +1,5 @@
-//! Checks facts that this machine's own broker knows, but the leading hub does not: the broker's settings, the address
-//! at which it serves other machines, and why a hub on standby can't take over.
+//! Checks facts that this machine's own broker knows and the leading hub does not. These are the broker's settings, the
+//! address at which the broker serves other machines, and why a hub on standby can't take over.
 
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
@@ -46,7 +46,7 @@ impl OwnBroker {
     }
 
     /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` in all other
-    /// cases. For a hub that leads, the status of the mesh contains the faults.
+    /// cases. If this hub leads, its faults are in the status of the mesh.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {

@@ -280,8 +280,8 @@ impl Entries<'_> {
         hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
     }
 
-    /// The positions of our hooks in an event's list. Each position is the index of an item in the list, and the index
-    /// of a hook in that item. The second index is 0 if the items are single hooks, not groups of hooks.
+    /// The positions of our hooks in an event's list. Each position consists of two indexes: that of an item in the
+    /// list, and that of a hook in the item. The second index is 0 if the items are single hooks, not groups of hooks.
     fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {

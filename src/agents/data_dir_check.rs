@@ -110,7 +110,8 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Reports each damaged database that the broker has set aside in the last week, because some of its rows may be lost.
+/// Reports each damaged database that the broker has set aside in the last week. Some rows of such a database may be
+/// lost.
 fn check_damage(places: &DataDir) -> Vec<Check> {
     let check = |damaged: DamagedDatabase| {
         let cure = format!(
@@ -140,8 +141,8 @@ fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     })
 }
 
-/// Looks for files that belong to another user and that the broker therefore can't write. Such files may exist because
-/// slm-mesh was once run with sudo. Returns `None` if the data directory does not exist or can't be read.
+/// Looks for files that belong to another user and that the broker therefore can't write. A single run of slm-mesh with
+/// sudo can leave such files behind. Returns `None` if the data directory does not exist or can't be read.
 fn check_owners(places: &DataDir) -> Option<Check> {
     let about = "owners";
     let shown = places.dir.display();

@@ -75,7 +75,7 @@ fn tool_call(input: &Value) -> (String, Value) {
     let name = tool_name(input);
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let given = ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field));
-    // Some agents pass the arguments as a string that contains JSON. A patch may also be a string that is not JSON.
+    // Some agents pass the arguments as a string of JSON. Others pass a patch as a string that is not JSON.
     let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
 }

@@ -10,9 +10,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Passes the session's id and the variables in `others` to the shell of the session, if the agent supports this. For
-/// an agent that reads the variables from a file, appends them to this file. For an agent that reads them from a field
-/// of the hook's answer, returns this field.
+/// Passes the session's id and the variables in `others` to the shell of the session, if the agent supports this. If
+/// the agent reads the variables from a file, appends them to that file. If the agent reads them from a field of the
+/// hook's answer, returns that field.
 pub fn hand_out(
     environment: Option<ShellEnvironment>,
     input: &Value,

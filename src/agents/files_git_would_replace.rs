@@ -1,7 +1,7 @@
 //! Asks git whether a command such as `git stash` or `git checkout .` would replace files that other peers hold.
 //!
-//! **Invariant:** git runs only if other peers hold files in a folder that such a command may write. It runs only with
-//! subcommands that change nothing.
+//! **Invariant:** git runs only if other peers hold files in a folder that such a command might write. It runs only
+//! with subcommands that change nothing.
 
 use crate::shell_writes::{GitTest, MaybeWritten};
 use std::os::unix::ffi::OsStrExt;

@@ -1,5 +1,5 @@
-//! Handles the events that hooks report. Each handler calls the broker. The hook's output then contains what the broker
-//! answered, and which held files have changed on this machine.
+//! Handles the events that hooks report. Each handler calls the broker. The hook's output then contains the broker's
+//! answer, and names the held files that have changed on this machine.
 
 use super::export_session_id;
 use super::files_git_would_replace;
@@ -44,9 +44,9 @@ pub(super) struct HookWork<'a> {
 }
 
 impl HookWork<'_> {
-    /// When the session starts, sets up its shell to check before each command whether the command needs a shield.
-    /// Returns the environment variables that the shell needs for this check. When the session ends, turns the shield
-    /// off.
+    /// When the session starts, sets up its shell so that the shell checks, before each command, whether the command
+    /// needs a shield. Returns the environment variables that the shell needs for this check. When the session ends,
+    /// turns the shield off.
     pub fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -105,8 +105,8 @@ impl HookWork<'_> {
         }
     }
 
-    /// Replaces the broker's error by an answer that shows only the reports, if there are any. The notes from which the
-    /// reports were made are gone, so no later hook could make them again.
+    /// If there are reports, replaces the broker's error with an answer that shows only the reports. No later hook
+    /// could make them again, because the notes from which they were made are gone.
     pub fn or_reports<E>(&self, answer: Result<Option<HookReply>, E>) -> Result<Option<HookReply>, E> {
         if answer.is_ok() || self.reports.is_empty() {
             return answer;
@@ -119,8 +119,8 @@ impl HookWork<'_> {
         }
     }
 
-    /// Makes an answer that shows mail, reports, and changes to the session's own files to the model. Returns `None` if
-    /// there is nothing to show.
+    /// Makes an answer that shows the model its mail, the reports, and changes to the session's own files. Returns
+    /// `None` if there is nothing to show.
     fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
@@ -211,7 +211,7 @@ pub(super) fn ask_broker(
     }
 }
 
-/// Sends an alert to `human`, the person who uses this machine, because an agent is waiting for its user.
+/// Alerts `human`, the person who uses this machine, that an agent is waiting for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
     let answer = client.call("hook.mail", &facts)?;
@@ -226,7 +226,7 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
 }
 
 /// Locks the files that a tool is about to write, or denies the tool call. If the tool runs a command, also records the
-/// state of the files that other peers hold. If there are any such files, turns the shield on.
+/// state of the files that other peers hold, and turns the shield on if there are any such files.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["subagent"] = json!(work.hook.subagent);
     facts["withLocks"] = json!(true);
@@ -301,7 +301,7 @@ fn end_turn(
     client.call("hook.mail", &facts).map(|value| answer_stop(work, &value))
 }
 
-/// Makes the agent continue if direct mail waits, or if a command changed a file that another agent has locked.
+/// Makes the agent continue if direct mail is waiting, or if a command changed a file that another agent has locked.
 fn answer_stop(work: &HookWork<'_>, value: &Value) -> Option<HookReply> {
     let dialect = work.dialect;
     let mail = hook_text::mail(value);

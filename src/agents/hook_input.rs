@@ -58,7 +58,7 @@ pub struct HookInput {
     pub continues: bool,
 }
 
-/// The kind of an event. An agent may run hooks that were set up for another agent, so the agent's own event names are
+/// The kind of an event. An agent may run hooks that were set up for another agent. So the agent's own event names are
 /// tried first, and then the names of all other agents. No event name has two meanings.
 fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());

@@ -14,7 +14,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
     let has_leader = answers.iter().any(leads);
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
-    // If none of these hubs leads, a standby may still know a leader that is missing from the settings. In that case,
+    // Even if none of these hubs leads, a standby may know a leader that is missing from the settings. In that case,
     // the trial lock is requested from that leader.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
     if has_leader || answers.iter().any(names_one) {

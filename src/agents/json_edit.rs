@@ -1,8 +1,8 @@
 //! Changes one member or item of a JSON text and keeps every other byte: comments, order, spacing, number formats and
 //! line ends.
 //!
-//! `jsonc-parser` finds the positions. Its own editor is not used, because it spreads a one-line object over several
-//! lines, and that could not be undone.
+//! `jsonc-parser` finds the positions. Its own editor is not used, because it would spread a one-line object over
+//! several lines, and this could not be undone.
 //!
 //! **Invariant:** valid JSON stays valid.
 
@@ -325,7 +325,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Returns true if new members get lines of their own: if the text already has several lines, or is empty or `{}`.
+/// Returns true if new members get lines of their own. They do if the text has several lines, is empty, or is `{}`.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2

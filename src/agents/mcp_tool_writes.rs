@@ -1,8 +1,8 @@
 //! Guesses which files a tool of another MCP server is about to write. The words in the tool's name show whether the
 //! tool writes. The names of its arguments show which arguments are paths.
 //!
-//! **Invariant:** no files are reported for a tool that might only read, because missing a write is better than denying
-//! a read.
+//! **Invariant:** no files are reported for a tool that might only read, because a missed write is better than a denied
+//! read.
 
 use crate::base::limits;
 use serde_json::Value;
@@ -76,13 +76,13 @@ pub const PATH_FIELDS: &[&str] = &[
 ];
 /// Names of arguments that contain the folder to which paths are relative.
 pub const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
-/// Names of arguments that show that a tool's paths are not on this machine but, for example, on a website.
+/// A tool with one of these arguments has paths that are not on this machine but, for example, on a website.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
 /// Names of arguments that make a writing tool show its changes without writing them.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
 
-/// The files that a call of another server's tool would write; empty if the tool only reads, or writes files on another
-/// machine.
+/// The files that a call of another server's tool would write; empty if the tool only reads, or if it writes files on
+/// another machine.
 pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     let Some(arguments) = arguments.as_object().filter(|_| is_writing_tool(tool)) else { return Vec::new() };
     let is_elsewhere = ELSEWHERE.iter().any(|name| arguments.contains_key(*name));

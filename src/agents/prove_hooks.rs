@@ -1,4 +1,4 @@
-//! `slm-mesh doctor --prove AGENT`: simulates a session, with the hooks in the agent's settings, in a temporary mesh.
+//! `slm-mesh doctor --prove AGENT`: simulates a session in a temporary mesh, with the hooks from the agent's settings.
 //!
 //! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
 //! proven.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How often to try again to write the file if the agent changes the file at the same time.
+/// Maximum number of attempts to write the file while the agent keeps changing it.
 const ATTEMPTS: usize = 5;
 
 /// Returns the server, and the command with which the agent itself registers the server. Returns `None` if `setup`
@@ -117,8 +117,8 @@ struct Replacement<'a> {
 }
 
 impl Replacement<'_> {
-    /// Removes the old entry, because the agent's command refuses to overwrite an entry, and adds the new one. If the
-    /// new entry can't be added, puts the old one back.
+    /// Removes the old entry before it adds the new one, because the agent's command refuses to overwrite an entry. If
+    /// the new entry can't be added, puts the old one back.
     fn run(&self, old: &Value, new: &Value) -> Result<(), String> {
         run_command(self.command.program, self.command.remove, None)?;
         let Err(why) = self.add_by_input(new) else { return Ok(()) };
@@ -141,8 +141,8 @@ impl Replacement<'_> {
         run_command(self.command.program, &with_entry(self.command, &entry.to_string()), None)
     }
 
-    /// Writes the entry into the agent's file. A running session of the agent may undo this, but all users can see the
-    /// arguments of a process.
+    /// Writes the entry into the agent's file. A running session of the agent may undo this. But if the entry were an
+    /// argument of a process, all users could see it.
     fn write(&self, entry: &Value) -> Result<(), String> {
         self.put_into_file(entry).map_err(|why| format!("{}: {why}", self.path.display()))
     }

@@ -199,7 +199,7 @@ fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     agents
 }
 
-/// Returns the text without our entries. Returns `None` if `setup` created the file, and the remaining text contains
+/// Returns the text without our entries. Returns `None` if `setup` created the file and the remaining text contains
 /// nothing that anybody else wrote.
 ///
 /// # Errors

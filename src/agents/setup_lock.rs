@@ -1,5 +1,5 @@
 //! The lock that `setup` holds while it edits a file and records the edit. Without this lock, two runs at the same time
-//! could overwrite each other's records, and `--remove` could not restore every byte.
+//! could overwrite each other's records, and `--remove` would then be unable to restore every byte.
 
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock_with_timeout::{LockWait, is_at};
@@ -38,8 +38,8 @@ impl SetupLock {
             };
             let wait = LockWait::begin(file).for_time(end.saturating_duration_since(Instant::now()));
             let Some(file) = wait.map_err(|error| places.error("can't be locked", &error).text)? else { break };
-            // The previous holder has removed the lock file. Another run may have created and locked a new file at this
-            // path, so this run tries again.
+            // If the previous holder removed this lock file, another run may have locked a new file at the same path,
+            // so this run tries again.
             if is_at(&file, &path) {
                 return Ok(SetupLock { path, file });
             }

@@ -2,8 +2,8 @@
 //! `setup` wrote, and the agents that use the file. With these records, `setup --remove` restores every file byte for
 //! byte, even if our program or the agent's settings directory has moved.
 //!
-//! The folders that `setup` has created are recorded too, so that they can be removed. Otherwise, an agent would count
-//! as installed, because its settings directory exists.
+//! The folders that `setup` has created are recorded too, so that they can be removed. If such a folder stayed, an
+//! agent could count as installed, because its settings directory would still exist.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.
@@ -105,8 +105,7 @@ impl Records {
         self.projects_with(agents, |path, _| path.exists())
     }
 
-    /// The projects in which `setup --project` wrote files for one of these agents, but which no longer exist at the
-    /// same path.
+    /// The projects that no longer exist at the path where `setup --project` wrote files for one of these agents.
     pub fn vanished_projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
         self.projects_with(agents, |_, project| !project.exists())
     }

@@ -4,7 +4,7 @@
 //! Before each command, the agent's shell runs a line that slm-mesh provides. If a hook has turned the shield on by
 //! creating a file, this line restarts the shell inside a shield, with the same arguments.
 //!
-//! The command itself does not change, so functions, aliases and the working directory stay the same, and the agent's
+//! The command itself does not change, so functions, aliases and the working directory stay the same. The agent's
 //! permission rules see the command that the model wrote. If a hook rewrote the command instead, Claude Code, Gemini
 //! CLI, Codex, Copilot CLI and Droid would apply their rules to the new text. A rule about `touch` would then no longer
 //! recognise `touch`.
@@ -21,8 +21,8 @@ use std::time::Duration;
 /// The environment variable that contains the path of a file that bash runs before each script.
 pub const BASH_ENV: &str = "BASH_ENV";
 
-/// A session's file for bash is removed after this time, because it is unknown when the last shell that uses it has
-/// ended. A session that is open for longer loses its shield.
+/// A session's file for bash is removed after this time, because slm-mesh can't tell when the last shell that uses the
+/// file has ended. A session that is open for longer loses its shield.
 const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The shield of one session.

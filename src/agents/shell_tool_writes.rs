@@ -32,8 +32,8 @@ fn script(command: &Value) -> Option<String> {
 }
 
 /// Returns the files, as lock paths, that these commands are certain to write if they run in `directory`. Also returns
-/// the files that a command may write, if git can tell whether it does. Other possible writes are left out, because a
-/// wrong denial is worse than a missed write.
+/// each possible write that git can confirm. All other possible writes are left out, because a wrong denial is worse
+/// than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {
     let inherited = |name: &str| matches!(name, "HOME" | "PATH").then(|| std::env::var(name).ok()).flatten();
     let disk = Disk::new(Path::new(directory));

@@ -1,6 +1,6 @@
 //! Edits a TOML file with `toml_edit` and keeps the file's line ends. New tables are added at the end of the file.
 //!
-//! **Invariant:** a file is changed only if `toml_edit` reproduces the unchanged text exactly, except for line ends.
+//! **Invariant:** a file is changed only if `toml_edit` reproduces the original text exactly, except for line ends.
 
 use toml_edit::{ArrayOfTables, Decor, DocumentMut, Item, Table};
 

@@ -25,7 +25,8 @@ struct BackgroundWake {
     answer: HookAnswer,
 }
 
-/// Waits until mail may wake the session. Returns the exit status, which is part of the answer for some agents.
+/// Waits until mail arrives that is allowed to wake the session. Returns the exit status, which is part of the answer
+/// for some agents.
 pub fn wait_to_wake(agent: &str) -> u8 {
     run_guarded(agent, wait)
 }

@@ -2,7 +2,7 @@
 //! overlap.
 //!
 //! A path that ends in `/` is a folder and covers everything below it. A path such as `/r/new` may have been locked
-//! before the folder existed, so a path without a slash at its end also counts as a folder when it is compared with a
+//! before the folder existed. So a path without a slash at its end also counts as a folder when it is compared with a
 //! path below it.
 //!
 //! `*` and `?` match within one component, and `**` matches any number of components. Brackets are plain characters,
@@ -86,7 +86,7 @@ pub struct PathMatcher<'a> {
 
 /// Maximum number of steps for comparing one request with all locks. This many steps take about a millisecond. The
 /// patterns that people write need a hundredth of them. If the steps do not suffice, the paths count as overlapping, so
-/// that the request is refused or waits. Otherwise, the comparison would hold up other clients.
+/// that the request is refused or waits. A longer comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
@@ -160,8 +160,8 @@ fn components(path: &str) -> Vec<&str> {
     parts
 }
 
-/// Returns true if the first components of a pattern and a path differ, or if their last components differ. This is so
-/// for most pairs, so most paths need not be split.
+/// Returns true if the first components of a pattern and a path differ, or if their last components differ. Most pairs
+/// differ in this way, so most paths need not be split.
 fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     let differ =
         |(part, name): (&&str, &str)| *part != name && (tell_apart(part, name) || !any_name(part, name, steps));
@@ -182,9 +182,9 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Compares two patterns up to the first wildcard in either, and after the last wildcard in either. Returns `None` if
-/// they differ there, as most pairs do. Otherwise, returns what is left of both patterns. This takes linear time, while
-/// the tables in `any_path` and `any_name` take quadratic time.
+/// Compares the beginnings of two patterns, up to the first wildcard in either, and the ends, after the last wildcard
+/// in either. Returns `None` if these parts differ, as in most pairs. Otherwise, returns what is left of both patterns.
+/// This takes linear time, while the tables in `any_path` and `any_name` take quadratic time.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -369,7 +369,7 @@ mod tests {
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
-            // The result stays the same if the matcher has further paths, which match neither path of the pair.
+            // The result stays the same if the matcher has further paths that match neither path of the pair.
             let among = |path| PathMatcher::new(["/other", "/r!/x", "/r0/*.x", "/zoo/"].into_iter().chain(once(path)));
             assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
             assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");

@@ -197,7 +197,7 @@ pub enum WakeupOutcome {
     HeldBack,
 }
 
-/// The text for a wakeup that was held back, in the database and for the sender of a message.
+/// The text that stands for a held-back wakeup in the database, and that the sender of a message sees.
 const HELD_BACK: &str = "held back: these agents would otherwise keep waking each other";
 
 impl WakeupOutcome {

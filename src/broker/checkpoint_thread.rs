@@ -1,8 +1,8 @@
-//! Brings the write-ahead log to the disk, and copies it into the database, on a separate thread, so that the event loop
-//! does not have to wait for the disk.
+//! Brings the write-ahead log to the disk, and copies it into the database. Uses a separate thread, so that the event
+//! loop does not have to wait for the disk.
 //!
-//! The first commit after a copy waits for the disk, because SQLite then begins the log anew. So a short log is not
-//! copied after each commit, but only written to the disk. Otherwise, each command of a quiet mesh would wait.
+//! The first commit after a copy waits for the disk, because SQLite then begins the log anew. If the log were copied
+//! after each commit, each command of a quiet mesh would wait. So a short log is only written to the disk.
 
 use crate::core::Mesh;
 use crate::sys::regular_file;
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 /// The time from a commit until the log is written to the disk, in ms.
 const SYNC_DELAY_MS: i64 = 200;
-/// How long after the last commit the log is copied into the database file, in ms. From then on, the database file
+/// The time from the last commit until the log is copied into the database file, in ms. From then on, the database file
 /// alone contains everything, so programs may copy it without its log.
 const QUIET_MS: i64 = 20_000;
 /// After this many commits, the log is copied without waiting for a quiet time. Otherwise, the log of a busy mesh would
@@ -71,8 +71,8 @@ impl CheckpointThread {
             mesh.copy_rest_of_log();
         }
         if let (Some(work), Some((sender, _))) = (self.take_due(now), &self.running) {
-            // If the channel is full, the thread is already working, and the work in the channel brings these changes to
-            // the disk. But that work may not copy them, so the copy is tried again soon.
+            // If the channel is full, the thread is already working, and the work in the channel brings these changes
+            // to the disk. If that work only writes the log, it copies nothing, so a copy is tried again soon.
             if matches!(sender.try_send(work), Err(TrySendError::Full(Work::Copy))) {
                 self.copy_due = Some(now + SYNC_DELAY_MS);
             }

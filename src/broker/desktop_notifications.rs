@@ -5,8 +5,8 @@
 //! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
 //! a peer is never passed to a shell, and no program can mistake it for an option.
 //!
-//! A file contains the number of the last message up to which alerts were shown. If the broker ends before it has shown
-//! an alert, the next broker shows this alert.
+//! A file contains the number of a message. Only alerts after this message are still to be shown. If the broker ends
+//! before it has shown an alert, the next broker shows this alert.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -91,7 +91,7 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
-    // If an agent started this broker, the environment variables of the desktop may be missing, so the address of the
+    // If an agent started this broker, the environment variables of the desktop may be missing. So the address of the
     // message bus is set here.
     let bus = format!("/run/user/{}/bus", sys::uid());
     if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {
@@ -106,7 +106,7 @@ pub struct Notifications {
     notifier: Option<Notifier>,
     /// The directory with the file that contains `shown_upto` for the next broker.
     places: DataDir,
-    /// The number of the message up to which all alerts were shown, or had been read before they could be shown.
+    /// The number of a message. Only alerts after this message are still to be shown.
     shown_upto: i64,
     /// When the next notification is due, in ms; `None` if no alert waits.
     due: Option<i64>,
@@ -127,8 +127,8 @@ impl Notifications {
         let (report, results) = channel();
         let notifier = Notifier::from_setting(setting);
         if notifier.is_none() {
-            // Without this file, alerts that were sent before notifications are turned on cause no notification. The
-            // file may not exist.
+            // Without this file, older alerts cause no notification when notifications are turned on later. The removal
+            // fails if there is no file.
             let _ = std::fs::remove_file(places.alerts());
         }
         Notifications {
@@ -146,8 +146,8 @@ impl Notifications {
         }
     }
 
-    /// Begins to notify of alerts in this mesh. Alerts of which an earlier broker has not notified anybody are shown
-    /// soon, if they are still unread.
+    /// Begins to notify the person of alerts in this mesh. If an earlier broker ended before it had shown an alert, the
+    /// alert is shown soon, unless it has been read.
     pub fn begin(&mut self, mesh: &Mesh, now: i64) {
         if self.notifier.is_none() {
             return;
@@ -256,7 +256,8 @@ impl Notifications {
     }
 }
 
-/// Joins several alerts to one: the first one, with the others and the number of further ones in fields.
+/// Joins several alerts into the first one. The field `others` contains the other alerts, and `more` the number of
+/// further ones.
 fn joined((alerts, n_more): (Vec<Value>, u64)) -> Option<Value> {
     let mut alerts = alerts.into_iter();
     let mut first = alerts.next()?;
@@ -265,8 +266,7 @@ fn joined((alerts, n_more): (Vec<Value>, u64)) -> Option<Value> {
     Some(first)
 }
 
-/// Saves the number of the message up to which alerts were shown. If this fails, the next broker shows some of the
-/// alerts again.
+/// Saves `shown_upto` for the next broker. If this fails, the next broker shows some of the alerts again.
 fn save(places: &DataDir, shown_upto: i64) {
     if let Err(error) = places.write(&places.alerts(), &format!("{shown_upto}\n")) {
         log(&error.text);

@@ -179,8 +179,8 @@ impl EventLoop {
         }
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
-        // Once the data directory has been removed, nothing may be granted to clients, because another broker could
-        // grant the same locks. The turn is still committed when the broker closes, but no client gets an answer.
+        // Once the data directory has been removed, the broker must grant nothing to clients, because another broker
+        // could grant the same locks. The turn is still committed when the broker closes, but no client gets an answer.
         if has_written && !self.runtime_files.holds_path() {
             self.end_displaced();
             return Ok(());
@@ -281,8 +281,8 @@ impl EventLoop {
         self.clients.serve(context);
         // The last requests of a session are served before the end of its process is handled.
         self.processes.serve(context);
-        // The loop reads from new clients only in the next turn. If a client has reconnected, the poll will report the
-        // end of its old connection by then, so the old connection is closed first.
+        // The loop reads from new clients only in the next turn. If a client has reconnected, the poll will have
+        // reported the end of its old connection by then, so the old connection is closed first.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);

@@ -2,8 +2,8 @@
 //! `/mesh/status`.
 //!
 //! A linked broker calls the same routes. Each reply to its polls contains marks (version numbers of what this mesh
-//! reports). The broker sends the marks back with the next poll, which waits until something changes. At
-//! `/mesh/receipts`, the broker asks whether its messages were read.
+//! reports). The linked broker sends the marks back with its next poll, which waits until something changes. At
+//! `/mesh/receipts`, the linked broker asks whether its messages were read.
 //!
 //! **Invariant:** these routes list only peers of this mesh and write only to them, never to peers of linked meshes. So
 //! linked meshes do not echo or relay anything, even in a ring.
@@ -77,7 +77,7 @@ pub fn handler(method: &str, target: &str) -> Option<Handler> {
     }
 }
 
-/// Formats the response to a daemon. The daemon repeats a request after any status but 200, so a final refusal has
+/// Formats the response to a daemon. The daemon repeats a request after any status except 200, so a final refusal has
 /// status 200.
 pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     let (status, value) = match result {
@@ -95,8 +95,8 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mesh_id = mesh.mesh_id();
-    // People are never online, but agents of a linked broker must be able to answer them. So the broker's polls ask for
-    // people. A SuperLocalMemory daemon does not ask, because it would take people for sessions.
+    // People are never online, but agents of a linked broker must be able to answer them. So the polls of that broker
+    // ask for people. A SuperLocalMemory daemon does not ask, and so gets none. It would take people for sessions.
     let with_people = query_number(&head.target, "people") == Some(1);
     let people = mesh.peers().all().iter().filter(|peer| with_people && peer.row.kind == PeerKind::Human);
     let rows: Vec<Value> = own_peers(mesh)
@@ -105,7 +105,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
             let status = if peer.is_online() { ACTIVE } else { AWAY };
             let heartbeat = match peer.row.kind {
                 // A daemon hides peers whose last heartbeat is old. A session stays online while its agent is idle, so
-                // its heartbeat is always the current time.
+                // the current time is sent as its last heartbeat.
                 PeerKind::Session { .. } => now,
                 _ => peer.last_heartbeat.max(peer.last_active),
             };
@@ -174,8 +174,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     mesh.charge(&from.budget(mesh, head), 10, now)?;
     let names = from.names(mesh);
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
-    // The other mesh repeats a message if the reply was lost. Since the first attempt, the sender may have got a new
-    // id, because its mesh has listed it. So both ids are checked.
+    // The other mesh repeats a message if the reply was lost. If that mesh has listed the sender since the first
+    // attempt, the sender has a new id. So both ids are checked.
     for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(accepted("peer", known, now));
@@ -195,7 +195,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
         answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
     let expires = fields.integer("expires_in").map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
     // A linked broker sends a group message once to each member. The group is stored with the message, so that each
-    // member sees that others got it too. Channels never cross a link, so they are left out.
+    // member sees that it went to a group. Channels never cross a link, so they are left out.
     let group = match target {
         "peer" => fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group)),
         _ => Some(to),

@@ -103,8 +103,8 @@ struct LinkThread {
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// The thread that posts messages. It reports its end, also after a panic. Otherwise, the event loop would wait for ever
-/// for the result of the last message.
+/// The thread that posts messages. It reports its end even after a panic. Without this report, the event loop would
+/// wait forever for the result of the last message.
 struct PostingThread(LinkThread);
 
 impl Drop for PostingThread {
@@ -380,7 +380,7 @@ fn read_answer(
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether the request failed before it reached a server, so that the message itself can't be the cause.
+/// Whether the request failed before it reached a server. If so, the message itself can't be the cause.
 fn is_unreachable(error: &ureq::Error) -> bool {
     use ureq::{Error, Timeout};
     match error {

@@ -1,5 +1,5 @@
-//! Methods that the broker itself handles, in addition to the operations of the mesh. The same table is used to find a
-//! method and to print `slm-mesh help protocol`.
+//! Methods that are not operations of the mesh, so the broker itself handles them. One table of them is used both to
+//! find a method and to print `slm-mesh help protocol`.
 
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;

@@ -1,6 +1,6 @@
 //! Watches agent processes. When a process ends, the kernel reports this, and the sessions of the process go offline.
 //!
-//! **Invariant:** watching wakes the event loop only when a process ends.
+//! **Invariant:** a watched process wakes the event loop only when it ends.
 
 use super::event_loop::LoopContext;
 use super::log;
@@ -12,8 +12,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::os::fd::AsRawFd;
 
-/// Maximum number of watched processes. The number is limited because each process needs a file descriptor. A session
-/// of any other process is online only while it is connected.
+/// Maximum number of watched processes. The number is limited because each process needs a file descriptor. The session
+/// of a process that is not watched is online only while it is connected.
 const WATCHED_MAX: usize = 512;
 
 /// The agent processes that are watched.

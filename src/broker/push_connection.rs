@@ -9,11 +9,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Maximum size of the output buffer, in bytes. If a client does not read and fills the buffer, its connection is
-/// closed.
+/// Maximum size of the output buffer, in bytes. If the buffer is full because the client does not read, the connection
+/// is closed.
 const OUTPUT_MAX: usize = 1 << 20;
-/// Maximum number of bytes to read from a client at once. This is enough for a few hellos, which are lines with the ids
-/// for which a client listens. Without a limit, one fast client could keep the event loop busy forever.
+/// Maximum number of bytes to read from a client at once. This is enough for a few hellos (lines that say for which ids
+/// a client listens). Without a limit, one fast client could keep the event loop busy forever.
 const INPUT_MAX: usize = 128 << 10;
 
 /// A connection over which the broker pushes lines to a client.
@@ -91,8 +91,9 @@ impl PushConnection {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
         self.message_ends.retain(|(end, _)| *end > sent);
-        // A client may read all the time and yet never catch up, so sent bytes are also removed before the last byte is
-        // sent. They are moved only when at least as many bytes were sent as are left, so the cost stays low.
+        // A client may read all the time and yet never catch up, so sent bytes are removed while others are still
+        // unsent. The removal moves the unsent bytes. To stay cheap, it waits until at least as many bytes have been
+        // sent as are left.
         if sent >= self.n_unsent() {
             self.output.drain(..sent);
             self.message_ends.iter_mut().for_each(|(end, _)| *end -= sent);

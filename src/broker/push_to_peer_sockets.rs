@@ -1,6 +1,6 @@
-//! Pushes lines to peers that registered over HTTP. Each line contains a JSON object, as clients of slm-mesh 1.x
-//! expect. For a peer on this machine, the broker connects to the Unix socket that the peer registered. A peer on
-//! another machine opens a WebSocket instead, if it runs slm-mesh 1.3 or later.
+//! Pushes lines to peers that registered over HTTP. Each line contains a JSON object in the form that clients of
+//! slm-mesh 1.x expect. For a peer on this machine, the broker connects to the Unix socket that the peer registered. A
+//! peer on another machine opens a WebSocket instead, if it runs slm-mesh 1.3 or later.
 //!
 //! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does not
 //! read.

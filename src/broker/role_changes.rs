@@ -15,8 +15,8 @@ use std::time::Duration;
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until a broker that has just started knows its role, and begins this role. Otherwise, a user who starts a hub could find that
-    /// the hub serves no clients yet.
+    /// Waits until this broker, which has just started, knows its role. Then begins this role. Without the wait, a user
+    /// who starts a hub could find that it serves no clients yet.
     pub fn settle_role(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else {
             self.notifications.begin(&self.context.mesh, self.context.now);

@@ -97,8 +97,8 @@ impl CommandParser {
                 let value = match takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // The error about an unknown flag should contain the verb, which may come later. So the flag is
-                    // kept until then.
+                    // The error about an unknown flag should contain the verb, which may follow the flag. So the flag
+                    // is kept until the verb is known.
                     None => rest.optional_value().map(utf8).transpose()?,
                 };
                 self.flags.push((name, value));

@@ -58,14 +58,14 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Copies of the database that one hub sends to another. A crash may leave a copy behind. Today, a copy that a hub sends
-/// has a temporary name; the first of these names is that of earlier versions.
+/// Copies of the database that one hub sends to another. A crash may leave a copy behind. Earlier versions gave the
+/// copy that a hub sends the first of these names. Today, it has a temporary name.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
 /// What SQLite appends to the name of a database to form the names of its other files.
 const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Whether a crash left this file behind. Such a file has a temporary name, for example `broker.new1234`. If the file is
-/// a database, SQLite may have created other files beside it, such as `broker.new1234-wal`.
+/// Whether a crash left this file behind. Such a file has a temporary name, for example `broker.new1234`. If the file
+/// is a database, SQLite may have created more files beside it, such as `broker.new1234-wal`.
 fn is_temporary(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let name = SQLITE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);

@@ -186,7 +186,7 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
         let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
         let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
         // A new connection may lead to a different database, such as a restored backup. The entry may be different
-        // there, although no event reports a change.
+        // there without any event that reports a change.
         let is_gap = std::mem::take(&mut is_new_connection) || answer["gap"] == json!(true);
         let get_current = || client.call("state.get", &get).map(|got| got["entry"].clone());
         for entry in changed_entries(rows, is_gap, &shown, get_current)? {
@@ -212,8 +212,8 @@ fn changed_entries<'a>(
     get_current: impl FnOnce() -> Result<Value, End>,
 ) -> Result<Vec<Value>, End> {
     let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
-    // In a different database, such as a restored backup, the entry may have lower version numbers. So a change that is
-    // later than the shown state counts as newer, too.
+    // In a different database, such as a restored backup, the entry may have lower version numbers. So a change also
+    // counts as newer if it was made later than the shown state.
     let shown_at = shown["updatedAt"].as_str();
     let is_newer = |row: &&Value| version(&row["payload"]) > version(shown) || row["createdAt"].as_str() > shown_at;
     let rows: Vec<&Value> = rows.filter(is_newer).collect();
@@ -266,7 +266,7 @@ struct ReconnectingClient {
     client: Client,
     retry_limit: RetryLimit,
     n_requests: u64,
-    /// When to stop waiting for a new broker after the broker was stopped; `None` if there is no limit.
+    /// After the broker was stopped, the time at which to give up waiting for a new one; `None` if there is no limit.
     deadline: Option<Instant>,
 }
 

@@ -89,8 +89,8 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// Returns the error for hooks that other repositories or users share. The guard changes such hooks only if the user
-/// names their directory.
+/// Returns the error for hooks that are shared with other repositories or users. The guard changes such hooks only if
+/// the user names their directory.
 fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     let (shown, word) = (dir.path.display(), shell_quoted(&dir.path.to_string_lossy()));
     let why = match sharing {

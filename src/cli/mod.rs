@@ -71,8 +71,8 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Runs every command except a single call and a hook. This is a separate function because the variables of all
-/// commands take 20 KB of stack, which a call or a hook need not touch.
+/// Runs every command except a single call and a hook. The variables of all commands take 20 KB of stack. Because this
+/// is a separate function, a call or a hook need not touch them.
 #[inline(never)]
 fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {

@@ -57,7 +57,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
 }
 
 /// Returns the path of the file, and the change that can be undone. If a command has replaced the file with a link, the
-/// change is recorded under the path of the link, so this path is tried before the link's target.
+/// change is recorded under the path of the link. So this path is tried before the link's target.
 fn restore_point(held: &HeldFiles, file: &str) -> Result<(String, RestorePoint), Error> {
     let path = path_normalization::absolute(file)?;
     let unresolved = path_normalization::absolute_link(file);

@@ -53,8 +53,8 @@ fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
     given.iter().map(path).collect()
 }
 
-/// Makes the given files, and the files that other peers have locked, read-only. Returns the words that must precede
-/// the command.
+/// Makes files read-only: the given files, and the files that other peers have locked. Returns the words that must
+/// precede the command.
 fn enter(
     mut files: Vec<PathBuf>,
     options: &ShieldOptions,
@@ -81,8 +81,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // With `--if-possible`, an agent runs each of its shell commands through `shield`. So `shield` may delay the
-        // agent no longer than a hook may.
+        // An agent runs each of its shell commands through `shield --if-possible`. So this must not delay the agent
+        // longer than a hook may.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

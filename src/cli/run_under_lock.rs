@@ -30,11 +30,11 @@ use std::time::{Duration, Instant};
 
 /// The time between two checks of the connection, and between two attempts after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause before a lost lock is requested again while another peer holds it. That peer may be a command that died
+/// The pause between two requests for a lost lock that another peer holds. That peer may be a command that died
 /// together with the broker, so its lock may end soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum time to wait for the reply to `detach`, or for the end of the carrier (the process that forwards the
-/// connection to the hub). Meanwhile, the hub learns that the command has ended.
+/// connection to the hub). During this time, the hub learns that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The time between two checks of whether the carrier has ended. The carrier usually ends within milliseconds.
 const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
@@ -105,8 +105,8 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     NOT_RUNNABLE
 }
 
-/// Waits briefly until the carrier has ended. (The carrier is the process that forwards this connection to the hub.)
-/// Without this wait, the next command of a script could find the files still locked.
+/// Waits briefly until the carrier (the process that forwards this connection to the hub) has ended. Without this wait,
+/// the next command of a script could find the files still locked.
 fn wait_for_carrier(mut carrier: Carrier) {
     let until = Instant::now() + CARRIER_TIMEOUT;
     // A child that the command left behind keeps the connection open, and so keeps the lock. The carrier then does not
@@ -129,7 +129,7 @@ struct Renewal {
 /// The result of a renewal.
 #[derive(Clone, Copy, PartialEq)]
 enum Renewed {
-    /// The lock is held, or the connection failed. In that case, the next check of the connection finds the failure.
+    /// The lock is held, or the connection failed. The next check of the connection finds such a failure.
     Held,
     /// Another peer holds a file of this lock.
     Refused,

@@ -35,8 +35,8 @@ pub fn carry_lines() -> Result<u8, Error> {
         // When standard input ends, the direction to the broker is closed, so that the broker learns of it.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
-            // All processes have closed the other end of standard input, so the connection is not needed. Without this
-            // notification, the hub would assume a network failure and keep the locks for a while.
+            // All processes have closed the other end of standard input, so the connection is no longer needed. Without
+            // this notification, the hub would assume a network failure and keep the locks for a while.
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);

@@ -119,7 +119,7 @@ pub(super) fn stop_if_running(places: &DataDir) -> Result<(), Error> {
 /// Stops the running broker if its settings differ from the current settings.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
     let mut client = match Client::connect_to_own(places) {
-        // The broker did not answer in time. A second attempt would take as long, and would probably fail too.
+        // The broker did not answer in time. A second attempt would take just as long, and would probably fail too.
         Err(error) if error.kind == ErrorKind::TimedOut => return Err(error),
         Err(_) => return Ok(()),
         Ok(client) => client,

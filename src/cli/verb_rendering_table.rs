@@ -14,8 +14,8 @@ use serde_json::Value;
 pub enum Rendered {
     /// Text for standard output.
     Text(String),
-    /// Says that the requested thing does not exist. This sentence goes to standard error, so that a script does not
-    /// mistake it for a value.
+    /// A sentence that says that the requested thing does not exist. It goes to standard error, so that a script does
+    /// not mistake it for a value.
     NotFound(String),
 }
 
@@ -78,7 +78,7 @@ pub struct CliOperation {
     pub location: SendLocation,
     /// Whether the answer leaves out the agent whose shell runs the verb.
     pub excludes_caller: bool,
-    /// Whether the verb also shows why this machine's hub takes no part in the mesh, while another hub leads. The
+    /// Whether the verb, while another hub leads, also shows why this machine's hub takes no part in the mesh. The
     /// leader can't know the reason.
     pub shows_own_hub: bool,
     /// The rows that the verb can wait for or follow.

@@ -3,8 +3,8 @@
 use crate::sys::process;
 use std::process::Child;
 
-/// The process that forwards the lines of a connection. It ends when the connection is closed. Each owner of a
-/// connection may run for a long time, so the process is always reaped. Otherwise, it would stay a zombie.
+/// The process that forwards the lines of a connection. It ends when the connection is closed. The process is always
+/// reaped, because the owner of a connection can run for a long time, and an unreaped process stays a zombie.
 #[derive(Debug)]
 pub struct Carrier(Option<Child>);
 

@@ -2,9 +2,9 @@
 //! It joins a hub that proves that it knows the secret, and saves the hub's address. So commands and hooks find the hub
 //! without a search, which takes a second.
 //!
-//! A search also tries the saved address, because a running hub may not be announced: packets get lost, and the
-//! announcing process may be down. Otherwise, new sessions could begin a mesh of their own while other sessions still
-//! use the hub.
+//! A search also tries the saved address, because the announcement of a running hub can be missing: packets get lost,
+//! and the announcing process may be down. Without the saved address, new sessions could then begin a mesh of their own
+//! while other sessions still use the hub.
 //!
 //! **Invariant:** a response to a search is only an address to try. Only a hub that has proven that it knows the secret
 //! is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
@@ -111,8 +111,8 @@ pub fn join_best(
     let known = load(places).map(|(hub, _)| hub);
     let responses = responses.into_iter().filter(|hub| matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0);
     let mut hubs: Vec<DiscoveredHub> = responses.map(DiscoveredHub::from).collect();
-    // If a hub at the saved address has responded, only the response is used, because it contains the hub's current
-    // name.
+    // If a hub at the saved address has responded, the response replaces the saved entry, because it contains the hub's
+    // current name.
     let is_found = |saved: &DiscoveredHub| hubs.iter().any(|hub| hub.is_at_same_place(saved));
     let unheard = joined_hub(places).filter(|saved| !is_found(saved));
     hubs.extend(unheard);

@@ -135,7 +135,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a hub other than `silent` leads now. Clients call this function while their own hub does not answer.
+    /// Whether a hub other than `silent` leads now. Clients call this function while `silent`, the hub that they use,
+    /// does not answer.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
         found.is_ok_and(|(leader, _)| {
@@ -155,8 +156,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether `hub` is the leader that a standby named in its `hint`. Compares the hosts and the ports for sessions.
-    /// For a hub that is reached through ssh, compares only the hosts.
+    /// Whether `hub` is the leader that a standby named in its `hint`. Compares the hosts and the session ports. If
+    /// `hub` is reached through ssh, compares only the hosts.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port =
             route_to_broker::session_port(hub, &self.settings) == route_to_broker::session_port(hint, &self.settings);

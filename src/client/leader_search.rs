@@ -70,8 +70,8 @@ impl<'a> LeaderSearch<'a> {
         self
     }
 
-    /// Asks hubs until one of them leads, and returns a connection to this hub. While no hub leads, the standbys are
-    /// asked again, because one of them may be about to take over.
+    /// Asks hubs until it finds one that leads, and returns a connection to this hub. While no hub leads, the standbys
+    /// are asked again, because one of them may be about to take over.
     ///
     /// # Errors
     /// `Standby` if hubs answer but none leads, `Refused` if all hubs reject us, and `Gone` otherwise. The error says
@@ -127,8 +127,8 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// If a standby named the leader, moves this hub to the front of the candidates. Adds the hub if it is not a
-    /// candidate yet.
+    /// If a standby's error names the leader, moves that hub to the front of the candidates. A hub that is not a
+    /// candidate yet is added there.
     fn add_hint(&mut self, error: &Error) {
         let Some(hint) = leader_hint(error) else { return };
         let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
@@ -188,8 +188,8 @@ impl<'a> LeaderSearch<'a> {
 }
 
 impl LeaderSearch<'_> {
-    /// Returns the leader that a standby named, if this machine can't connect to that hub, because the settings contain
-    /// neither the hub nor a secret.
+    /// Returns the leader that a standby named, if this machine can't connect to it. This is so if the settings contain
+    /// neither that hub nor a secret.
     fn leader_out_of_reach(&self) -> Option<HubAddress> {
         let mut hints = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::StandsBy(error) => leader_hint(error),

@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Connects to a running broker like [`Client::connect`], but explains a failure in a sentence.
+    /// Like [`Client::connect`], connects to a running broker, but explains a failure in a sentence.
     ///
     /// # Errors
     /// `NotFound` if no broker runs.
@@ -236,8 +236,8 @@ impl Client {
     }
 
     /// Sends a request whose answer does not matter. A broker on this machine receives the request even if this process
-    /// ends at once, so this function does not wait. A connection to another machine could lose the request, so this
-    /// function then waits for the answer.
+    /// ends at once, so this function does not wait. If the broker is on another machine, the connection could lose the
+    /// request, so this function waits for the answer.
     ///
     /// # Errors
     /// If the request could not be sent. If the broker is on another machine, the errors of [`Client::call`] are
@@ -271,9 +271,9 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Registers the agent that runs this process, after the broker refused a call because this agent has no session.
-    /// The broker can't do this alone, because only this process knows the agent's directory and repository. Returns
-    /// true if the call may be repeated.
+    /// If the broker refused a call because the agent that runs this process has no session, registers this agent. The
+    /// broker can't do this alone, because only this process knows the agent's directory and repository. Returns true
+    /// if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -306,8 +306,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message. If the caller has set a time limit, waits until that limit. Otherwise, if a broker
-    /// on this machine stays silent, sends a ping to learn whether the broker is stuck.
+    /// Waits for the next message. If the caller has set a time limit, waits until that limit. If there is no limit and
+    /// a broker on this machine stays silent, sends a ping to learn whether the broker is stuck.
     ///
     /// # Errors
     /// `Gone` if the connection broke, or `TimedOut` if the broker is stuck.

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 /// Maximum number of times that a call is repeated. One repetition is enough unless the next broker is stopped, too.
 const REPEATS_MAX: usize = 5;
 
-/// How to connect again if the broker ends before it reads a call, and has answered all earlier calls.
+/// How to connect again if the broker has answered all earlier calls, and ends before it reads the next call.
 #[derive(Debug, Clone)]
 pub(super) enum Reconnect {
     /// Do not connect again. The owner of the connection does this.
@@ -21,7 +21,7 @@ pub(super) enum Reconnect {
     OrStart(DataDir),
 }
 
-/// What is known about a call on a connection on which no earlier call waits for an answer.
+/// What is known about a call, if no earlier call on the same connection waits for an answer.
 #[derive(Debug, Default)]
 pub(super) struct CallFate {
     /// The number of lines that this client has sent since the broker answered all earlier ones.
@@ -44,10 +44,11 @@ impl CallFate {
         self.n_sent = 0;
     }
 
-    /// Whether this error means that the broker has not run the call. This is known only if nothing else was sent
-    /// since all earlier calls were answered, and only in two cases. Either the kernel reset the connection, because
-    /// the broker closed it without reading everything. Or the broker said that it was ending. A broker says so only
-    /// after it has sent all answers, so it will not run this call.
+    /// Whether this error means that the broker has not run the call. This can be known only if all earlier calls have
+    /// been answered, and nothing but this call has been sent since. Even then, there are only two cases. In the first,
+    /// the kernel reset the connection, because the broker closed it without reading everything. In the second, the
+    /// broker said that it was ending. A broker says so only after it has sent all answers, so it will not run this
+    /// call.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,
@@ -63,8 +64,8 @@ impl Client {
         Client { reconnect, ..self }
     }
 
-    /// Sends a request on this connection. If the broker of this machine ended before it read the request, sends it to
-    /// the next broker.
+    /// Sends a request on this connection. If the broker of this machine ended before it read the request, sends the
+    /// request to the next broker.
     pub(super) fn call_until_read(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
         for _ in 0..REPEATS_MAX {

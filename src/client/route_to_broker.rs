@@ -35,7 +35,7 @@ const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 pub enum Route {
     /// The broker of this machine.
     ThisMachine,
-    /// One of several hubs: the broker of this machine if it leads, and otherwise the hub that leads.
+    /// The hub that leads, if this machine is one of several hubs. It can be the broker of this machine.
     OwnHub(Arc<HubGroup>),
     /// A broker on another machine.
     Remote(RemoteTarget),
@@ -229,7 +229,7 @@ pub fn is_marked_silent(places: &DataDir) -> bool {
 ///
 /// # Errors
 /// If this machine's broker or the forwarding process can't be started, or if this machine is one of several hubs and
-/// none leads. If the forwarding process can't reach the hub, it reports the reason itself.
+/// none of them leads. If the forwarding process can't reach the hub, it reports the reason itself.
 pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     match Route::find(places)? {
         Route::ThisMachine => Client::connect_or_start(places),

@@ -16,8 +16,8 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// Maximum number of brokers that a client starts in a row. It starts the next one if the last one was stopped before
-/// it could connect.
+/// Maximum number of brokers that a client starts in a row. It starts another one if the last one was stopped before
+/// the client could connect.
 const STARTS_MAX: usize = 3;
 
 /// Starts a broker while holding the start lock. If many clients do this at the same time, one of them starts the
@@ -53,7 +53,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
 fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     let log = places.open_log()?;
     // An older version may have left the log readable by other users. A failure is ignored, because the directory is
-    // private, too.
+    // private anyway.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
     let program = sys::own_path();
     let spawned = Command::new(&program)

@@ -43,8 +43,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message like [`Client::receive_from_living`]. Returns `None` as soon as the reader closes the
-    /// output.
+    /// Like [`Client::receive_from_living`], waits for the next message. Returns `None` as soon as the reader closes
+    /// the output.
     ///
     /// # Errors
     /// Those of [`Client::receive_from_living`].

@@ -225,7 +225,7 @@ impl Channels {
         self.joined_by(id).iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
     }
 
-    /// Replaces the peer `id` with the peer `other` in all of its channels. The session of `id` now acts as `other`.
+    /// Replaces the peer `id` with the peer `other` in all channels of `id`. The session of `id` now acts as `other`.
     pub(super) fn move_member(
         &mut self,
         turn: &mut Turn,

@@ -32,8 +32,8 @@ pub struct CallContext {
     pub actor: Option<PeerId>,
     /// The current time, in ms.
     pub now: i64,
-    /// The latest time at which a waiting call runs again, in ms; `None` if the call has not waited yet. The call is
-    /// then answered, unless it waits for a wakeup.
+    /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
+    /// for a wakeup. `None` if the call has not waited yet.
     pub until: Option<i64>,
     /// If the call waits for events or messages, the sequence number after which they must come. If the call waits for
     /// a wakeup, the time at which the wait ends, in ms.
@@ -280,8 +280,8 @@ impl Mesh {
         }
     }
 
-    /// Cancels a call. A call that is still waiting has changed nothing, and gets no answer. A call that has just been
-    /// granted locks loses them, because the client drops the answer.
+    /// Cancels a call. A call that is still waiting has changed nothing, and gets no answer. If the call has just been
+    /// granted locks, it loses them, because the client drops the answer.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

@@ -91,7 +91,7 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
-/// Maximum size of a value of the shared state in an event, in bytes. A client must request a longer value itself.
+/// Maximum size, in bytes, of a shared-state value that an event contains. A client must request a longer value itself.
 const EVENT_VALUE_MAX: usize = 4096;
 
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -190,8 +190,8 @@ fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, 
 }
 
 impl Mesh {
-    /// Returns the sequence number of the last event. A client that wants only the events after it uses this number as
-    /// a cursor.
+    /// Returns the sequence number of the last event. A client that wants only later events uses this number as a
+    /// cursor.
     pub fn last_event(&self) -> i64 {
         self.turn.store.counters.event_last
     }
@@ -370,8 +370,9 @@ impl Journal {
         Ok(seq)
     }
 
-    /// Removes the values of a deleted or expired entry from its events, newest first. Returns the newest event that
-    /// still contains a value if there are more events than one call can change. A further call must begin with it.
+    /// Removes the values of a deleted or expired entry from its events, newest first. If there are more events than
+    /// one call can change, returns the newest event that still contains a value. A further call must begin with this
+    /// event.
     ///
     /// # Errors
     /// When the database can't be written.

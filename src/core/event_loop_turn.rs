@@ -48,8 +48,8 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Records that a call no longer waits for this reason. If the call waited to wake a peer, another call may now
-    /// wake this peer. If the call waited for locks, the lock requests behind it may be granted next.
+    /// Records that a wait with this reason has ended. After a wait for a peer's wakeup, another call may be the next
+    /// to wake this peer. After a wait for locks, the lock requests behind the call may be granted next.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),
@@ -70,7 +70,7 @@ pub struct Turn {
     next_expiry: Option<Option<i64>>,
     /// The time of the newest message or event.
     newest: i64,
-    /// For each sender and group, the time of the latest message. Times that lie in the past are dropped.
+    /// For each sender and group, the time that the latest message got. A time that has passed is dropped.
     group_sends: HashMap<(PeerId, String), i64>,
 }
 

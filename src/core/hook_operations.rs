@@ -284,7 +284,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
 }
 
 /// Whether a hook arrived after its session had ended. Such a hook shows no mail and does not bring the session back.
-/// Otherwise, the session might never end again, because its process may be unknown or may serve other sessions.
+/// If it did, the session might never end again, because its process may be unknown or may serve other sessions.
 fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }

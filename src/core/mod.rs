@@ -2,8 +2,8 @@
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
 //! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes each rule the parts that
-//! the rule needs. [`event_loop_turn`] holds the open transaction, and the effects (such as replies) that leave the core
-//! after the commit.
+//! the rule needs. [`event_loop_turn`] holds the open transaction, and the effects (such as replies) that leave the
+//! core after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
 //! that returns random numbers. The caller also takes the effects after the commit.
@@ -200,7 +200,7 @@ impl Mesh {
     }
 
     /// Sets the function that describes the last damaged database. The function gets a time, in ms, and returns `None`
-    /// if no damaged database has been set aside since then.
+    /// if no damaged database has been set aside since that time.
     pub fn set_damage_report(&mut self, describe: Box<dyn Fn(i64) -> Option<String> + Send>) {
         self.damage.describe = Some(describe);
     }

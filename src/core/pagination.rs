@@ -2,8 +2,8 @@
 //! page begins.
 //!
 //! A cursor describes the last row of a page by a number and a string. The rows are sorted by the number, and the
-//! string distinguishes rows with the same number. So no row is missed or repeated if other rows appear or disappear
-//! before the next page is read.
+//! string distinguishes rows with the same number. So no row is missed or repeated, even if other rows appear or
+//! disappear before the next page is read.
 
 use super::Arg;
 use super::op_definition::ArgKind;

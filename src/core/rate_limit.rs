@@ -12,7 +12,7 @@ pub struct RateLimiter {
     /// Maximum number of messages that a sender may send in one time window. A small change, such as a new value of a
     /// state entry or a new summary, costs a tenth of a message.
     messages_max: u32,
-    /// For each sender, the start of its time window, and the tenths of a message that it has spent since then.
+    /// For each sender, the start of its time window, and how many tenths of a message it has spent since then.
     spent: HashMap<String, (i64, u32)>,
 }
 

@@ -7,7 +7,8 @@ use crate::base::limits;
 pub struct FormerHost {
     /// The name.
     pub name: String,
-    /// What must be added to the start time of a process of this machine, because this number depends on the name.
+    /// What must be added to the stored start time of a process of this machine. The stored number depends on the
+    /// machine's name.
     pub start_shift: u64,
 }
 
@@ -26,7 +27,7 @@ pub struct MeshSettings {
     pub host: String,
     /// The id of this machine's current boot; `None` on a system without such ids.
     pub boot_id: Option<String>,
-    /// The name that this machine had when the mesh was last opened here, if it was a different one.
+    /// The name that this machine had when the mesh was last opened here, if that was a different name.
     pub former_host: Option<FormerHost>,
     /// The name of the user who owns the mesh. The peer that stands for this person has the same name.
     pub user: String,

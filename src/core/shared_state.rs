@@ -261,10 +261,10 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a limited amount of old data: tombstones of entries that were deleted long ago, and values of deleted
-/// entries in events. Such values remain because the deletion of an entry cleans only a limited number of events.
-/// Entries that were deleted up to the position `after` are already clean. Returns the position for the next call, and
-/// whether more work is left to do now.
+/// Removes a limited amount of old data: tombstones of entries that were deleted long ago, and values that events still
+/// contain although their entries were deleted. Such values remain because the deletion of an entry cleans only a
+/// limited number of events. Entries that were deleted up to the position `after` are already clean. Returns the
+/// position for the next call, and whether more work is left to do now.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     // Entries that are deleted in the current millisecond are left to a later call, because more of them may follow.

@@ -6,9 +6,9 @@ use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// How long the status mentions a damaged database, in ms: a week, because people may look at the status only rarely.
+/// How long the status mentions a damaged database, in ms: a week, because some people rarely look at the status.
 const SHOWN_MS: i64 = 7 * 86_400_000;
-/// For how long after a damaged database was set aside each new session is told about it, in ms.
+/// New sessions are told about a damaged database until this long after it was set aside, in ms.
 const TOLD_MS: i64 = 86_400_000;
 
 /// Shows the status of the mesh.

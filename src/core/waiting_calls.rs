@@ -20,7 +20,7 @@ pub enum WaitReason {
     Events(i64),
     /// The call waits for any message after this cursor.
     Messages(i64),
-    /// The call waits for a message that may wake this peer, at most until this time, in ms.
+    /// The call waits for a message that is allowed to wake this peer. It waits at most until this time, in ms.
     Wakeup(PeerId, i64),
     /// The call waits until no lock conflicts with this request, and no earlier request for the same files is waiting.
     Locks(Rc<LockRequest>),
@@ -109,8 +109,8 @@ impl Waiting {
         self.calls.remove(place)
     }
 
-    /// Records that a call begins to run, and returns its position in the line. This is its former position if it
-    /// waited before, and otherwise the position behind all callers who began to wait earlier.
+    /// Records that a call begins to run, and returns its position in the line. A call that has waited before keeps its
+    /// former position. Any other call goes behind all callers who began to wait earlier.
     pub(super) fn begin(&mut self, former: Option<usize>, since: i64) -> usize {
         let behind_older = || self.calls.iter().rposition(|call| call.since <= since).map_or(0, |last| last + 1);
         self.n_ahead = former.unwrap_or_else(behind_older).min(self.calls.len());

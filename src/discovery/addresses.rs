@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-/// The beginnings of the names of virtual interfaces. These lead only to containers, virtual machines or a directly
-/// connected phone.
+/// The beginnings of the names of virtual interfaces. Such interfaces lead only to containers, virtual machines or a
+/// directly connected phone.
 const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];

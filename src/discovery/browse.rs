@@ -1,6 +1,6 @@
 //! Looks for hubs: sends a query on every interface that leads to a LAN, and collects responses for a while.
 //!
-//! Browsing uses no well-known port and joins no multicast group, so it works beside any other program that uses
+//! Browsing uses no well-known port and joins no multicast group, so it works alongside any other program that uses
 //! multicast DNS. The responses arrive by unicast.
 
 use super::addresses::{Interface, lan_interfaces};

@@ -23,7 +23,7 @@ pub struct Identity {
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
     /// The environment variable that contains the key of the agent's session. An agent that runs inside another agent
-    /// inherits this variable, so the variable counts only if the MCP client also has the agent's name.
+    /// inherits this variable, so the variable counts only if this agent is found to run the MCP client.
     pub session_variable: Option<&'static str>,
     /// How the agent's processes can be recognised.
     pub processes: &'static [ProcessSign],

@@ -120,8 +120,8 @@ pub(super) const AGENT: Agent = Agent {
                 token: "CLAUDE_CODE_MESSAGING_TOKEN",
             },
         },
-        // This hook is marked `asyncRewake`. Only interactive sessions may have such a hook, because `claude -p` does
-        // not end while one waits.
+        // This hook is marked `asyncRewake`. Only interactive sessions may have one, because `claude -p` does not end
+        // while such a hook waits.
         Wakeup {
             channel: "background hook",
             means: Means::BackgroundHook {

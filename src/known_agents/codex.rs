@@ -9,7 +9,7 @@ const HOOKS: HookFile = HookFile {
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
         // The empty pattern matches all tools. The hook must also run before shell commands, because models without a
-        // patch tool apply patches with them.
+        // patch tool apply patches with shell commands.
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),

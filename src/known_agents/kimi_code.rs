@@ -1,5 +1,5 @@
-//! Kimi Code, as of 2.1.0. Kimi Code shows the output of prompt hooks to its model. It ignores the output of hooks
-//! after a tool call and at the start of a session.
+//! Kimi Code, as of 2.1.0. Kimi Code shows the output of prompt hooks to its model. It ignores the output of hooks that
+//! run after a tool call or at the start of a session.
 
 use super::vocabulary::*;
 use serde_json::json;

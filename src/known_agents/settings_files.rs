@@ -40,7 +40,7 @@ pub(super) const NO_SETTINGS: Files = Files {
     plugin: None,
 };
 
-/// A package of the server, hooks and skills in the agent's own format, such as a plugin or an extension.
+/// A package in the agent's own format, such as a plugin or an extension. It contains the server, hooks and skills.
 #[derive(Debug, Clone, Copy)]
 pub struct Plugin {
     /// The path of the package's manifest.
@@ -49,7 +49,7 @@ pub struct Plugin {
     pub server_file: Option<&'static str>,
     /// The placeholder for the path of the package's folder, for use in the package's files.
     pub root: &'static str,
-    /// The paths of the skills, in which `{name}` stands for the name of a skill, and the format of the skills.
+    /// The paths and the format of the skills. In a path, `{name}` stands for the name of a skill.
     pub skills: (&'static str, CommandStyle),
     /// How to detect that the user has installed the package.
     pub sign: PluginSign,
@@ -162,7 +162,7 @@ pub struct AgentCommand {
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
     /// The key in the same file under which the agent keeps the settings for individual directories. If the settings
-    /// for a directory contain the server, the agent uses that entry there instead of the user's entry.
+    /// for a directory contain an entry for the server, that entry replaces the user's entry in this directory.
     pub directories: &'static str,
     /// The arguments that remove the server for the working directory alone.
     pub remove_in_directory: &'static [&'static str],
@@ -196,7 +196,7 @@ pub struct HookFile {
     pub has_version: bool,
     /// Whether each event contains groups with a matcher, and each group contains hooks.
     pub has_groups: bool,
-    /// How an entry for a hook writes our command, such as one string or a list of words.
+    /// How an entry for a hook writes our command, for example as one string or as a list of words.
     pub command: HookCommand,
     /// The unit of the hook's time limit.
     pub limit: TimeLimit,
@@ -279,8 +279,7 @@ pub enum CommandStyle {
 pub struct OwnFile {
     /// The path of the file.
     pub path: FilePath,
-    /// The text of the file. `"{program}"` stands for the path of our program in quotes, and `{agent}` for the agent's
-    /// id.
+    /// The text of the file. `"{program}"` stands for the quoted path of our program, and `{agent}` for the agent's id.
     pub text: &'static str,
     /// Whether the file runs our hooks, as a plugin does.
     pub runs_hooks: bool,

@@ -55,8 +55,8 @@ pub(super) const NO_HOOKS: Support = Support {
 };
 
 impl Support {
-    /// An agent for which everything works except waking and shields, as `make test-agents` has shown with this
-    /// version.
+    /// An agent with which everything except waking and shields works. `make test-agents` has shown this with
+    /// `version`.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }

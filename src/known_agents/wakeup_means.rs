@@ -34,9 +34,9 @@ pub enum Means {
     BackgroundHook {
         /// How the hook gives its result to the agent.
         answer: HookAnswer,
-        /// The hook waits only if these environment variables are set. A variable must have the given value, or any
-        /// value if the value is `None`. Without this condition, the hook would delay other agents that run it, and
-        /// sessions that are not interactive.
+        /// The hook waits only if these environment variables are set. A variable must have the given value; `None`
+        /// allows any value. Without this condition, the hook would delay sessions that are not interactive, and other
+        /// agents that run this hook.
         needs: &'static [(&'static str, Option<&'static str>)],
     },
 }

@@ -33,7 +33,7 @@ pub struct AgentNotifier {
 /// How the wakeup sentence is sent to the session.
 #[derive(Debug, Clone)]
 enum NotifyRoute {
-    /// The session's Unix socket, and the token that must be sent first. The sentence follows as a message of the type
+    /// The session's Unix socket, and the token that must be sent first. Then the sentence is sent in a message of type
     /// `user`, which the agent accepts.
     Socket { path: String, token: String },
     /// One of the agent's commands, and the session's key.

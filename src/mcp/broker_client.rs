@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of calls in progress. Further calls are refused.
 const CALLS_MAX: usize = 64;
-/// How much longer calls may take after the client has closed standard input. Clients kill a server after 2 s.
+/// How long a call may still take after the client has closed standard input. Clients kill a server after 2 s.
 const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
@@ -109,7 +109,7 @@ impl BrokerClient {
         }
         if wants_progress {
             // The reader thread waits on the socket without a limit. The reply to this ping wakes the thread, so that
-            // it sees when the first progress report is due.
+            // it learns when the first progress report is due.
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         }
         if state.is_watch_idle {

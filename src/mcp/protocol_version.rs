@@ -121,8 +121,8 @@ impl Negotiation {
         }
     }
 
-    /// Agrees on a revision after `initialize`: on the one that the client asks for, or, if the server does not support
-    /// it, on the latest revision that has a handshake.
+    /// Agrees on a revision after `initialize`. This is the one that the client asks for, if the server supports it. If
+    /// not, it is the latest revision that has a handshake.
     pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
         let wanted = params.get("protocolVersion").and_then(Value::as_str);
         let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);

@@ -20,7 +20,7 @@ pub struct ClientIdentity {
     pub name: Option<String>,
 }
 
-/// The agent that runs the client: the agent from the command line, or otherwise the agent that matches the client's
+/// The agent that runs the client. If the command line specifies no agent, this is the agent that matches the client's
 /// name, the environment or the process tree.
 pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
     if let Some(chosen) = &client.chosen {
@@ -38,8 +38,8 @@ fn session_key(agent: &Agent) -> Option<String> {
     std::env::var(name).ok().map(|key| id_types::session_key(&key)).filter(|key| !key.is_empty())
 }
 
-/// Turns the name of an agent that slm-mesh does not know into a valid name. A valid name is short, and contains only
-/// lowercase letters, digits, `.`, `_` and `-`.
+/// Turns the name of an unknown agent into a valid name. A valid name is short, and contains only lowercase letters,
+/// digits, `.`, `_` and `-`.
 pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(plain).take(NAME_MAX).collect();

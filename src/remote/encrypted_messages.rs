@@ -11,7 +11,7 @@ use tungstenite::Message;
 pub enum Received {
     /// A part of the stream of lines. A line may continue in the next message.
     Lines(Vec<u8>),
-    /// A message without lines, such as a ping. If this contains a reply, the caller must send the reply.
+    /// A message without lines, such as a ping. If the field contains a reply, the caller must send it.
     Control(Option<Message>),
     /// The end of the connection.
     Close,

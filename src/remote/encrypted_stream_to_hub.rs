@@ -123,8 +123,8 @@ impl Read for HubStream {
                     return Ok(0);
                 }
                 // While this thread waits, another thread may write lines. A ping is then due sooner than planned here.
-                // To notice this, the thread wakes up once, after `PING_AFTER_LINES`. A thread that writes lines later
-                // sends a due ping together with its lines.
+                // To notice this, the thread wakes up once, after `PING_AFTER_LINES`. If a thread writes lines after
+                // that and a ping is due, it sends the ping together with the lines.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),

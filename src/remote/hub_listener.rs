@@ -1,8 +1,8 @@
 //! Accepts connections from other machines on a TCP port, on a thread of its own. For each accepted connection, the
 //! broker gets one end of a socket pair.
 //!
-//! **Invariant:** as long as a client has not proven that it knows the secret, its connection takes up a bounded buffer
-//! for a bounded time. The number of such connections is bounded, per address and in total.
+//! **Invariant:** until a client has proven that it knows the secret, its connection takes up only a bounded buffer,
+//! and only for a bounded time. The number of such connections is bounded, per address and in total.
 
 use super::HANDSHAKE_MS;
 use super::auth_failure_reports::AuthFailures;
@@ -32,7 +32,7 @@ const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// Otherwise, new connections could replace others from which nothing has been read yet.
 const ACCEPT_MAX: usize = 32;
 /// After this many wrong secrets in a minute, an address is suspect: it may have fewer pending handshakes, and each of
-/// them is delayed. This also affects guests at the same address that have the right secret.
+/// them is delayed. This also affects those guests at the address that have the right secret.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
@@ -303,8 +303,9 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many handshakes are pending, the oldest one of an address is dropped. If the address
-    /// has sent many wrong secrets, the new connection is dropped instead.
+    /// Begins a handshake. If too many from this address are pending, drops the oldest of them. If this address has
+    /// also sent many wrong secrets, drops the new connection instead. If too many are pending in total, drops the
+    /// oldest one from the address with the most.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;

@@ -1,8 +1,8 @@
 //! Detects whether the other side of a connection is still alive. Each ping contains a numbered question, which the
 //! other side must answer. Some pongs contain one, too.
 //!
-//! **Invariant:** an answer proves that the other side was alive when the question was sent, not when the answer
-//! arrives. So a relay that delays answers can't make a dead side look alive.
+//! **Invariant:** an answer proves only that the other side was alive when the question was sent, however late the
+//! answer arrives. So a relay that delays answers can't make a dead side look alive.
 //!
 //! A guest pings its hub. The hub's pong contains a question for the guest. The guest answers this question in its next
 //! ping, so an idle connection needs no further messages.
@@ -20,10 +20,10 @@ const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
 /// pings only those guests that keep receiving lines, because such a guest sends no pings of its own.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and receives nothing for this long, it sends a ping. So a side that waits for an answer
-/// soon notices if the other side is gone.
+/// notices soon if the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// Minimum time between a hub's last question and a question in a pong. Otherwise, a guest that pings all the time
-/// could make the hub store many questions.
+/// Minimum time between a hub's last question and a question in a pong. Without this minimum, a guest that pings all
+/// the time could make the hub store many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a ping may stay unanswered before the other side counts as gone. If a cable is unplugged for five seconds,
 /// TCP may need two more seconds to send again, and the connection should survive this.
@@ -38,8 +38,8 @@ const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
 /// sooner, after `PONG_WITHIN`. This limit matters only if the guest's process did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
 /// If a ping is unanswered for this long, a guest with several hubs asks the other hubs whether one of them leads. The
-/// guest asks again after each such period. With `PING_AFTER_OF_SEVERAL`, it first asks after 3 s of silence. By then,
-/// the other hubs have noticed if the hub has lost power.
+/// guest asks again after each such period. With `PING_AFTER_OF_SEVERAL`, it first asks after 3 s of silence. If the
+/// hub has lost power, the other hubs have noticed by then.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The numbers in a ping or pong.
@@ -260,8 +260,8 @@ mod tests {
         }
 
         /// Simulates both sides for `ms` milliseconds, in steps of 100 ms. During `cut`, the cable is unplugged.
-        /// Messages from that time arrive two seconds after its end. Returns whether the guest has given up the hub,
-        /// and whether the hub has given up the guest.
+        /// Nothing arrives from then until two seconds after the end of `cut`. Returns whether the guest has given up
+        /// the hub, and whether the hub has given up the guest.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
             // The messages in transit, each with a flag that is true for a ping.
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 #[derive(Debug)]
 pub struct GuestSocket {
     network: TcpStream,
-    /// Whether the poll has reported an event. Before the first event, no read is skipped, because the poll may not
+    /// Whether the poll has reported an event. Before the first event, no read is skipped, because the poll might not
     /// report bytes that arrived earlier.
     has_had_event: bool,
     /// Whether the guest has closed its side. If so, no read is skipped, because no further event reports unread bytes.

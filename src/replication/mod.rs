@@ -100,9 +100,9 @@ pub trait ReplicatedLog {
     /// Stores an entry at a position. Only the leader may call this. Calling it again with the same entry does no harm.
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append;
 
-    /// Returns entries from a position on, in order and without gaps. One call may not return all of them. After
-    /// [`ReplicatedLog::lead`] has returned [`Election::Won`], repeated calls return every entry that an earlier leader
-    /// has stored.
+    /// Returns entries in order and without gaps, starting at a position. One call does not always return all of them.
+    /// After [`ReplicatedLog::lead`] has returned [`Election::Won`], repeated calls return every entry that an earlier
+    /// leader has stored.
     ///
     /// # Errors
     /// When the log does not answer, when an entry can't be read, or when the entry at this position has been removed.

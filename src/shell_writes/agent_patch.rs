@@ -9,7 +9,7 @@ const MARKS: &[&str] = &["*** Update File:", "*** Add File:", "*** Delete File:"
 const CONTENTS: &[char] = &['+', '-', ' '];
 
 /// The paths of all files in the patch that a text contains; empty if the text contains no patch. Like Codex, this
-/// ignores spaces before a line with a path, although an indented line may also be part of a file.
+/// ignores spaces before a line with a path, even though an indented line can be a part of a file's contents.
 pub fn paths(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.contains(BEGIN).then(|| text.lines()).into_iter().flatten();
     lines.filter_map(path_in).filter(|path| !path.is_empty())

@@ -328,9 +328,9 @@ fn echoed(words: &[&str]) -> Option<String> {
     Some(text + end)
 }
 
-/// Resolves the escapes `\n`, `\t`, `\\` and octal codes in a string. Returns `None` if the string contains other escapes.
-/// With `after_zero`, an octal code has up to three digits after a zero, as in `echo -e`. Otherwise, it has up to three
-/// digits in total, as in `printf`.
+/// Resolves the escapes `\n`, `\t`, `\\` and octal codes in a string. Returns `None` if the string contains other
+/// escapes. With `after_zero`, an octal code has up to three digits after a zero, as in `echo -e`. Without it, an octal
+/// code has up to three digits in total, as in `printf`.
 fn unescaped(text: &str, after_zero: bool) -> Option<String> {
     let mut out = String::new();
     let mut chars = text.chars().peekable();
@@ -350,7 +350,7 @@ fn unescaped(text: &str, after_zero: bool) -> Option<String> {
                     code = code * 8 + digit;
                     chars.next();
                 }
-                // A larger code is a part of a character. A percent sign would begin a directive of `printf`.
+                // A code beyond ASCII is a part of a character. A percent sign would begin a directive of `printf`.
                 out.push(char::from_u32(code).filter(|c| c.is_ascii() && *c != '%')?);
             }
             _ => return None,

@@ -89,7 +89,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Whether it is certain that a path does not exist after the commands that the script has run.
+    /// Whether a path certainly does not exist after the commands that the script has run so far.
     pub(super) fn is_missing(&mut self, path: &str) -> bool {
         let is_made = self.has_run_program || self.is_touched(path);
         let is_inside = |made: &String| Path::new(path).starts_with(made);

@@ -169,8 +169,8 @@ impl Evaluator<'_> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// If a loop's condition is a command such as `read line`, returns the names of its variables, and the separator of
-    /// the lines.
+    /// If a loop's condition is a command such as `read line`, returns the names of the variables that the command
+    /// sets, and the separator of the lines.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,

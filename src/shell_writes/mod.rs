@@ -27,8 +27,8 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// Maximum length of a command line, in bytes. Linux can't run a longer one, because this is the maximum length of an
-/// argument. A longer one is not parsed, because this would delay the agent for nothing.
+/// Maximum length of a command line, in bytes. This is the maximum length of an argument in Linux, so Linux can't run a
+/// longer command line. A longer one is not parsed, because parsing would delay the agent for nothing.
 const COMMAND_MAX: usize = 128 << 10;
 
 /// Something that a command line writes.
@@ -76,7 +76,7 @@ pub enum GitTest {
     DiffersFrom {
         /// The name of the commit, as the command line contains it.
         commit: String,
-        /// Whether a tracked file also passes if the commit does not contain it. The command removes such a file.
+        /// Whether a tracked file passes even if the commit does not contain it. The command removes such a file.
         removes_new: bool,
     },
     /// The file passes if git does not track it.
@@ -124,7 +124,7 @@ pub trait FileTree {
     fn patch_text(&self, path: &str) -> Option<String>;
 }
 
-/// Returns what a command line would write in this directory.
+/// Returns what a command line would write if it ran in this directory.
 ///
 /// `environment` returns the value of a variable of the environment, if the value is certain.
 pub fn written_files(
@@ -133,8 +133,8 @@ pub fn written_files(
     environment: &dyn Fn(&str) -> Option<String>,
     files: &dyn FileTree,
 ) -> Vec<ShellWrite> {
-    // Some agents do not run a command line with a patch, but apply the patch themselves. The system's limit does not
-    // apply to such a patch, so its contents are not counted.
+    // If a command line contains a patch, some agents apply the patch themselves instead of running the command line.
+    // Such a patch is not subject to the system's limit, so its contents are not counted.
     let shortened = (command.len() > COMMAND_MAX).then(|| agent_patch::without_contents(command));
     let command = shortened.as_deref().unwrap_or(command);
     if command.len() > COMMAND_MAX {

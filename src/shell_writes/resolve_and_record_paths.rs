@@ -76,7 +76,8 @@ impl Evaluator<'_> {
     }
 
     /// Whether the script may have changed where a path leads. If the path contains symbolic links now (`has_links`),
-    /// any write to the path or to a folder above it may do so. Otherwise, only a write to the path itself may do so.
+    /// any write to the path or to a folder above it may have done so. If not, only a write to the path itself may have
+    /// done so.
     fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
         if has_links {
             let is_above = |above: &str| {
@@ -94,8 +95,8 @@ impl Evaluator<'_> {
         path.is_some_and(|path| self.exists(&path) && self.is_folder(&path) == Some(false))
     }
 
-    /// Records that the file at a path is replaced or removed, as by `mv` and `rm`. If the path is a symbolic link,
-    /// only the link is recorded, because its target does not change.
+    /// Records that the file at a path is replaced or removed, for example by `mv` or `rm`. If the path is a symbolic
+    /// link, only the link is recorded, because its target does not change.
     pub(super) fn replace(&mut self, state: &State, path: &str) {
         match self.resolve(state, path).filter(|path| self.spend(1) && self.files.is_link(path)) {
             Some(link) => self.note_link(path, &link),
@@ -103,8 +104,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Records that a symbolic link is replaced or removed. A path that ends in a slash means the link's target, which
-    /// commands refuse to remove, so nothing is recorded for it.
+    /// Records that a symbolic link is replaced or removed. A path that ends in a slash means the link's target.
+    /// Commands refuse to remove the target, so nothing is recorded.
     fn note_link(&mut self, path: &str, link: &str) {
         if !path.ends_with('/') {
             self.note(link, ShellWrite::Link);
@@ -147,7 +148,7 @@ impl Evaluator<'_> {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// Like `maybe_write`, for a git command. `git_tests` are tests that git can run to find out which files the
+    /// Like `maybe_write`, but for a git command. `git_tests` are tests that git can run to find out which files the
     /// command writes.
     pub(super) fn maybe_write_by_git(
         &mut self,

@@ -190,7 +190,7 @@ impl State {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
-    /// Removes all exported variables and those of the environment, so that a child gets none of them (`env -i`).
+    /// Removes all exported variables and the environment's variables, so that a child gets none of them (`env -i`).
     pub(super) fn forget_exported(&mut self) {
         Rc::make_mut(&mut self.variables).retain(|_, variable| !variable.is_exported);
         self.has_empty_environment = true;

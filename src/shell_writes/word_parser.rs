@@ -109,7 +109,7 @@ impl Parser {
                 c => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
             }
         }
-        // The codes of several escapes may be the bytes of one character. A code of zero ends the string.
+        // Several escapes may each be one byte of the same character. A code of zero ends the string.
         match bytes.split(|byte| *byte == 0).next().map(str::from_utf8) {
             Some(Ok(text)) => word.push_quoted(text),
             _ => word.0.push(Part::Unknown),

@@ -45,8 +45,8 @@ impl Checkpointer {
     /// Copies the write-ahead log into the database file. The writing thread can reuse the log only after all of it has
     /// been copied. So this function copies up to four times, until nothing is left.
     ///
-    /// Returns whether the log is still too long, because the writing thread adds changes faster than they are copied
-    /// here. If so, the writing thread should copy the rest itself.
+    /// Returns whether the log is still too long. This happens if the writing thread adds changes faster than this
+    /// function copies them. In that case, the writing thread should copy the rest itself.
     pub fn run(&self) -> StoreResult<bool> {
         let mut n_pages = 0;
         for _ in 0..4 {

@@ -12,15 +12,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// How many sequence numbers are reserved at once. The broker waits for the disk only once for this many messages,
+/// How many sequence numbers are reserved at a time. The broker waits for the disk only once for this many messages,
 /// events or grants.
 const BLOCK: i64 = 4096;
 
 /// The values of the counters.
 ///
 /// If a turn only adds messages and events, the counters are not written, because each changed page makes a commit
-/// slower. The next broker computes them from the rows that were added since the last write of the counters. This works
-/// because the sequence numbers of these rows have no gaps, and because all added messages are unread.
+/// slower. The next broker computes the counters from the rows that were added after the counters were last written.
+/// This works because the sequence numbers of these rows have no gaps, and because all added messages are unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.
@@ -153,9 +153,8 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Whether the file of reserved numbers was missing or damaged, although this database has already used numbers.
-    /// The database may be an old copy, such as a backup. In that case, it is unknown which numbers were used after the
-    /// copy was made.
+    /// Whether the file of reserved numbers was missing or damaged, and this database has used numbers before. The
+    /// database may be an old copy, such as a backup. It is unknown which numbers were used after such a copy was made.
     pub fn has_lost_reserved_numbers(&self) -> bool {
         self.reserved.as_ref().is_some_and(|reserved| reserved.was_lost) && self.counters.last() != [0; 3]
     }
@@ -169,8 +168,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the counters if they have changed and can't be computed from added rows. If the changes are recorded for
-    /// a different database, the counters are written after every change.
+    /// Writes the counters if they have changed and can't be computed from added rows. While changes are recorded for a
+    /// different database, the counters are written after every change.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c == self.counters_committed {

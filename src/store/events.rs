@@ -120,7 +120,7 @@ impl Store {
             let mut query = self.db.prepare_cached(&sql)?;
             found = query.query_map([filter.after, filter.limit], read)?.collect::<rusqlite::Result<_>>()?;
         }
-        // Once there are enough events of some types, events of other types are needed only up to the last of these.
+        // When enough events have been found, events of the remaining types are needed only up to the last one found.
         let (mut low, mut high) = (filter.after.saturating_add(1), i64::MAX);
         for kind in filter.types {
             let sql = format!(

@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Checks the whole file, and builds all indexes again, which takes long for a large file. SQLite's checks do not
-    /// compare a partial index with its table. So without new indexes, a damaged index could go unnoticed.
+    /// compare a partial index with its table, so without new indexes, damage could go unnoticed.
     ///
     /// # Errors
     /// `Corrupt` if the damage is not only in the indexes. Nothing is written to a file whose structure is damaged.

@@ -75,7 +75,7 @@ pub struct ScanEnd {
     pub is_complete: bool,
 }
 
-// The columns are read by their index. A scan reads many rows, and looking up a column by name takes longer than
+// The columns are read by their positions. A scan reads many rows, and looking up a column by name takes longer than
 // reading it.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;

@@ -185,8 +185,8 @@ impl Store {
 
     /// The messages that match the filter, in the order of their sequence numbers.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
-        // Unread messages and all other messages have separate indexes. The query names the index to use, because
-        // SQLite, which has no statistics, would otherwise read a million rows in order instead of sorting a few.
+        // Unread messages and all other messages have separate indexes. SQLite has no statistics, so on its own it
+        // would read a million rows in order instead of sorting a few. The query therefore names the index to use.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],

@@ -123,7 +123,7 @@ pub struct Store {
     counters_stored: Counters,
     /// Whether the counters were written in the current turn of the broker's loop.
     has_written_counters: bool,
-    /// Caches the number that stands for each peer in the table of messages, by the peer's id. The cache is cleared
+    /// Caches, for each peer's id, the number that stands for the peer in the table of messages. The cache is cleared
     /// when a write is rolled back.
     numbers: HashMap<String, i64>,
     /// The newest block of events. It is forgotten when a write is rolled back.
@@ -274,8 +274,8 @@ impl Store {
     /// Rolls back all writes of the current turn of the broker's loop.
     pub fn rollback(&mut self) {
         if self.open {
-            // This fails if SQLite has rolled the transaction back itself after a failed COMMIT, so nothing is left to
-            // do.
+            // This fails if SQLite itself has rolled back the transaction after a failed COMMIT. Then nothing is left
+            // to do.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
@@ -329,7 +329,7 @@ impl Store {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether changes that a program with this version of the tables has recorded can be applied to this database.
+    /// Whether this database can apply changes that were recorded by a program with this version of the tables.
     pub fn can_replay(schema: u32) -> bool {
         (schema::REPLAYABLE_SINCE..=Store::schema()).contains(&schema)
     }

@@ -3,8 +3,8 @@
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 
-/// Reads the columns of a row by name. If columns are read in the order of the query, each is found at once.
-/// [`Row::get`] searches from the first column, which was a third of the cost of reading a message.
+/// Reads the columns of a row by name. If columns are read in the order of the query, each is found immediately.
+/// [`Row::get`] searches from the first column, and this search was a third of the cost of reading a message.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is likely to be read next.

@@ -159,7 +159,7 @@ impl Store {
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Stores the new name of a machine with all peers on this machine, except the peers of linked meshes.
+    /// Stores a machine's new name in the rows of all peers on this machine, except the peers of linked meshes.
     pub fn rename_host_of_peers(&mut self, former: &str, host: &str) -> StoreResult<()> {
         self.write("UPDATE peer SET host = ?2 WHERE host = ?1 AND mesh_url IS NULL", rusqlite::params![former, host])?;
         Ok(())

@@ -15,8 +15,8 @@ const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
 /// The name of the row in the table `meta` that contains the log position.
 const POSITION: &str = "log_position";
-/// The name of the row in the table `meta` that marks a database which must not begin a log. The database's hub joins a
-/// log that another hub has begun or will begin.
+/// The name of a row in the table `meta`. A database with this row must not begin a log, because its hub joins a log
+/// that another hub has begun or will begin.
 const JOINS: &str = "joins_log";
 
 /// The last entry of the replicated log that a database contains.
@@ -86,8 +86,8 @@ impl Store {
         Ok(text.as_deref().and_then(read))
     }
 
-    /// Whether this database must not begin a log, because its hub joins the log of another hub. A copy of the leader's
-    /// database later replaces this database, and the mark with it.
+    /// Whether this database must not begin a log, because its hub joins the log of another hub. Later, a copy of the
+    /// leader's database replaces this database, and so removes the mark.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -131,11 +131,11 @@ impl Store {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
 
-    /// Stores the position in the log, ends the writes of the turn, and returns the turn's changes. Returns `None` if
-    /// the turn wrote nothing. Afterwards, call only [`Store::commit`] or [`Store::rollback`].
+    /// Stores the log position, ends the writes of the turn, and returns the turn's changes. Returns `None` if the turn
+    /// wrote nothing. Afterwards, call only [`Store::commit`] or [`Store::rollback`].
     ///
     /// # Errors
-    /// When the position in the log or the store's counters can't be written.
+    /// When the log position or the store's counters can't be written.
     pub fn seal(&mut self, position: LogPosition) -> StoreResult<Option<Changeset>> {
         if !self.open {
             return Ok(None);

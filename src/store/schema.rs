@@ -4,7 +4,7 @@ use super::{StoreError, StoreResult};
 use rusqlite::{Connection, TransactionBehavior};
 use std::ops::Range;
 
-/// Creates the tables of a new file at once. This takes a tenth of the time that all numbered steps would take.
+/// Creates all tables of a new file in one go. This takes a tenth of the time that the numbered steps would take.
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The numbered steps that turn an empty file into a database of this version. A file's `user_version` is the number of

@@ -1,15 +1,15 @@
 //! Records takeovers. When a session takes over the name and the mail of an earlier session, the database keeps the
-//! rows that are needed to give them back. These rows are few, so they are in the table `meta`.
+//! rows that are needed to give both back. There are few such rows, so they are in the table `meta`.
 
 use super::{Store, StoreResult};
 use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The prefix of the names of the rows in `meta` that record what a peer was before a takeover. The peer's id follows.
+/// A row in `meta` records what a peer was before a takeover. The row's name is this prefix and the peer's id.
 const PREFIX: &str = "takeover ";
-/// The prefix of the names of the rows in `meta` that record which peer a session was before it gave back a name. The
-/// id of the session's present peer follows.
+/// A row in `meta` records which peer a session was before it gave back a name. The row's name is this prefix and the
+/// id of the session's present peer.
 const GIVEN_BACK: &str = "declined ";
 
 /// What a peer was before a session took it over.

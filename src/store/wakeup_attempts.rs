@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// The attempts that were made after the time `after`, oldest first, each with the sender and recipient of its
-    /// message. An attempt that was made because of several messages is returned once for each message.
+    /// message. If several messages caused an attempt, the attempt is returned once for each message.
     pub fn wakeups_since(&self, after: i64) -> StoreResult<Vec<(WakeupRow, PeerId, PeerId)>> {
         let sql = "SELECT at, wakeup.channel, outcome, \
                    (SELECT id FROM peer_number WHERE num = sender), (SELECT id FROM peer_number WHERE num = recipient) \
@@ -60,8 +60,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` attempts whose messages have been deleted, because they are older than the oldest
-    /// message that is kept. Returns the number of deleted attempts.
+    /// Deletes at most `limit` attempts whose messages are older than the oldest message that is kept, and so have been
+    /// deleted. Returns the number of deleted attempts.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT seq, at, channel FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM message) \

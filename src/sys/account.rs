@@ -1,5 +1,5 @@
-//! The account of the user who runs this program: the user's name and home directory. Also detects that `sudo` has left
-//! another user's home directory in the environment.
+//! The account of the user who runs this program: the user's name and home directory. Also detects whether `sudo` has
+//! left another user's home directory in the environment.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs;

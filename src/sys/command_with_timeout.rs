@@ -92,7 +92,7 @@ struct ErrorPipe {
 }
 
 impl ErrorPipe {
-    /// Reads what is available, without waiting for more, because a process that the command left behind may keep the
+    /// Reads what is available. Does not wait for more, because a process that the command left behind may keep the
     /// pipe open for a long time.
     fn read_some(&mut self) {
         let mut buffer = [0; 4096];

@@ -138,7 +138,8 @@ impl DataDir {
     pub fn machine(&self) -> PathBuf {
         self.dir.join("broker.machine")
     }
-    /// The file with the number of the last message for which the user of this machine was notified.
+    /// The file that contains a message's number. The user of this machine has been notified of alerts up to that
+    /// message.
     pub fn alerts(&self) -> PathBuf {
         self.dir.join("broker.alerts")
     }
@@ -179,8 +180,8 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep records about locked files for an hour. These include copies of the files, and
-    /// contents that were overwritten.
+    /// The folder for what hooks record about locked files, such as copies of the files and contents that were
+    /// overwritten. Each record is kept for an hour.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
@@ -195,7 +196,7 @@ impl DataDir {
         self.dir.join("bash-env")
     }
     /// The file that a broker creates when it finds the database damaged. If the file exists, the next broker checks
-    /// the database before it uses the database.
+    /// the database before using it.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
@@ -242,8 +243,8 @@ impl DataDir {
         opened.map_err(|error| self.file_error(&path, "can't be written", &error))
     }
 
-    /// Reads a small file. Returns `None` if there is no such file or it can't be read. Never waits, even if something
-    /// other than a file, such as a pipe, is in its place.
+    /// Reads a small file. Returns `None` if there is no such file or it can't be read. Never waits, even if the path
+    /// leads to something other than a file, such as a pipe.
     pub fn read(&self, path: &Path) -> Option<String> {
         let mut bytes = buffer_for(SMALL_FILE_USUAL);
         open_regular(path).ok()??.take(SMALL_FILE_MAX).read_to_end(&mut bytes).ok()?;
@@ -274,8 +275,8 @@ impl DataDir {
         })
     }
 
-    /// Refuses an existing file of the database that this user may not read and write, because SQLite's error would not
-    /// name the file.
+    /// Refuses an existing database file unless this user may read and write it, because SQLite's error would not name
+    /// the file.
     ///
     /// # Errors
     /// If the file can't be read or written.

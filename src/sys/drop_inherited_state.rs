@@ -15,8 +15,8 @@ const OWN_FILES: &str = "/dev/fd";
 /// directory, the umask, the soft limits, the priority and the blocked signals. Call this function before opening
 /// anything.
 ///
-/// Otherwise, a lock on an inherited file would last as long as this process, and a program that reads an inherited
-/// pipe would not reach the end of the pipe.
+/// If an inherited file stayed open, a lock on it would last as long as this process. If an inherited pipe stayed open,
+/// a program that reads the pipe would never reach its end.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -55,8 +55,8 @@ fn refuse_writes_beyond_limit() {
     let _ = signals.thread_block();
 }
 
-/// Raises the soft limits to the hard limits. Otherwise, a limit that the starting process set for itself (`ulimit -f`,
-/// `ulimit -t`) could kill this process in the middle of a write.
+/// Raises the soft limits to the hard limits. The starting process may have limited itself (`ulimit -f`, `ulimit -t`),
+/// and such a limit could kill this process in the middle of a write.
 fn raise_soft_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     for resource in [Resource::Fsize, Resource::Cpu, Resource::Data, Resource::As, Resource::Nofile] {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// The pause between two attempts to get the lock, if no thread could be started to wait for it.
+/// The pause between two attempts to get the lock. It is used if no thread could be started that waits for the lock.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// A wait for a lock.
@@ -122,8 +122,8 @@ mod tests {
         assert!(tries.for_time(Duration::from_millis(1)).unwrap().is_none());
         ours.unlock().unwrap();
         let locked = wait.for_time(Duration::from_secs(20)).unwrap().expect("the lock was released");
-        // Closing the file may not release the lock. Another test may be starting a process, and until its exec, that
-        // process holds a copy of the descriptor.
+        // Closing the file does not always release the lock. Another test may be starting a process, which holds a copy
+        // of the descriptor until it calls exec.
         locked.unlock().unwrap();
         assert_eq!(holder(&File::open(&path).unwrap()), None);
         std::fs::remove_file(&path).unwrap();

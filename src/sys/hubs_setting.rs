@@ -4,8 +4,8 @@ use crate::base::error::{Error, ErrorKind};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Maximum number of hubs that one guest may list. An etcd cluster serves at most five hubs, and some hubs may be
-/// listed under two names.
+/// Maximum number of hubs that one guest may list. An etcd cluster serves at most five hubs, but the list may contain
+/// two names of one hub.
 pub const HUBS_MAX: usize = 8;
 
 /// A hub, as it is written in the setting.

@@ -66,7 +66,7 @@ pub fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Returns the endpoint for a setting with a single address, which may be that of this machine or of a hub.
+/// Returns the endpoint for a setting with a single address: the address of this machine or of a hub.
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {

@@ -26,8 +26,9 @@ pub fn machine_name() -> &'static str {
     &NAME
 }
 
-/// The name without the characters that separate the parts of an address, cut to its maximum length. A hub cleans the
-/// names of its guests in the same way, so that a machine has the same name everywhere.
+/// The name without control characters, and without the characters that separate the parts of an address. A name that
+/// is too long is cut. A hub cleans the names of its guests in the same way, so that a machine has the same name
+/// everywhere.
 pub fn cleaned(name: &str) -> String {
     name.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
 }

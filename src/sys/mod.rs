@@ -161,8 +161,8 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// The path of this program. If an upgrade has left no file there, returns the path by which the process was started,
-/// or else the first program with this name in `PATH`.
+/// The path of this program. If an upgrade has left no file there, tries the path by which the process was started, and
+/// then the folders in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {

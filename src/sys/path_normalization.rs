@@ -143,7 +143,7 @@ fn normal_form(path: &str) -> String {
 }
 
 /// Replaces each symlink in a path with its target, even if the target does not exist yet. From the first component
-/// with a wildcard on, or after too many symlinks, symlinks stay as they are.
+/// with a wildcard onwards, symlinks stay as they are. The same is true after too many symlinks.
 fn without_links(path: &Path) -> PathBuf {
     let mut done = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
@@ -151,8 +151,8 @@ fn without_links(path: &Path) -> PathBuf {
     while let Some(part) = rest.pop_front() {
         match Path::new(&part).components().next() {
             Some(Component::RootDir) => done = PathBuf::from("/"),
-            // `..` is the parent of a symlink's target, not of the symlink. All symlinks before this `..` are already
-            // resolved.
+            // `..` is the parent of a symlink's target, not of the symlink. All symlinks before this `..` have been
+            // resolved by now.
             Some(Component::ParentDir) => {
                 done.pop();
             }

@@ -30,7 +30,7 @@ use std::process::Child;
 pub struct Credentials {
     /// User id.
     pub uid: u32,
-    /// The process id; `None` if the kernel does not report one, as for a process in another PID namespace.
+    /// The process id; `None` if the kernel reports none, for example for a process in another PID namespace.
     pub pid: Option<i64>,
 }
 
@@ -58,8 +58,8 @@ struct Program {
     shown: String,
 }
 
-/// Starts a thread that reaps a child process when it ends. Otherwise, the ended child would stay a zombie, which other
-/// programs take for a running process.
+/// Starts a thread that reaps a child process when it ends. Without this, the ended child would stay a zombie, and
+/// other programs would take it for a running process.
 pub fn reap_at_end(mut child: Child) {
     // If no thread can be started, the only harm is the zombie.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || child.wait());

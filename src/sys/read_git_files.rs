@@ -78,7 +78,7 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
-/// A work tree of which the identity of the repository is known, so that git's files need not be read again.
+/// A work tree whose repository's identity is already known, so that git's files need not be read again.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownTree<'a> {
     /// The root of the work tree.
@@ -95,7 +95,7 @@ impl<'a> KnownTree<'a> {
 }
 
 /// Returns the roots of the work trees that contain these paths, and the identities of their repositories, in the same
-/// order. The paths are normalised as for locks, and may be globs.
+/// order. The paths are normalised like the paths of locks, and may be globs.
 pub fn work_trees<'a>(
     paths: impl Iterator<Item = &'a str>,
     known_tree: Option<KnownTree<'_>>,

@@ -18,14 +18,14 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     Ok(if file.metadata()?.is_file() { Some(file) } else { None })
 }
 
-/// An empty buffer for a file of `len` bytes. Without the room after these bytes, the standard library would read the
-/// file in pieces of 32 bytes, to find out whether the file has grown.
+/// An empty buffer for a file of `len` bytes, with room for 32 more. Without this room, the standard library would read
+/// pieces of 32 bytes to find out whether the file has grown.
 pub fn buffer_for(len: u64) -> Vec<u8> {
     Vec::with_capacity(len as usize + 32)
 }
 
-/// Waits until the disk has what was written to a file. On macOS, the disk may still hold it in its own memory, because
-/// to wait for more takes macOS ten times as long. SQLite makes the same choice.
+/// Waits until the data that was written to a file has reached the disk. On macOS, the data may then still be in the
+/// disk's own memory, because waiting any longer would take ten times as long. SQLite makes the same choice.
 ///
 /// # Errors
 /// If the file can't be opened, or the disk fails.

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 /// Signals that are forwarded to the command, because the sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// How long the command may be stopped before this process stops itself, too. If both were stopped and continued
-/// together, the kernel reports within this time that the command runs again.
+/// How long the command may be stopped before this process also stops itself. If both have been stopped and continued
+/// together, the kernel reports within this time that the command is running again.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -88,7 +88,7 @@ impl ForegroundCommand {
             match self.signals.recv_timeout(timeout) {
                 Ok(origin) => self.forward(&origin),
                 Err(RecvTimeoutError::Timeout) => {
-                    // The shell that controls this job watches only this process, so this process must stop, too.
+                    // The shell that controls this job watches only this process, so this process must also stop.
                     is_stopped = false;
                     kill_process(getpid(), Signal::STOP)?;
                 }
@@ -118,7 +118,7 @@ impl ForegroundCommand {
         }
     }
 
-    /// Forwards a signal to the command, unless the command has got or sent this signal itself.
+    /// Forwards a signal to the command, unless the command has already got this signal, or has sent it itself.
     ///
     /// If another process sends a signal to the whole group, the command gets this signal twice. Nothing tells this
     /// process whether the signal was sent to it alone or to the group. A signal that comes twice does less harm than
@@ -126,7 +126,7 @@ impl ForegroundCommand {
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
         // For a signal from the terminal, `sender` is 0. The terminal has sent this signal to the whole foreground
-        // group, and so to the command, too. On macOS, the sender of such a signal is process 0.
+        // group, which includes the command. On macOS, the sender of such a signal is process 0.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
@@ -139,14 +139,14 @@ impl ForegroundCommand {
     }
 }
 
-/// Whether the command was stopped by job control. A SIGSTOP does not count, because the sender stopped only the
-/// command and will continue it, too.
+/// Whether the command was stopped by job control. A SIGSTOP does not count, because its sender stopped only the
+/// command, and will also continue it.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
 }
 
-/// The signals that our caller ignores, as a bit mask. This process does not watch them, because the command would then
+/// The signals that our caller ignores, as a bit mask. This process does not watch them. If it did, the command would
 /// no longer ignore them (under nohup, SIGHUP would end the command). Always 0 on macOS, where no safe call returns
 /// these signals.
 fn ignored_signals() -> u64 {

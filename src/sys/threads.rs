@@ -1,5 +1,5 @@
-//! Starts threads. Unlike `std::thread::spawn`, these functions do not panic if the system allows no further thread, as
-//! under `ulimit -u` or in a container with a limit on processes.
+//! Starts threads. Unlike `std::thread::spawn`, these functions do not panic if the system allows no further thread,
+//! for example under `ulimit -u` or in a container with a limit on processes.
 
 use crate::base::error::{Error, ErrorKind};
 use std::io;

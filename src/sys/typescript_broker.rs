@@ -10,9 +10,9 @@ use std::time::Duration;
 /// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
-/// The process id of a running TypeScript broker. The process in its pid file must be alive, and the port in its port
-/// file must accept connections. Call this function only while our own broker, which writes the same files, is not
-/// running.
+/// The process id of a running TypeScript broker. A broker counts as running if the process in its pid file is alive
+/// and the port in its port file accepts connections. Call this function only while our own broker, which writes the
+/// same files, is not running.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places, &places.port())?).ok()?;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Connects within this time. The same time limits each write to the stream.
+/// Connects within this time, which is also the timeout of each write to the stream.
 ///
 /// # Errors
 /// `WouldBlock` if the connection was not accepted in time, and `NotFound` or `ConnectionRefused` if no process

@@ -24,11 +24,11 @@ pub(super) const SHORT_MAX: usize = 8 << 10;
 const VALUES_MAX: usize = 1 << 16;
 /// Maximum length of a field's name, in bytes. A field with a longer name is skipped, because no needed field has one.
 const NAME_MAX: usize = 256;
-/// Maximum length of a number, in bytes. A longer number is read as `null`, because its beginning is another number.
+/// Maximum length of a number, in bytes. A longer number is read as `null`, because a part of it is a different number.
 const SCALAR_MAX: usize = 64;
-/// How many bytes are read at once. A larger buffer would cost a page fault for each of its pages.
+/// How many bytes are read at a time. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;
-/// How many bytes of an object inside a string are read at once.
+/// How many bytes of an object inside a string are read at a time.
 const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 /// How many values of a repeated field are kept.
 const REPEATED_MAX: usize = 64;

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn text(bytes: &[u8]) -> String {
-        // The text does not depend on how many bytes are read at once.
+        // The text does not depend on how many bytes are read at a time.
         let [one, other] = [1, 64].map(|size| std::io::read_to_string(convert_to_utf8(&mut &*bytes, size)).unwrap());
         assert_eq!(one, other);
         one

@@ -7,7 +7,7 @@ use super::bounded_json_reader::SHORT_MAX;
 pub(super) struct KeptText {
     kept: Vec<u8>,
     head_max: usize,
-    /// The part of the current line that has been read, once the beginning of the text is full.
+    /// The part of the current line that has been read so far. Used only after the beginning of the text is full.
     line: Vec<u8>,
     is_cut: bool,
     n_lines: usize,

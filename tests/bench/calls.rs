@@ -1,4 +1,5 @@
-//! Times single calls, on each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, and HTTP.
+//! Times single calls, in each of the ways to call the broker: verbs (subcommands), the Unix socket, MCP over stdio,
+//! and HTTP.
 
 use super::bare_broker::BareBroker;
 use super::figures::{Reach, Table, in_turns};
@@ -39,7 +40,7 @@ pub fn verbs(table: &mut Table) {
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
     // Each call of `lock` looks through the few hundred locks that earlier calls have taken, so its time includes that
     // work.
-    // A program that is linked dynamically also loads its libraries, which takes longer than what differs between verbs.
+    // A dynamically linked program also loads its libraries, which takes longer than the differences between verbs.
     let rows = [("verb state get", 1.25), ("verb send", 1.35), ("verb lock", 1.35)];
     for ((work, most), samples_of) in rows.iter().zip(&samples[1..]) {
         let reach = Reach::Times(if is_static() { *most } else { 1.8 });
@@ -47,7 +48,7 @@ pub fn verbs(table: &mut Table) {
     }
 }
 
-/// The names of the three measured calls, each with its request as a line, and how many times the floor it may take.
+/// The three measured calls: the name of each, its request as a line, and its maximum time as a multiple of the floor.
 fn three() -> [(&'static str, Vec<u8>, f64); 3] {
     let set = json!({ "key": "port", "value": VALUE });
     let send = json!({ "to": "reader", "message": VALUE });
@@ -130,7 +131,8 @@ fn post(path: &str, headers: &str, body: &Value) -> Vec<u8> {
 }
 
 /// Times the old HTTP routes over a keep-alive connection. The times are compared with those of tiny_http, which
-/// receives and sends as many bytes. For a write, the time of committing one row is added to that of tiny_http.
+/// receives and sends the same number of bytes. For a write, the time of committing one row is added to that of
+/// tiny_http.
 pub fn http(table: &mut Table) {
     let mesh = Mesh::started();
     let (_server, mut echo) = floor::echo_http();

@@ -114,7 +114,7 @@ pub fn writes(table: &mut Table) {
     );
 }
 
-/// Sends each client's batches without waiting for answers, and returns how long it takes until all have arrived.
+/// Sends each client's batches without waiting for answers, and returns the time until all answers have arrived.
 fn pipeline(clients: &mut [Line], batches: &[Vec<u8>]) -> Duration {
     let began = Instant::now();
     for n in 0..batches.len() + N_AHEAD {

@@ -1,7 +1,7 @@
 //! Measures what thousands of idle sessions from other machines cost a hub, and how long local callers wait while all
 //! sessions reconnect at once. `make fleet` prints the results.
 //!
-//! One process plays all sessions, over real connections and without a thread for each.
+//! One process acts as all sessions. Each session has a real connection, but no thread of its own.
 
 #[allow(dead_code)] // each bench uses its part
 mod figures;
@@ -39,7 +39,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often a client on the hub's machine makes a call.
 const LOCAL_EVERY: Duration = Duration::from_millis(5);
 
-/// Connects a session, as its former peer if `former` is given. Returns the session's stream and the id of its peer.
+/// Connects a session. If `former` is given, the session is attached as this former peer. Returns the session's stream
+/// and the id of its peer.
 fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     let port = mesh.http_port() + 1;
     let connected = connect_to_hub::connect("127.0.0.1", port, SECRET, n as u64, None);
@@ -69,7 +70,7 @@ fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     (stream, id.to_owned())
 }
 
-/// The connected sessions, and the thread that serves them. As in a real session that waits for mail, this thread sends
+/// The connected sessions, and the thread that serves them. Like a real session that waits for mail, this thread sends
 /// pings and answers the hub's pings.
 struct Fleet {
     ids: Vec<String>,
@@ -84,8 +85,8 @@ struct Streams {
 }
 
 impl Fleet {
-    /// Connects this many sessions, spread evenly over the time `within`. A session with an id in `former` is attached
-    /// as that peer again.
+    /// Connects this many sessions, spread evenly over the time `within`. A session that has an id in `former` is
+    /// attached again as the peer with that id.
     fn connect(mesh: &Mesh, n_sessions: usize, within: Duration, former: &[String]) -> Fleet {
         let poll = Poll::new().expect("a poll");
         let registry = poll.registry().try_clone().expect("a descriptor");

@@ -1,5 +1,5 @@
 //! Measures how much longer an honest client's calls take while other clients cause as much work as they can. The 99th
-//! percentile is compared with the one that was measured before, without those clients. No honest call may fail.
+//! percentile is compared with the one that was measured earlier, without those other clients. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -36,7 +36,7 @@ pub fn floods(table: &mut Table) {
     linked_mesh(table);
 }
 
-/// Times calls while clients pipeline costly lock queries.
+/// Times calls while clients send costly lock queries without waiting for the answers.
 fn glob_queries(table: &mut Table) {
     let mesh = Mesh::started();
     let line = hold_and_query(&mesh);

@@ -21,7 +21,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs this program as a server in another process, and returns the line that says that it is ready.
+/// Runs this program as a server in another process, and returns the line that the server prints when it is ready.
 pub fn serve_beside(args: &[&str]) -> (Server, String) {
     let program = std::env::current_exe().expect("this program has a path");
     let mut child = Command::new(program).args(args).stdout(Stdio::piped()).spawn().expect("an echo starts");

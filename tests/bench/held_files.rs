@@ -13,7 +13,8 @@ use std::time::Instant;
 const RUNS: usize = 300;
 /// The number of files that another peer has locked.
 const HELD: usize = 50;
-/// How many times as long as a hook before an edit a hook around a command may take, if nobody holds a file.
+/// The maximum time of a hook before or after a command if nobody holds a file, as a multiple of the time of a hook
+/// before an edit.
 const HOOK_MAX: f64 = 1.2;
 /// How many microseconds a hook may need to check the locked files.
 const ADDED_MAX: f64 = 1_000.0;
@@ -57,7 +58,7 @@ fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
 }
 
 /// Times the hooks before and after a shell command, in a work tree with fifty locked files and in one without any. All
-/// are compared with a hook before an edit, which makes one call of the broker, too.
+/// are compared with a hook before an edit, which also makes one call to the broker.
 pub fn held_files(table: &mut Table) {
     let mesh = Mesh::started();
     let mut holder = mesh.attach("holder");

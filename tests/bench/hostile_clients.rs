@@ -57,7 +57,7 @@ pub fn never_read(load: &Load) {
         stream.set_nonblocking(true).expect("a socket");
         let attach = json!({ "agent": "bench", "project": "/deaf", "pid": 1, "name": "deaf" });
         let lines = [request("attach", &attach), request("events.subscribe", &json!({ "types": ["*"] }))].concat();
-        // If the broker has already hung up, the loop's next write fails, too, and makes a new connection.
+        // If the broker has already hung up, the next write of the loop also fails, and the loop connects again.
         let _ = stream.write_all(&lines);
         stream
     };

@@ -155,7 +155,7 @@ fn replay(table: &mut Table, leader: &Mesh, standby: &mut Mesh) {
     table.times(&work, &Samples::new(vec![micros]), None, Reach::Median(2_000_000.0));
 }
 
-/// Whether a hub accepts this write. Each call makes a new connection, because a hub that ceases to lead hangs up.
+/// Whether a hub accepts this write. Each call makes a new connection, because a hub hangs up when it ceases to lead.
 fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     let answer = || -> io::Result<String> {
         let mut socket = UnixStream::connect(hub.dir().join("mesh.sock"))?;

@@ -1,6 +1,6 @@
-//! Puts a load on a broker for minutes: a hundred sessions that chat, a thousand silent connections, and three hostile
-//! clients. Measures how long other clients wait, and how large the broker becomes. `make load MINUTES=10` prints the
-//! results.
+//! Puts a load on a broker for several minutes: a hundred sessions that chat, a thousand silent connections, and three
+//! hostile clients. Measures how long other clients wait, and how large the broker becomes. `make load MINUTES=10`
+//! prints the results.
 //!
 //! The measured clients call at a steady rate, with pauses, so that their calls do not wait for one another. An echo
 //! server shows how busy the machine itself is.
@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The number of peers that chat over the socket, of the threads that play them, and of the real sessions that chat
-/// over standard input.
+/// The number of peers that chat over the socket, the number of threads that act as these peers, and the number of real
+/// sessions that chat over standard input.
 const N_PEERS: usize = 97;
 const N_THREADS: usize = 4;
 const N_SESSIONS: usize = 3;
@@ -56,8 +56,8 @@ impl Load<'_> {
     }
 }
 
-/// Makes calls at a steady rate until the load ends. If the previous call took too long, the time of a call begins when
-/// the call was due.
+/// Makes calls at a steady rate until the load ends. If the previous call took too long, a call is timed from the
+/// moment when it was due.
 fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
     let mut times = Vec::new();
     let mut due = Instant::now();
@@ -82,7 +82,7 @@ fn pace(next: &mut Instant, n_chatters: usize) {
     thread::sleep(next.saturating_duration_since(Instant::now()));
 }
 
-/// Plays some of the peers: each writes to the next peer, reads its own mail, and marks the messages as read.
+/// Acts as some of the peers: each writes to the next peer, reads its own mail, and marks the messages as read.
 fn chat(load: &Load, first: usize, peers: &mut [Line]) {
     let (mut next, n_peers) = (Instant::now(), peers.len());
     while load.goes_on() {
@@ -125,8 +125,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
     }
 }
 
-/// Plays a client that makes a new connection for each call, as a verb (subcommand) does. The time to connect counts,
-/// too, since the client may have to wait for a connection.
+/// Acts as a client that makes a new connection for each call, as a verb (subcommand) does. The time to connect also
+/// counts, since the client may have to wait for a connection.
 fn come_anew(load: &Load) {
     let ask = request("state.get", &json!({ "key": "port" }));
     steadily(load, "newcomer, socket", Duration::from_millis(200), |_| {

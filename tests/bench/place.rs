@@ -18,7 +18,8 @@ pub fn program() -> PathBuf {
     named.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; build it first", named.display()))
 }
 
-/// Whether the program needs no dynamic loader: it is a 64-bit ELF file without PT_INTERP among its program headers.
+/// Whether the program needs no dynamic loader, which means that it is a 64-bit ELF file without the program header
+/// PT_INTERP.
 pub fn is_static() -> bool {
     let bytes = std::fs::read(program()).expect("the program can be read");
     let word = |at: usize, n: usize| bytes[at..at + n].iter().rev().fold(0usize, |sum, byte| sum << 8 | *byte as usize);

@@ -1,5 +1,5 @@
-//! Times sessions that connect as if from other machines, but over loopback. The times for comparison include the cost
-//! of loopback, too.
+//! Times sessions that connect as if from other machines, but over loopback. The times with which they are compared
+//! also include the cost of loopback.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};

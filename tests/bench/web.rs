@@ -18,7 +18,7 @@ const N_EVENTS: usize = 3000;
 /// How many ticks `/proc` counts in a second.
 const TICKS: f64 = 100.0;
 
-/// A thread that returns when it saw each event.
+/// A thread that returns the times at which it saw the events.
 type Seen = JoinHandle<Vec<Instant>>;
 
 /// Measures the web page and `watch --plain`. The broker's use of the CPU is compared with its use when nobody watches.
@@ -121,7 +121,7 @@ fn page(mesh: &Mesh) -> Seen {
     note(lines)
 }
 
-/// Starts `watch --plain`, which prints the terminal's view as lines. Returns after the first line was printed.
+/// Starts `watch --plain`, which prints the terminal's view as lines. Returns after the first line has been printed.
 fn watch(mesh: &Mesh) -> Seen {
     let mut child = mesh.command(&["watch", "--plain"]).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped"));

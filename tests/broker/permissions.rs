@@ -70,11 +70,11 @@ fn a_file_of_the_database_that_cannot_be_written_is_named_with_its_cure() {
         assert!(set().status.success() && run_as_other(&place, &["stop"]).status.success());
         let file = place.dir.join(name);
         drop(fs::File::options().create(true).append(true).open(&file).unwrap());
-        // Its owner's own program makes the file writable again.
+        // When the owner of the file runs the program, it makes the file writable again.
         give(&file, OTHER_UID);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(set().status.success() && run_as_other(&place, &["stop"]).status.success(), "{name}");
-        // A command under sudo may have created a file of root.
+        // A command under sudo may have created a file that belongs to root.
         drop(fs::File::options().create(true).append(true).open(&file).unwrap());
         give(&file, 0);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();

@@ -36,8 +36,8 @@ pub fn node(test: &str) -> Option<PathBuf> {
     node_with(test, "node", &here(), &["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"])
 }
 
-/// Returns a folder with the packages that `from/package.json` lists, and with copies of these scripts from `from`. If
-/// the packages can't be installed, prints the reason and returns `None`.
+/// Returns a folder with the packages that `package.json` in the folder `from` lists, and with copies of these scripts,
+/// which are also in `from`. If the packages can't be installed, prints the reason and returns `None`.
 pub fn node_with(test: &str, name: &str, from: &Path, scripts: &[&str]) -> Option<PathBuf> {
     let mut wanted = fs::read_to_string(from.join("package.json")).unwrap();
     for script in scripts {

@@ -1,5 +1,5 @@
-//! Tests messages between two meshes. Both brokers may die at any moment, and the network loses requests and answers.
-//! Each accepted message must arrive once and in order, and its receipt must never claim more than is true.
+//! Tests messages between two meshes. Both brokers may die at any moment, and the network may lose requests and
+//! answers. Each accepted message must arrive once and in order, and its receipt must never claim more than is true.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Tests `log` and the search in `inbox`: who sees which messages, how threads are shown, and that reading the log does
-//! not mark messages as read.
+//! Tests `log` and the search in `inbox`: who sees which messages, and how threads are shown. Reading the log must not
+//! mark messages as read.
 
 use crate::failures::Disk;
 use crate::script::check;

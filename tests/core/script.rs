@@ -14,7 +14,7 @@ pub struct Script {
     next: u64,
     /// The id of each client's last call.
     asked: HashMap<String, Value>,
-    /// For each client, the notifications and the late answers (to calls that had to wait) that it has received.
+    /// For each client, the notifications that it has received, and the late answers to its calls that had to wait.
     came: HashMap<String, Vec<Value>>,
     /// The values that `path=$name` has stored for later lines.
     kept: HashMap<String, String>,

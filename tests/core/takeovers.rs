@@ -3,7 +3,8 @@
 use crate::script::check;
 
 /// Runs a script. At its beginning, the session `p` has ended, a message waits for it, and the session `q` has taken
-/// over its name. In the script, `P`, `Q` and `N` are short for calls that attach a session whose key is this letter.
+/// over its name. In the script, each of the letters `P`, `Q` and `N` is short for a call that attaches the session
+/// with this letter as its key.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

@@ -5,8 +5,8 @@ use crate::script::check;
 
 const INBOX: &str = "wakeup.wait channel='claude inbox' waitSeconds=3600";
 
-/// Runs a script in which `WAKES` is short for a call that waits to wake Claude through its inbox socket, and `RANG`
-/// for a call that reports the wake-up.
+/// Runs a script in which `WAKES` is short for a call that waits until Claude should be woken through its inbox socket.
+/// `RANG` is short for a call that reports the result of this wake-up.
 fn run(script: &str) {
     check(&script.replace("WAKES", INBOX).replace("RANG", "wakeup.report channel='claude inbox'"));
 }

@@ -392,8 +392,8 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // Two cases are left out. No editor runs inside an agent, and an agent inside an agent of the same kind looks
-        // like one agent with two windows.
+        // Two cases are left out: an editor inside an agent, which does not occur, and an agent inside an agent of the
+        // same kind, which looks like one agent with two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// An agent's MCP session: a separate `slm-mesh` process that the demo starts as an agent would.
+/// An agent's MCP session: a separate `slm-mesh` process, which the demo starts in the same way as an agent.
 struct Agent {
     name: &'static str,
     child: Child,

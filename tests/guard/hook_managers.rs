@@ -60,8 +60,8 @@ fn a_manager_that_keeps_the_hook_it_found_for_later_does_not_keep_the_guard() {
         std::fs::create_dir_all(hooks.join("old-hooks")).unwrap();
         put_program(&hooks.join("pre-commit"), mine.as_bytes());
         guard(&place, "repo", "install");
-        // Installs a hook as the hook manager overcommit does. This hook is an awk script, because overcommit's hooks
-        // in Ruby are no shell scripts, either.
+        // Installs a hook as the hook manager overcommit does. This hook is an awk script because, like overcommit's
+        // own hooks in Ruby, it must not be a shell script.
         let theirs = b"#!/usr/bin/awk -f\nBEGIN { print \"theirs\" }\n";
         std::fs::rename(hooks.join("pre-commit"), hooks.join("old-hooks/pre-commit")).unwrap();
         put_program(&hooks.join("pre-commit"), theirs);

@@ -186,8 +186,8 @@ fn each_dialect_shows_mail_denies_a_held_file_and_goes_on_once() {
         let continued = ask((dialect.stop)("s1"));
         let reason = (dialect.continued)(&continued).as_str().unwrap_or_default().to_owned();
         let text = if reason.starts_with("slm-mesh: mail came in") {
-            // The agent takes the stop hook's text as its next prompt. The hook for this prompt then shows the message
-            // itself.
+            // The agent takes the stop hook's text as its next prompt. The hook for this prompt then shows the text of
+            // the message.
             (dialect.context)(&ask((dialect.prompt)("s1"))).as_str().unwrap_or_default().to_owned()
         } else {
             reason
@@ -212,8 +212,8 @@ fn an_agent_that_goes_on_already_is_left_alone() {
 fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     let place = Place::new();
     told(&place, "gemini", &at(&place, claude_shape("g1", "SessionStart")));
-    // The MCP server does not know the session key of the hook, but this test is the parent process of both, so they
-    // belong together.
+    // The MCP server does not know the session key of the hook, but this test is the parent process of both, so server
+    // and hook belong together.
     let mut session = place.session("gemini-cli-mcp-client", ".");
     let me = session.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     let edit = |key: &str| {
@@ -279,8 +279,8 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // A shell plays the agent and runs a list of hooks. It has no MCP server, so the mesh knows this agent only by its
-    // hooks.
+    // A shell acts as the agent, and runs a list of hooks. It has no MCP server, so the mesh knows this agent only by
+    // its hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {

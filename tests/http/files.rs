@@ -1,5 +1,5 @@
-//! The files with the broker's port, token and process id, which existing clients read, and the broker's choice of its
-//! port.
+//! The files from which existing clients read the broker's port, token and process id. Also tests how the broker
+//! chooses its port.
 
 use super::client::*;
 use super::support::{Place, lives, until};

@@ -1,5 +1,5 @@
-//! The form and order of the messages and events that the broker pushes to a peer's Unix socket, and peers that close
-//! this connection or do not read from it.
+//! The form and order of the messages and events that the broker pushes to a peer's Unix socket. Also tests peers that
+//! close this connection, or do not read from it.
 
 use super::client::*;
 use super::support::until;

@@ -37,7 +37,7 @@ fn a_slow_request_is_given_up() {
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b");
     client.reads(200, "/a");
     client.reads_last(408, "in time");
-    // The timeout is for the whole request, so a client that sends single bytes gets no more time.
+    // The timeout is for the whole request, so a client does not get additional time by sending single bytes.
     let mut client = mesh.client();
     client.send("GET / HTTP/1.1\r\nA: ");
     client.0.set_read_timeout(Some(Duration::from_millis(5))).unwrap();

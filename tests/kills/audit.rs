@@ -99,8 +99,8 @@ fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>,
     breaches.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
-/// Reads all unread mail of a worker, and then checks that the worker has received every acknowledged message. This
-/// does not apply to an HTTP client if one of its fetches got no answer.
+/// Reads all unread mail of a worker, and then checks that the worker has received every acknowledged message. An HTTP
+/// client is not checked if one of its fetches got no answer.
 pub fn drain(worker: &mut Worker) {
     while worker.read(false) != Some(0) {}
     let mut ledger = worker.world.ledger();
@@ -170,8 +170,8 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Checks each lock in force: its holder was told of the lock, or made a request that got no answer, and no answer said
-/// that the lock had been released. Returns the number of these locks.
+/// Checks each lock in force. Its holder must have been told of the lock, or have made a request that got no answer. No
+/// answer may have said that the lock was released. Returns the number of these locks.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // If a broker was killed while a command ran under a lock, this lock ends only after a grace period.

@@ -83,8 +83,8 @@ pub trait Caller: Send {
     }
 }
 
-/// The process id of a session, or `None` while the session must not be killed. The mutex is held during a kill, and
-/// while the process is reaped. Otherwise, a kill could hit a new process with the same id.
+/// The process id of a session, or `None` while the session must not be killed. The mutex is held during a kill and
+/// during reaping, so a kill can't hit a new process with the same id.
 pub type Slot = Mutex<Option<u32>>;
 
 /// An MCP session, which the client starts again if it was killed.

@@ -135,7 +135,7 @@ impl Ledger {
     /// the caller made this request. A new lock must have a higher token.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
-        // An earlier call may have taken the lock although its answer was lost. In this case, the token may be lower.
+        // An earlier call may have taken the lock, and only its answer was lost. In this case, the token may be lower.
         let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
         let is_new = self.grants.insert(grant);
         if is_new && !is_late && token <= floor {

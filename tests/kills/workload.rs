@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The key of an entry that all workers change with compare-and-set.
 pub const SHARED: &str = "shared";
 
-/// The random generator xorshift64*. Runs with the same seed are alike, as far as the machine allows it.
+/// The random number generator xorshift64*. Runs with the same seed are as alike as the machine allows.
 pub struct Dice(u64);
 
 impl Dice {

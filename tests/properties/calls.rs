@@ -1,4 +1,4 @@
-//! Makes random calls to a mesh in memory, with the operations of the socket and the routes of the old HTTP API.
+//! Makes random calls to a mesh in memory. They use the operations of the socket and the routes of the old HTTP API.
 //!
 //! No call may panic. An error must blame the caller, and the refused call must not change the store. The mesh's data
 //! in memory must match the store.
@@ -323,7 +323,7 @@ impl World {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // The broker wakes the mesh at each deadline. This does the same, but only 50 times, to save time.
+        // The broker wakes the mesh at each deadline. This loop does the same, but only 50 times, to save time.
         for _ in 0..50 {
             let Some(at) = self.mesh.deadline().filter(|at| *at <= until) else { break };
             self.now = at.max(self.now);
@@ -359,8 +359,8 @@ impl World {
     }
 }
 
-/// Checks that an error has a text, and that its kind is not a bug in slm-mesh or a failure of the disk. No argument of
-/// a caller may cause such an error.
+/// Checks that an error has a text, and that its kind does not mean a bug in slm-mesh, a failure of the disk, or a
+/// missing broker. No argument of a caller may cause such an error.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");

@@ -8,7 +8,7 @@ use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
 /// Cuts the bytes after the first one into two halves, and checks the halves as two globs. If the first byte is even,
-/// also maps the bytes of each half to a few characters, and checks the two short globs that result.
+/// the bytes of each half are also mapped to a few characters, which gives two short globs to check.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();

@@ -27,8 +27,8 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// Checks that the reader returns only objects, whatever the bytes, and that it reads a valid object like any other
-/// JSON parser.
+/// Checks that the reader returns only objects, whatever the bytes, and that it reads a valid object as any other JSON
+/// parser would.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
     let found = read(bytes);
@@ -52,7 +52,7 @@ fn check_files(input: &Value, hook: &HookInput, files: &[String]) {
     }
 }
 
-/// Collects all strings in an input, and all strings in the JSON that such a string may contain.
+/// Collects all strings in an input. If such a string contains JSON, collects the strings in this JSON, too.
 fn collect(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::String(text) => {

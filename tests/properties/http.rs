@@ -62,7 +62,7 @@ fn limits() -> Limits {
 }
 
 /// The first byte decides how the other bytes are cut into pieces. If its highest bit is set, the client reads only a
-/// few bytes at once.
+/// few bytes at a time.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();

@@ -1,7 +1,7 @@
 //! Random lines of JSON-RPC, as sessions and the broker read them.
 //!
-//! The lines must not depend on how a stream is cut into reads. Each line is either a message, which must be the same
-//! after it is written and read again, or an error with a code.
+//! The lines must not depend on how a stream is cut into reads. Each line is either a message or an error with a code.
+//! A message must be the same after it is written and read again.
 
 use crate::choices::{Choices, pieces};
 use serde_json::Value;
@@ -53,7 +53,7 @@ fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
 /// The lines that `LineBuffer` should find, computed in a simple way.
 fn expected(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
     let mut lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();
-    // The bytes after the last newline are not a line yet, but the buffer reports it if they are already too many.
+    // The bytes after the last newline are not a line yet. The buffer reports them only if there are too many of them.
     let last = lines.pop().unwrap_or_default();
     let one = |line: &[u8]| (line.len() <= LINE_MAX).then(|| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     let rest = (last.len() > LINE_MAX).then_some(None);

@@ -1,5 +1,5 @@
 //! Which hub a machine joins when it has searched the local network. A real search needs several machines, so these
-//! tests only pass in the responses of hubs.
+//! tests do not search, but supply the responses of hubs.
 
 use super::support::Place;
 use super::{SECRET, hub_and_guest, port};
@@ -75,8 +75,7 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     let machine = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET);
     machine.ok(&["start", "--detach"]);
     let own = machine.broker_pid().unwrap();
-    // The test writes the file that says that this machine has joined a hub, so the commands below don't search the
-    // network.
+    // The test writes the file of a machine that has joined a hub, so the commands below don't search the network.
     let joined = json!({ "name": "desk", "address": "127.0.0.1", "port": port(&hub), "joined": true, "missed": false });
     std::fs::write(machine.dir.join("hub"), joined.to_string()).unwrap();
     let machine = machine.with("SLM_MESH_DISCOVERY", "on");
@@ -86,7 +85,7 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     };
     let (status, said) = fails(&["start", "--detach"]);
     assert!(status == Some(2) && said.contains("has joined the hub desk at 127.0.0.1"), "{status:?} {said}");
-    // Doctor counts the hubs on the network, unless a hub is in the settings. These settings avoid the search.
+    // Doctor searches the network to count hubs, unless a hub is in the settings. So the test sets one.
     let mut doctor = machine.command(&["doctor"]);
     let http = (port(&hub) - 1).to_string();
     doctor.envs([("SLM_MESH_DISCOVERY", "off"), ("SLM_MESH_HOST", "127.0.0.1"), ("SLM_MESH_ROLE", "client")]);

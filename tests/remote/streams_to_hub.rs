@@ -1,5 +1,5 @@
-//! The client's end of a connection to a hub, which sessions use in several threads, with timeouts and without
-//! blocking. Also tests what a hub says about itself.
+//! The client's end of a connection to a hub. Sessions use it in several threads, with timeouts and without blocking.
+//! Also tests what a hub says about itself.
 
 use crate::false_hubs::{FalseHub, Role};
 use crate::{connect, hub_and_guest, port};

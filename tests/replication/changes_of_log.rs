@@ -160,15 +160,15 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     second.ok(&["start", "--detach", "--new-log"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // A different hub may have granted locks with tokens that this hub does not know. To stay above them, new tokens
-    // start at the current time in ms.
+    // A different hub may have granted locks with tokens that this hub does not know. New tokens start at the current
+    // time in ms, so that they are above all of these.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
     await_equal(&second, &first);
     second.ok(&["stop"]);
     assert_eq!(first.ok(&["state", "get", "n"]).trim(), "4");
-    // The killed hub's lease is still valid, so etcd lists this hub as the leader. After its restart, it must not
-    // mistake this for a different hub that has the data.
+    // The killed hub's lease is still valid, so etcd lists this hub as the leader. After its restart, the hub must not
+    // believe that a different hub leads and has the data.
     let broker = first.broker_pid().unwrap();
     kill(&first);
     until("the hub is dead", || !lives(broker));

@@ -70,8 +70,8 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Starts a hub whose certificate has a common name, and checks that doctor explains why etcd refuses this hub. With a
-/// certificate without a common name, the hub must work.
+/// Starts a hub whose certificate has a common name, and checks that doctor explains why etcd refuses this hub. A hub
+/// whose certificate has no common name must work.
 fn doctor_names_the_trap(cluster: &Cluster, authority: &Authority, named: &Issued, unnamed: &Issued) {
     let hub = |issued: &Issued| {
         let place = cluster.hub("secure").with("SLM_MESH_STORE_CA", authority.certificate().to_str().unwrap());

@@ -1,8 +1,10 @@
 //! Reads corpus.txt, a list of shell commands and the files that they write.
 //!
-//! A line with `$ ` begins a command, and lines with `| ` continue it. Each of the lines after that is one write: `w
-//! path` is a file; `d path` is a folder with all its files; `m folder tracking endings` means some files below a
-//! folder; and `u words` means a write that the command does not show.
+//! A line with `$ ` begins a command, and lines with `| ` continue it. Each of the lines after that is one write:
+//! - `w path`: a file
+//! - `d path`: a folder with all its files
+//! - `m folder tracking endings`: some files below a folder
+//! - `u words`: a write that the command does not show
 
 use super::tree;
 use std::collections::BTreeSet;

@@ -65,7 +65,7 @@ pub struct MemoryLog {
     term: u64,
 }
 
-/// The maximum number of entries that a hub reads at once, which is so small that a standby often has only a part of
+/// The maximum number of entries that a hub gets from one read. It is so small that a standby often has only a part of
 /// the log.
 const PAGE: usize = 7;
 

@@ -17,9 +17,9 @@ pub struct Seen {
     at: String,
     taken: i64,
     pub payload: String,
-    /// The namespace and key of the entry, for an event about the shared state. `blanked` is the event's payload
-    /// without the entry's value, which is removed when the entry is deleted.
+    /// For an event about the shared state, the namespace and key of the entry.
     entry: Option<(String, String)>,
+    /// The payload without the entry's value, as it is after the entry is deleted.
     blanked: String,
 }
 

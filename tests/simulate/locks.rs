@@ -205,7 +205,7 @@ impl Locks {
         }
     }
 
-    /// Checks an answer that refused to unlock paths. Fails if the caller must be holding all of them.
+    /// Checks an answer that refused to unlock paths. Fails if the caller is certain to hold all of them.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =
@@ -216,7 +216,7 @@ impl Locks {
     }
 
     /// Records that the human (the person who owns the machine) takes away all locks that prevent a request. Returns
-    /// the holder and path of each of these locks, and whether the lock must have been in force.
+    /// the holder and path of each of these locks, and whether the lock was certainly in force.
     pub fn stolen(&mut self, request: &LockRequest, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
         let mut notes = Vec::new();
         for grant in self.grants.iter_mut().filter(|grant| request.is_hindered_by(grant)) {

@@ -157,7 +157,7 @@ impl Mail {
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
     }
 
-    /// Records that the answer to an inbox call was lost. Its messages may have become offered, but not read.
+    /// Records that the answer to an inbox call was lost. The call may have made messages offered, but not read.
     pub fn inbox_lost(&mut self, to: Who) {
         for message in self.boxes[to].iter_mut().filter(|message| message.may & ACCEPTED != 0) {
             message.may |= OFFERED;
@@ -186,7 +186,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Records that these messages may be in this state, because the answer to the call that set the state was lost.
+    /// Records that these messages may be in this state. The answer to the call that sets the state was lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),

@@ -234,7 +234,7 @@ impl World {
         let conns = self.agents[who].conns.clone();
         match (conns.len(), self.dice.below(4)) {
             (0, _) => self.attach(who),
-            // The session connects a second time, while the broker does not know that its old connection has ended.
+            // The session connects a second time, before the broker knows that the old connection has ended.
             (1, 0) if !self.agents[who].mute => self.attach(who),
             (_, 1) if !self.agents[who].mute => {
                 let conn = self.dice.pick(&conns);

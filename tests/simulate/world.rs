@@ -420,7 +420,7 @@ impl World {
         }
         self.verbs.clear();
         self.subscribed.clear();
-        // Some leases and messages expired while no broker ran, which the new broker notices in its first turn.
+        // In its first turn, the new broker notices which leases and messages expired while no broker ran.
         let store = self.open_store();
         self.clock.start(store.last_time().expect("a time"));
         self.model.now = self.now();
@@ -430,8 +430,8 @@ impl World {
         self.come_back(commands);
     }
 
-    /// Sometimes prepares a fault of the log for the next crash, after which the log has the turn (`is_written`) or
-    /// lacks it.
+    /// Sometimes prepares a fault of the log for the next crash. After the crash, the log has the turn if `is_written`
+    /// is true, and lacks it if not.
     fn set_fault(&mut self, is_written: bool) {
         let Some(hubs) = self.hubs.as_ref().filter(|_| self.dice.one_in(2)) else { return };
         hubs.set_fault(&mut self.dice, is_written);

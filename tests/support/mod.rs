@@ -315,8 +315,8 @@ pub fn lives(pid: u32) -> bool {
     n_threads > 1 || n_threads == 1 && !is_zombie()
 }
 
-/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread that is in a system call may
-/// stop only when this call returns.
+/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread in a system call might not
+/// stop until this call returns.
 pub fn freeze(pid: u32) {
     assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
     let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {

@@ -1,4 +1,4 @@
-//! Finds files that changed while a command ran, although another peer had locked them. Determines whether this command
+//! Finds files that another peer had locked and that changed while a command ran. Determines whether the command
 //! changed them.
 
 use super::HeldFiles;

@@ -88,8 +88,8 @@ impl HeldFiles {
         news
     }
 
-    /// Records that the holder of a file got a message about a change. Otherwise, the holder's own hooks would report
-    /// the same change again.
+    /// Records that the holder of a file got a message about a change. The holder's own hooks then do not report the
+    /// same change again.
     pub fn note_reported(&self, file: &ChangedFile) {
         let Some(mut records) = HolderRecords::open(&self.records, &file.holder, false) else { return };
         let hash = content_hash(Path::new(&file.path));

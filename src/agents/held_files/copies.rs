@@ -14,14 +14,13 @@ use std::time::{Duration, SystemTime};
 
 /// How long a copy is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
-/// Maximum total size of the copies that one hook makes or renews, in bytes. More copies would delay the command.
+/// Maximum total size of the copies that one hook makes or reuses, in bytes. More copies would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
 /// Maximum total size of all copies, in bytes. A hook removes the oldest copies before it makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
 /// Maximum number of copies.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// A hook that reuses a copy renews it, so that it is kept for another hour. A copy that is younger than this is reused
-/// without being renewed.
+/// If a hook reuses a copy that is older than this, the hook also renews the copy, so that it is kept for another hour.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder that contains the copies.
@@ -53,7 +52,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // After the file was locked, its folder may have been replaced with a link to another folder. Files behind such
+        // Since the file was locked, its folder may have been replaced with a link to another folder. Files behind such
         // a link must not be copied.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {

@@ -89,8 +89,8 @@ fn locked(file: File) -> Option<File> {
 /// How often a hook opens a records file that another hook removes again and again.
 const OPEN_TRIES: usize = 3;
 
-/// Opens and locks the file at a path. Another hook may remove an old file after it was opened and before it was
-/// locked. Records that are written into such a file would be lost, so the path is then opened again.
+/// Opens and locks the file at a path. Another hook may remove the file between these two steps. In this case, opens
+/// the path again, because records that are written into a removed file are lost.
 fn locked_at(path: &Path, open: impl Fn() -> Option<File>) -> Option<File> {
     for _ in 0..OPEN_TRIES {
         let file = locked(open()?)?;
@@ -136,8 +136,8 @@ impl HolderRecords {
         self.records.drain(..n_too_many);
     }
 
-    /// Writes the records if they changed. Otherwise, only renews the file's modification time, because the file is
-    /// removed once this time is an hour old.
+    /// Writes the records if they have changed. If not, only renews the file's modification time, because a file is
+    /// removed when this time is an hour old.
     pub fn save(mut self) {
         let text = text(&self.records);
         if text == self.was {
@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn records_that_are_in_use_are_kept_even_if_they_do_not_change() {
         let dir = std::env::temp_dir().join(format!("slm-mesh-records-{:032x}", crate::sys::random_u128()));
-        // A process that another test is starting has a copy of each open file for a moment, and so keeps the file locked.
+        // When another test starts a process, that process briefly has a copy of each open file, which keeps the file
+        // locked.
         let give_up_at = Instant::now() + Duration::from_secs(20);
         let opened = |peer: &str, create: bool| {
             let open = || HolderRecords::open(&dir, peer, create);

@@ -38,8 +38,8 @@ impl LockedPath {
 }
 
 impl HeldFiles {
-    /// The files and folders that the locks cover. For a glob that does not cover a whole folder, these are the
-    /// matching files that the holder's hooks have seen.
+    /// The files and folders that the locks cover. If a glob does not cover a whole folder, returns only those matching
+    /// files that the holder's hooks have seen.
     pub fn protected_paths(&self, locks: &[LockedPath]) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for lock in locks {

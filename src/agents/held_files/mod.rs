@@ -2,9 +2,9 @@
 //! can't prevent all such writes. The text of a shell command does not always show which files it writes, and a person
 //! may edit a held file with any program.
 //!
-//! Before a command, a hook records the state of the files that other peers hold in this work tree, and copies these
-//! files. After the command, a hook compares the files with the recorded states. A holder's hooks compare the holder's
-//! own files with their state after the holder's last edit.
+//! Before a command, a hook records the state of the files that other peers hold in this work tree, and copies the
+//! small ones. After the command, a hook compares the files with the recorded states. A holder's hooks compare the
+//! holder's own files with their state after the holder's last edit.
 //!
 //! **Invariant:** no folder is searched. Hooks look only at files that the broker lists as locked, or that a holder's
 //! hooks have seen. They look at no more than [`crate::base::limits::WATCHED_FILES_MAX`] files.
@@ -61,8 +61,8 @@ impl HeldFiles {
     }
 
     /// Runs before a tool writes. Checks the files that the session itself holds. If the tool runs a command, also
-    /// records the state of the files that other peers hold, and copies these files. `answer` is the broker's answer to
-    /// `hook.edit`.
+    /// records the state of the files that other peers hold, and copies the small ones. `answer` is the broker's answer
+    /// to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = locked_files_to_watch::LockedPath::list(&answer["others"]);
         let own = locked_files_to_watch::LockedPath::list(&answer["own"]);
@@ -79,8 +79,8 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// Runs after a tool has written. Returns the note from before the call, and the files that have changed since then
-    /// although another peer holds them.
+    /// Runs after a tool has written. Returns the note from before the call, and the files of other holders that have
+    /// changed since then.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();

@@ -63,8 +63,8 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    /// Formats the file as a line of a note. JSON objects are not used, because for many files, writing the objects
-    /// would take longer than reading the files' metadata.
+    /// Formats the file as a line of a note. JSON objects are not used, because writing an object for each of many
+    /// files would take longer than reading the files' metadata.
     fn to_line(&self) -> String {
         // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();

@@ -31,7 +31,8 @@ pub struct Overwrite {
 }
 
 impl Overwrite {
-    /// Whether the content from before the change can be restored. This needs a copy, unless the file did not exist.
+    /// Whether the content from before the change can be restored. This needs a copy of the content, unless the file
+    /// did not exist before the change.
     pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
         match self.before {
             FileState::Missing => true,
@@ -53,8 +54,8 @@ impl Overwrites {
         Overwrites { dir }
     }
 
-    /// Adds an entry. The entry's file name begins with the time of the change, with leading zeros, so file names that
-    /// are sorted as text are also sorted by time.
+    /// Adds an entry. The entry's file name begins with the time of the change. The time has leading zeros, so sorting
+    /// the names as text also sorts them by time.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,

@@ -2,7 +2,7 @@
 //! with the next request.
 //!
 //! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read buffer. It
-//! parses the next request only after the previous response has been sent, so responses stay in order, and a client
+//! parses the next request only after the previous response has been sent. So responses stay in order, and a client
 //! that does not read its responses can't send more requests. A stream is a response without an end. It is the last
 //! response on its connection, and its unread output is bounded.
 

@@ -48,7 +48,8 @@ pub struct HttpThread {
     scratch: Vec<u8>,
 }
 
-/// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
+/// Whether clients are waiting to be accepted. This must be stored, because the poll reports a waiting client only
+/// once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HttpAcceptState {
     /// No client is known to be waiting.

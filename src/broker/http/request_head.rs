@@ -94,8 +94,8 @@ fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item 
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// Returns the value of a header; `None` if it is missing. Refuses a repeated header. Otherwise, one check could use
-/// the first value while another check uses the second.
+/// Returns the value of a header; `None` if it is missing. Refuses a repeated header, because one check could use the
+/// first value while another check uses the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {

@@ -38,8 +38,8 @@ impl SharedHttpState {
         SharedHttpState { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
-    /// Counts a wrong token from another machine. Returns whether the refusal must be delayed, because this address has
-    /// sent too many.
+    /// Counts a wrong token from another machine. Returns whether this address has sent too many wrong tokens, so that
+    /// the refusal must be delayed.
     pub(super) fn is_slowed(&self, head: &Head, now: Instant) -> bool {
         let tried = head.authorization.is_some() || head.mesh_secret.is_some();
         tried && !head.peer.is_loopback() && self.tries.borrow_mut().note(head.peer, now) > TRIES_FREE

@@ -21,8 +21,8 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// Reads the settings. Returns `None` if they configure no shared log. For other machines, the hub listens on the
-    /// address `bind` and on `port`.
+    /// Reads the settings. Returns `None` if they configure no shared log. The hub listens for other machines on the
+    /// address `bind` and the port `port`.
     ///
     /// # Errors
     /// When a setting is wrong, or when two settings exclude each other.
@@ -66,8 +66,8 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// Checks that etcd has no log under this name, so that this hub can begin one. If the name were taken, `--new-log`
-    /// would detach the database from its old log without starting a new one.
+    /// Checks that etcd has no log under this name, so that this hub can begin one. If there were such a log,
+    /// `--new-log` would detach the database from its old log without starting a new one.
     ///
     /// # Errors
     /// When there is a log, or when etcd does not say whether there is one.
@@ -103,8 +103,8 @@ impl HubConfig {
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // If there is no log, this hub will wait until another hub begins one. This hub's own address does not count as
-        // a leader. After a crash of this hub, etcd lists the address until the lease ends.
+        // If there is no log, this hub will wait until another hub begins one. This hub's own address does not count,
+        // because after a crash of this hub, etcd still lists it until the lease ends.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {

@@ -113,8 +113,8 @@ impl StandbyThread {
         self.taken.try_recv().ok()
     }
 
-    /// Waits for up to `at_most`, until this hub leads, follows a leader, or knows why it can do neither. Returns a
-    /// value only if this hub leads.
+    /// Waits until this hub leads, follows a leader, or knows why it can do neither, but no longer than `at_most`.
+    /// Returns a value only if this hub leads.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -154,7 +154,7 @@ struct Follower {
     /// Whether the database is known to belong to the log. Each error resets this, because etcd may have been restored
     /// from a backup.
     follows_log: bool,
-    /// Whether this hub has applied the whole log at least once while another hub led. Entries that arrive after that
+    /// Whether this hub has applied the whole log at least once while another hub led. Entries that arrive afterwards
     /// are new, so they show the current time of the mesh.
     is_level: bool,
     /// Whether the clock shows the mesh's time instead of this machine's time.
@@ -163,8 +163,8 @@ struct Follower {
     reported: Option<(u64, Instant)>,
     /// Set after a failed attempt to get a snapshot: the reason, the length of the pause, and the end of the pause.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// When this hub noticed that etcd lists this hub's address as the leader's, although this hub is on standby.
-    /// `None` if etcd lists no leader or a different address.
+    /// The time at which this hub, while on standby, noticed that etcd lists this hub's address as the leader's. `None`
+    /// if etcd lists no leader or a different address.
     namesake_since: Option<Instant>,
 }
 
@@ -240,8 +240,8 @@ impl Follower {
     }
 
     /// Refuses to follow a leader that has this hub's own address, because guests could not tell the two hubs apart.
-    /// After a crash of this hub, etcd lists the address until the old lease ends. So this function refuses only after
-    /// two lease times.
+    /// After a crash of this hub, etcd still lists the address until the old lease ends. So this function refuses only
+    /// after two lease times.
     fn refuse_namesake(&mut self, leader: Option<&str>) -> Result<(), LogError> {
         let address = &self.config.address;
         if leader != Some(address) {

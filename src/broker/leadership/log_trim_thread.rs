@@ -154,8 +154,8 @@ impl OlderEntries {
 }
 
 impl Keeper {
-    /// Reads the sizes of entries from earlier leaders, for up to `MEASURE_FOR`. Once all sizes are known, puts the
-    /// samples of the earlier leaders before the samples of this leader.
+    /// Spends up to `MEASURE_FOR` on reading the sizes of entries that earlier leaders stored. Once all sizes are
+    /// known, puts the samples of the earlier leaders before the samples of this leader.
     fn measure_older(&mut self) -> Result<(), String> {
         let began = Instant::now();
         while let Some(older) = self.older.as_mut().filter(|_| began.elapsed() < MEASURE_FOR) {
@@ -190,8 +190,8 @@ impl Keeper {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
-    /// If a hub has joined, asks the event loop to store an entry with the mesh's time. Otherwise, that hub could take
-    /// over an idle mesh with the time of its own machine.
+    /// If a hub has joined, asks the event loop to store an entry with the mesh's time. Without this entry, the new hub
+    /// could take over an idle mesh with the time of its own machine.
     fn note_standbys(&mut self, standbys: Vec<HubPosition>) {
         let is_known = |standby: &HubPosition| self.standbys.iter().any(|known| known.lease == standby.lease);
         if !standbys.iter().all(is_known) {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-/// The name of a file that contains a copy while it is sent. Each copy appends an extension with its number.
+/// The name of the file from which a copy is sent. An extension with the number of the copy is appended.
 const COPY_NAME: &str = "broker.db.copy";
 /// Maximum size of one piece, in bytes. As base64, a piece fits into one line of the protocol.
 const PIECE: u64 = 384 << 10;
@@ -48,8 +48,8 @@ enum CopyState {
     Ready(File, u64, CopyFile),
 }
 
-/// The file of a copy, which is removed when this is dropped. Each copy has a file of its own. If a hub vanishes while
-/// its copy is being prepared, another hub can get a copy while the thread of the first copy is still running.
+/// The file of a copy. Dropping this value removes the file. Each copy has a file of its own. So if a hub vanishes
+/// while its copy is being made, another hub can get a copy even though the thread of the first copy is still running.
 struct CopyFile(PathBuf);
 
 impl CopyFile {
@@ -218,7 +218,7 @@ mod tests {
     use std::sync::mpsc::Sender;
 
     /// Starts a fake member of etcd. The ticket of each hub is the hub's name. For the hub `vanished`, the answer waits
-    /// until the sender is dropped.
+    /// until the returned sender is dropped.
     fn etcd() -> (EtcdUpkeep, Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("etcd://{}/slm", listener.local_addr().unwrap());

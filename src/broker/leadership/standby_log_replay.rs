@@ -158,9 +158,9 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Starts to record the changes of the store. The first change contains the leader's term and first position, and gives
-/// the log an entry at once, because another hub could still begin its own log while this log is empty. If this hub
-/// begins a new log, `founder` is its address.
+/// Starts to record the changes of the store. The first change contains the leader's term and first position. It gives
+/// the log an entry at once, because another hub could begin its own log while this log is empty. If this hub begins a
+/// new log, `founder` is its address.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();
@@ -172,8 +172,8 @@ fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&st
     Ok(())
 }
 
-/// Returns the changes of an entry. Fails if the entry belongs to a different log, or if its leader runs a newer
-/// slm-mesh.
+/// Returns the changes of an entry. Fails if the entry belongs to a different log, or if the slm-mesh that wrote it is
+/// newer or much older than this one.
 fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     if entry.log != log {
         return Err(LogError::Refused("the log in etcd belongs to another mesh; see slm-mesh help machines".into()));

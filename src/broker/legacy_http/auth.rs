@@ -1,5 +1,6 @@
-//! Authorises HTTP requests. Each request must have the token or the secret, except for `/health`. Its `Host` header
-//! must be a name or address of this machine. On a hub, a request with a token or secret may have any `Host`.
+//! Authorises HTTP requests. Each request except `/health` must have the token or the secret. The `Host` header of any
+//! request must be a name or address of this machine. But on a hub, a request with a token or secret may have any
+//! `Host`.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -8,10 +9,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Accepts requests with the token or the secret, but none from web pages. A page could make its own name resolve to
-/// this machine's address. So the `Host` must be `localhost`, `127.0.0.1` or `::1`, and any `Origin` is refused. A hub
-/// also accepts `hub_name` and all IP addresses, and any `Host` if the request has a token or secret. The gate itself
-/// answers `/health`.
+/// Accepts requests with the token or the secret, but no requests from web pages. A page could make its own name
+/// resolve to this machine's address. So the `Host` must be `localhost`, `127.0.0.1` or `::1`, and any `Origin` is
+/// refused. A hub also accepts `hub_name` and all IP addresses, and any `Host` if the request has a token or secret.
+/// The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();

@@ -3,7 +3,7 @@
 //!
 //! A route usually runs the corresponding operation of the mesh. Some routes call lower-level functions instead,
 //! because the old protocol differs from the operation. For example, the old protocol accepts fractions of a minute.
-//! Even then, the routes take their maximum sizes and allowed values from the operations.
+//! Even these routes take their maximum sizes and allowed values from the operations.
 //!
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 

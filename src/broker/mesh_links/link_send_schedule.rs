@@ -26,7 +26,7 @@ pub(super) enum SendState {
     Idle,
     /// A message or a request for receipts is being posted.
     Posting,
-    /// The last attempt failed. The next attempt is at this time, in ms, or as soon as polls succeed again.
+    /// The last attempt failed. The next attempt is at this time, in ms, or earlier if polls begin to succeed again.
     FailedUntil(i64),
     /// The link has reached its rate limit, or the next message could not be read. The next attempt is at this time, in
     /// ms.

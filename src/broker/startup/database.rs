@@ -21,7 +21,7 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The name of a new database with the rows of a damaged one, until it replaces the damaged one.
+/// The name of a new database with the rows of a damaged one, until the new one replaces the damaged one.
 const SALVAGED: &str = "broker.db.salvaged";
 /// The name of a checked copy of a backup, until the copy replaces the database.
 pub(super) const RESTORED: &str = "broker.db.restored";
@@ -45,8 +45,8 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. If there are locks, the clock continues from the clock of the last broker, because
-/// a change of the system time between the two brokers could otherwise end the lock of a live session.
+/// Starts the clock of this broker. If there are locks, it continues from the clock of the last broker. Without this, a
+/// change of the system time between the two brokers could end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
@@ -88,8 +88,8 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         }
         opened => opened?,
     };
-    // On a hub that shares a log, all sequence numbers come from the log. So none are lost, even if the file of
-    // reserved numbers is missing, as it may be after a snapshot.
+    // On a hub that shares a log, all sequence numbers come from the log. So none are lost even if the file of reserved
+    // numbers is missing, which can happen after a snapshot.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }

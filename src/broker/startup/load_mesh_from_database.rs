@@ -84,8 +84,8 @@ impl MeshOpener {
         (name != self.mesh_settings.host).then_some(FormerHost { name, start_shift })
     }
 
-    /// Saves the name of this machine, so that the next broker notices a new name. The name must be saved only after the
-    /// changes that opening the mesh has made are committed.
+    /// Saves the name of this machine, so that the next broker notices a new name. Opening the mesh can cause changes.
+    /// The name must be saved only after these changes are committed.
     pub fn save_host(&self) {
         let (path, line) = (self.places.machine(), format!("{}\n", self.mesh_settings.host));
         if self.places.read(&path).as_ref() != Some(&line)

@@ -131,8 +131,8 @@ impl RuntimeFiles {
         }
     }
 
-    /// Records that the directory has changed, and plans a check soon. The check is delayed because it creates missing
-    /// files again. If a user is removing the directory at this time, a new file in it would prevent the removal.
+    /// Records that the directory has changed, and plans a check after a short delay. The check creates missing files
+    /// again. Without the delay, it could do so while a user is removing the directory, and so prevent the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
             // The check compares all files, so the events themselves do not matter. All of them are read, so that the
@@ -148,7 +148,7 @@ impl RuntimeFiles {
     }
 
     /// Whether the path still leads to this broker's lock. Each turn that writes checks this, at the cost of one system
-    /// call. So the broker grants nothing after its directory was removed.
+    /// call. So the broker grants nothing after its directory has been removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
@@ -277,7 +277,7 @@ fn watch_directories(places: &DataDir) -> std::io::Result<OwnedFd> {
     Ok(events)
 }
 
-/// Makes the kernel report files that are removed or moved, and the removal or renaming of the directories themselves.
+/// Makes the kernel report when files are removed or moved, and when the directories themselves are removed or renamed.
 /// A directory that is already watched stays watched.
 #[cfg(target_os = "linux")]
 fn add_watches(events: &OwnedFd, places: &DataDir) -> std::io::Result<()> {

@@ -34,8 +34,8 @@ enum Responsiveness {
 /// The client's position in the order of service. Clients with a lower rank are served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// The client has hung up. It is served first, because its session may reconnect at once, and then has to wait for
-    /// the end of the old connection.
+    /// The client has hung up. It is served first, because its session may reconnect at once, and would then have to
+    /// wait for the end of the old connection.
     HungUp,
     /// The client has waited too long, and longer than all others. It is served before the queue, so that no client
     /// waits forever.
@@ -60,14 +60,14 @@ pub struct ClientConnection {
     pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// The error that answers each request of the client, if the broker does not serve the client. The client runs on
-    /// another machine, and is a session of slm-mesh 0.1.0, or its machine has the name of another machine.
+    /// The error that answers each request of the client, if the broker does not serve the client. Such a client runs
+    /// on another machine. It is a session of slm-mesh 0.1.0, or the name of its machine is already taken.
     pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this is stored here.
     is_readable: bool,
     /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// Whether the poll also reports when the socket accepts bytes again. The poll does so only after the socket has
+    /// Whether the poll also reports when the socket accepts bytes again. This is requested only after the socket has
     /// refused bytes. Otherwise, each line that the client reads would wake the event loop.
     watches_writable: bool,
     /// Whether the client has closed its side of the stream. Bytes that the client sent before must still be read.
@@ -184,7 +184,7 @@ impl ClientConnection {
                 self.output = Vec::new();
             }
         } else if self.sent >= self.n_unsent() {
-            // A client may read all the time and yet never catch up. Without this, its sent bytes would fill the memory.
+            // A client may read all the time and yet never catch up. Without this, sent bytes would fill the memory.
             self.output.drain(..self.sent);
             self.sent = 0;
         }
@@ -260,8 +260,8 @@ impl ClientConnection {
         self.last_heard
     }
 
-    /// Returns true if the client may be dropped to make room. This is the case if the client has sent nothing since it
-    /// connected in an earlier turn, or has been silent for `IDLE_MS` and has no unread output.
+    /// Returns true if the client may be dropped to make room. Such a client either connected in an earlier turn and
+    /// has sent nothing yet, or has been silent for `IDLE_MS` and has no unsent output.
     pub fn is_idle(&self, turn: u64, now: i64) -> bool {
         let is_silent = !self.has_spoken && !self.is_new(turn);
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
@@ -292,7 +292,7 @@ impl ClientConnection {
 
     /// Returns the client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up is served first only once. If it left many requests, the rest wait in the queue.
+        // A client that has hung up goes first only once. If it left many requests, the rest wait in the queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {

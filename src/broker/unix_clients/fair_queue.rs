@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Maximum work per turn for one client. A request that has begun is always finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// Maximum work per turn for all clients together. The remaining requests are served in the next turn, after new
-/// clients, HTTP and the linked meshes.
+/// Maximum work per turn for all clients together. The remaining requests are served in the next turn. Before that, new
+/// clients, HTTP and the linked meshes get their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work per turn for clients that have hung up, which are served first. Without this limit, all other clients
 /// would have to wait if many clients hung up at once.
@@ -22,7 +22,7 @@ pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// turn served only a few calls, most of the time would be spent waiting.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
-/// A client that is served within this time is charged for the whole time, even if other programs ran meanwhile.
+/// A client that is served within this time is charged for all elapsed time, even if other programs ran meanwhile.
 const BRIEF: Duration = Duration::from_micros(200);
 
 /// Measures the work for each client in a turn. A client that is served for a long time is charged only for the CPU

@@ -43,7 +43,7 @@ const OVERDUE_TURNS: u64 = 64;
 /// its connection, and others for the files that the event loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
-/// Whether clients wait to be accepted. The poll reports a waiting client only once, so this is stored here.
+/// Whether clients are waiting to be accepted. The poll reports a waiting client only once, so this is stored here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
     /// No client is known to be waiting.
@@ -191,8 +191,8 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping a client that no peer uses. A client that has never sent anything goes first, then the
-    /// client that has been silent for longest. Returns false if no client can be dropped.
+    /// Makes room by dropping a client that no peer uses. A client that has never sent anything is dropped first, then
+    /// the client that has been silent for longest. Returns false if no client can be dropped.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -247,8 +247,8 @@ impl UnixClients {
         let began = Instant::now();
         let mut is_answer_waiting = false;
         for (rank, token) in others {
-            // Responses are sent only at the end of the turn. So if a quick client waits for its response, the turn
-            // ends before it serves a client that is expected to take a long time.
+            // Responses are sent only at the end of the turn. So once a quick client is waiting for its response, the
+            // turn ends before it serves a client that is expected to take a long time.
             if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                 break;
             }

@@ -80,8 +80,8 @@ pub fn from_mesh(process: Process) -> Process {
     Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
 }
 
-/// What must be added to the start time of a process of this machine, in the form that the mesh stores, if the process
-/// was stored when the machine had another name.
+/// The mesh may have stored a process of this machine while the machine had the name `former_name`. Returns what must
+/// be added to the stored start time of such a process.
 pub fn start_shift(former_name: &str) -> u64 {
     OWN_SALT.wrapping_sub(fnv1a(former_name))
 }

@@ -40,7 +40,7 @@ pub fn serve(
             context.mesh.set_unresponsive(token, false, context.now);
         }
         // If the client has hung up, all of its input is read now, so that the connection can be detached in this turn.
-        // Otherwise, a client that reconnects in this turn would find its peer still in use.
+        // If it were detached later, a client that reconnects in this turn would find its peer still in use.
         if !connection.is_half_closed() {
             break;
         }
@@ -75,7 +75,7 @@ pub fn serve(
     }
 }
 
-/// Whether a message may begin a session, as an attach and a call from an agent's hook may.
+/// Whether a message may begin a session. Examples are an attach and a call from an agent's hook.
 fn may_begin_session(message: &RpcMessage) -> bool {
     let (RpcMessage::Request { method, .. } | RpcMessage::Notification { method, .. }) = message else { return false };
     core::op(method).is_some_and(|op| std::ptr::eq(op, &ATTACH) || op.actor == Auth::Hook)
@@ -124,8 +124,8 @@ fn serve_notice(
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. It is not served,
-                // either.
+                // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. Such a session is
+                // not served either.
                 if method == "far" {
                     connection.refusal = Some(error);
                 }

@@ -26,7 +26,7 @@ impl LivenessLimits {
 }
 
 /// The planned checks, at most one for each connection. When a client sends something, its check may move to a later
-/// time. To save work, the queue is updated only once the check has reached the front.
+/// time. To save work, the queue is updated only when the check reaches the front.
 pub struct LivenessSchedule {
     /// How long a session may be silent.
     pub limits: LivenessLimits,

@@ -1,5 +1,5 @@
 //! The event streams of open web pages. A stream begins with the whole state of the mesh. Changes follow in frames. A
-//! frame contains all changes within a short time.
+//! frame contains all changes of a short period.
 //!
 //! The mesh reports events and messages one by one. But rows of peers and locks also change without an event, for
 //! example when a peer waits for a lock. So these rows are compared with the rows that were sent last.
@@ -278,8 +278,8 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
-            // Fields that change with time alone are left out, because the page computes them itself. The page does not
-            // need `udsPath`.
+            // Fields that change merely because time passes are left out, because the page computes them itself. The
+            // page does not need `udsPath`.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

@@ -1,7 +1,7 @@
 //! The web page for people: access to the page, its files, and the calls that it may make.
 //!
-//! **Invariant:** without a session, only the files of the page are served, which contain no data. Only the broker's
-//! own page, in a browser on this machine, can use a session. To enforce this, the HTTP thread checks the head of each
+//! **Invariant:** without a session, only the page's files are served, and they contain no data. Only the broker's own
+//! page, in a browser on this machine, can use a session. To enforce this, the HTTP thread checks the head of each
 //! request.
 
 pub mod auth;

@@ -17,7 +17,7 @@ use std::{fs, io};
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook, and the name of the directory with links to moved hooks.
+/// The suffix of the copy of an earlier hook. The directory with links to moved hooks has the same name.
 const BEFORE: &str = "before-slm-mesh";
 /// The suffixes with which the hook managers pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
@@ -289,7 +289,7 @@ fn find_in(path: &Path) -> Found {
 }
 
 /// Returns the position for the guard's lines, which is after the first line of an executable shell script. Returns
-/// `None` for a script in another language, or a script that runs itself again with `exec`.
+/// `None` for a script in another language, and for a script that runs itself again with `exec`.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {

@@ -53,8 +53,8 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     Rendered::Text(text.join("\n"))
 }
 
-/// Returns the flag that shows messages older than those in an answer of `inbox`. Returns `None` if the answer begins
-/// with the oldest message.
+/// Returns the flag with which `inbox` shows messages that are older than those in this answer. Returns `None` if the
+/// answer begins with the oldest message.
 fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> {
     let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
     match value["before"].as_i64() {

@@ -1,5 +1,5 @@
-//! Groups messages into conversations. The view shows a message and its replies in one row, and opens them as one text.
-//! Also formats search results and mailboxes as text.
+//! Groups messages into conversations, and formats conversations, search results and mailboxes as text. The view shows
+//! a message and its replies in one row, and opens them as one text.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
@@ -109,7 +109,7 @@ fn row_text(row: &Value) -> String {
     format!("{head}\n\n{}", word(&row["payload"]))
 }
 
-/// Formats a mailbox: first the unread messages, oldest first, and then the read messages, newest first. `unread` is
+/// Formats a mailbox: the unread messages from old to new, followed by the read messages from new to old. `unread` is
 /// the answer with the unread messages, and `all` is the answer with the latest messages.
 pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
     let is_read = |row: &&Value| !["accepted", "offered"].contains(&word(&row["receipt"]));

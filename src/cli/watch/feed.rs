@@ -43,7 +43,7 @@ pub enum WatchRequest {
     Search(String, Vec<Value>),
     /// The unread messages of the peer with this id. The view will show them with the rest of the mailbox.
     Unread(String),
-    /// The latest messages of the peer with this name. The value is the earlier answer with the peer's unread messages.
+    /// The latest messages of the peer with this name. The value is the answer to the earlier `Unread` request.
     Mailbox(String, Value),
     /// Send a message to this peer.
     Send(String),

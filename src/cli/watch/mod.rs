@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
-/// Maximum number of messages that the view shows from a mailbox: this many unread and this many read ones.
+/// Maximum number of unread messages, and of read messages, that the view shows from a mailbox.
 const MAILBOX_MAX: usize = 60;
 /// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// Maximum number of waiting messages per peer that are loaded to find those that have not expired. While the oldest
-/// message gets no clear answer, at most this many messages are tried in turn.
+/// Maximum number of waiting messages that are loaded for each peer, to find the ones that have not expired. While the
+/// oldest message gets no clear answer, at most this many messages are tried in turn.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -71,8 +71,8 @@ impl Federation {
 
 impl Mesh {
     /// Counts a message against the rate limit of its link before the message is sent. If the limit is reached, returns
-    /// how long the link must pause, in ms. This limit keeps the link below the number of messages that another mesh
-    /// accepts by default.
+    /// how long the link must pause, in ms. This limit keeps the link below the rate at which another mesh accepts
+    /// messages by default.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
@@ -86,8 +86,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Returns true if something has happened since the last call after which there may be a message to forward: a new
-    /// message, an attempt to deliver a message, or an answer to a poll.
+    /// Returns true if there may be a message to forward. This is so if one of these has happened since the last call:
+    /// a new message, an attempt to deliver a message, or an answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
@@ -131,8 +131,8 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// Returns the JSON to post. An slm-mesh broker reads all of its fields, but a SuperLocalMemory daemon reads only
-    /// some of them.
+    /// Returns the JSON to post. An slm-mesh broker reads all fields, but a SuperLocalMemory daemon reads only some of
+    /// them.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -156,8 +156,8 @@ impl Mesh {
     }
 
     /// Acknowledges the message with this `id`, because a peer of a linked mesh has replied to it. `sender` and
-    /// `recipient` are those of the reply. Returns the sequence number of the acknowledged message, if there is such a
-    /// message.
+    /// `recipient` are the sender and the recipient of the reply. Returns the sequence number of the acknowledged
+    /// message, if there is such a message.
     ///
     /// # Errors
     /// When the database can't be written.

@@ -1,6 +1,6 @@
 //! Receipts of messages that a linked mesh has accepted. Each answer to a poll contains a version number of the linked
-//! mesh's receipts. When this number changes, the sender's mesh asks for the receipts of its own messages, by their
-//! keys. A mesh that sends no such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
+//! mesh's receipts. When this number changes, the sender's mesh asks, by key, for the receipts of its own messages. A
+//! mesh that sends no such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
 //!
 //! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never returns
 //! to an earlier state. The number of awaited receipts is bounded.
@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest ones keep the receipt
 /// "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// Maximum number of read messages per link that may still be acknowledged. This many fit into one request to the
-/// linked mesh. If there are more, the oldest ones keep the receipt "read".
+/// Maximum number of messages per link that have been read and whose acknowledgement is awaited. This many fit into one
+/// request to the linked mesh. If there are more, the oldest ones keep the receipt "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
 /// How many of the newest messages to each peer are loaded after a restart, because their receipts may still be
 /// awaited.
@@ -148,8 +148,8 @@ impl Mesh {
         }
     }
 
-    /// Awaits again, after a restart, the receipts of messages that the linked mesh had accepted. Looks only at messages to
-    /// these peers.
+    /// After a restart, begins again to await the receipts of messages that the linked mesh had accepted. Looks only at
+    /// messages to these peers.
     pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
@@ -227,7 +227,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Returns the receipts of the messages with these keys, which peers of a linked mesh have sent to this mesh.
+    /// Returns the receipts of the messages that peers of a linked mesh have sent to this mesh with these keys.
     ///
     /// # Errors
     /// When the database can't be read.

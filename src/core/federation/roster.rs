@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// If a peer of a SuperLocalMemory daemon has sent no heartbeat for this long after its registration, the peer reads no
-/// direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All other peers
-/// send a heartbeat every 25 s.
+/// If a peer of a SuperLocalMemory daemon sends no heartbeat for this long after its registration, it is assumed to
+/// read no direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All other
+/// peers send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
 /// A heartbeat this soon after the registration does not count.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;

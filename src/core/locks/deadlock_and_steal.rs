@@ -135,9 +135,9 @@ impl Locks {
     /// file that `request` wants too, and that the requester does not hold yet. A request of a peer that is gone does
     /// not count, because it is granted only if the peer returns.
     ///
-    /// An earlier request that waits for the requester, directly or through others, does not count either, because it
-    /// can't be granted before the requester is done. So waiting in line never causes a deadlock, and only the waits
-    /// for locks need a search for cycles.
+    /// An earlier request that waits for the requester, directly or through others, does not count either. Such a
+    /// request can't be granted before the requester is done. So waiting in line never causes a deadlock, and only the
+    /// waits for locks need a search for cycles.
     pub(super) fn first_ahead<'a>(
         &'a self,
         peers: &'a Peers,

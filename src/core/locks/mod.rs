@@ -196,7 +196,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             None => Err(Error::new(ErrorKind::Held, format!("{name} is offline, so it cannot take the lock"))),
         };
     }
-    // A request that does not wait need not stand in line, so it may be granted before earlier requests.
+    // If a request does not wait, it need not stand in line, so it can be granted before earlier requests.
     let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
     if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
@@ -237,7 +237,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
-        // Without a known repository, the lock would not cover the other work trees, although the caller asks for that.
+        // The caller asks for all work trees, but without a known repository the lock would not cover the others.
         Some(path) if request.all_worktrees => {
             let why = format!(
                 "\"{path}\" is in no known repository; lock it from inside its work tree, or without the scope `repo`"

@@ -44,8 +44,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer: ctx.my_id(),
         host: peers.host_of(ctx.conn),
     };
-    // If a lock was requested over a connection of the caller's agent process, the lock may belong to any session of
-    // that process, so it blocks none of them. `hook_operations` makes the same exception for edits.
+    // A lock that was requested over a connection of the caller's agent process may belong to any session of that
+    // process. So the lock blocks none of these sessions. `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let mut found: Vec<(&LockRow, String)> = locks_of_others(locks, &here, is_shared).collect();

@@ -81,10 +81,9 @@ impl LockRequest {
         trees.min_by_key(|(_, inside)| inside.len())
     }
 
-    /// Creates the lock for one of the paths. If there is an `old` lock, renews it. Otherwise, the new lock gets
-    /// `token`.
+    /// Renews the `old` lock of one of the paths. If there is no old lock, creates a lock, which gets `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
-        // An edit may renew a lock that the agent requested explicitly. This lock still belongs to the peer, and its
+        // An edit can renew a lock that the agent requested explicitly. Such a lock still belongs to the peer, and its
         // lease does not get shorter.
         let is_edit = self.owner.is_edit();
         let kept = old.filter(|_| is_edit);

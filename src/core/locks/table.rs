@@ -68,7 +68,7 @@ impl Orphan {
 }
 
 /// Maximum size of the changes of locks in one turn of the broker's event loop, in bytes. If several hubs share the
-/// mesh, their log refuses a turn of more than 1.5 MiB, and then none of the locks would end.
+/// mesh, their log refuses a turn of more than 1.5 MiB. After such a refusal, none of the locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
 /// Returns an upper limit for the bytes that a change of this lock and its event take in the log.
@@ -211,8 +211,8 @@ impl Locks {
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // After a rollback, even a connected command has a grace period, which would end too early. The new grace
-            // period replaces it.
+            // After a rollback, a command can have a grace period although it is connected. That period would end too
+            // early, so the new one replaces it.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }

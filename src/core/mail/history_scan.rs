@@ -266,7 +266,7 @@ impl Mail {
 }
 
 /// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends between the
-/// copies of one message, the other copies are read too. Otherwise, the next page would show the other copies as a
+/// copies of one message, the remaining copies are also read, because the next page would otherwise show them as a
 /// separate message.
 fn find(
     store: &Store,

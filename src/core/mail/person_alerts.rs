@@ -14,8 +14,8 @@ pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
 }
 
 impl Mesh {
-    /// Returns the unread alerts to the person at this machine after a sequence number: the first `max`, oldest first
-    /// and in the form that the inbox shows, and the number of further ones.
+    /// Returns the first `max` unread alerts that the person at this machine got after a sequence number, and how many
+    /// more there are. The alerts have the form that the inbox shows, and the oldest comes first.
     pub fn unread_alerts(&self, after: i64, max: usize) -> (Vec<Value>, u64) {
         let Mesh { turn, peers, mail, .. } = self;
         let store = &turn.store;

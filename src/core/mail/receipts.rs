@@ -158,7 +158,7 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Every message from a linked mesh has a key. Other messages may have a key, too, but a new version then does
+        // Every message from a linked mesh has a key. Other messages may have a key, too. For them, a new version does
         // no harm: the linked meshes just ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
@@ -312,7 +312,7 @@ impl Mesh {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent, None)
     }
 
-    /// Records that a message was pushed, after it was written completely to the push socket of the recipient.
+    /// Records that a message was pushed, which means that it was written completely to the recipient's push socket.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
@@ -330,8 +330,8 @@ impl Mesh {
         self.turn.log_error(noted);
     }
 
-    /// Fetches messages for the old HTTP API, and marks the unread ones as read. The result still contains their earlier
-    /// state.
+    /// Fetches messages for the old HTTP API, and marks the unread ones as read. In the result, they still have their
+    /// earlier state.
     ///
     /// # Errors
     /// When the database can't be written.

@@ -109,7 +109,7 @@ impl Needle {
 }
 
 /// Converts a string to lower case, letter by letter. `str::to_lowercase` is not used, because it treats a Σ at the end
-/// of a word specially, so that a search word might not match inside a longer word.
+/// of a word specially. A search word might then not match inside a longer word.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

@@ -112,8 +112,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// Returns the peer or channel in the argument `with`. An unknown name is accepted only if there are old messages from
-/// or to it. Otherwise, the call fails, because the name is probably misspelt.
+/// Returns the peer or channel in the argument `with`. If the name is unknown, and no old message is from it or to it,
+/// the call fails, because the name is probably misspelt.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {

@@ -154,8 +154,8 @@ fn end_waits(turn: &mut Turn, waiting: &mut Waiting, answer: &Value, fits: impl 
     }
 }
 
-/// Whether a call that waits to wake this session comes from a hook. Otherwise, the call comes from the session's MCP
-/// server, whose connection acts for the session.
+/// Whether this call, which waits for a wakeup of this session, comes from a hook. If not, it comes from the session's
+/// MCP server, whose connection acts for the session.
 fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
     !peers.attached_to(call.ctx.conn).contains(id)
 }
@@ -166,13 +166,14 @@ pub(in crate::core) fn end_hook_waits(turn: &mut Turn, peers: &Peers, waiting: &
     end_waits(turn, waiting, &over(), |call| call.would_wake(id) && is_of_hook(peers, call, id));
 }
 
-/// Ends all waits to wake this peer, because its session is a different peer now. The callers then call again, and wait
-/// to wake the new peer.
+/// Ends all waits for a wakeup of this peer, because its session is now a different peer. The callers then call again,
+/// and wait for a wakeup of the new peer.
 pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &json!({ "ok": true, "wake": false }), |call| call.would_wake(id));
 }
 
-/// Returns the unread messages that were sent to this peer and not to a group, and that the peer has not begun to read.
+/// Returns the unread messages that were sent to this peer, not to a group. Leaves out messages that the peer has begun
+/// to read.
 fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
     let filter = MessageFilter {
         to: Some(id),
@@ -318,8 +319,8 @@ impl Mail {
     }
 }
 
-/// Whether a better channel (one with a lower rank) waits to wake this session, and has not been tried yet for at least
-/// one of the session's unread messages.
+/// Whether a call waits for a wakeup of this session through a better channel, which means a channel with a lower rank.
+/// The channel counts only if it has not been tried yet for at least one of the session's unread messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -333,8 +334,8 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// Whether a newer call waits to wake the same session through the same channel. If a session runs in two terminals,
-/// only the terminal that was opened last is woken.
+/// Whether a newer call waits for a wakeup of the same session through the same channel. If a session runs in two
+/// terminals, only the terminal that was opened last is woken.
 fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let is_newer = |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.cursor.is_some_and(|other| other > end));
     waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))

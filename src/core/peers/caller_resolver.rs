@@ -104,7 +104,7 @@ pub(in crate::core) struct HookEvidence<'a> {
 
 impl Peer {
     /// Whether the row belongs to a different session than this peer. This is so if both have keys, and the row's key
-    /// is none of the peer's keys.
+    /// is not one of the peer's keys.
     pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
         row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
     }
@@ -145,15 +145,15 @@ impl Peers {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that only hooks have registered may still be running if no hook has reported its end. A new session
-        // with a different key must then not take over its name.
+        // A session that only hooks have registered may still be running if no hook has reported its end. In this case,
+        // a new session with a different key must not take over its name.
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !peer.has_other_key(row);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        // The name is compared first, because the check whether a session is alive may need a system call.
+        // The name is compared first, because it can take a system call to learn whether a session is alive.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // Two ended sessions with the default name are ambiguous, so the new session takes over neither. But a chosen
-        // name belongs to one peer. A user may also have chosen a name such as `NAME-2`, so a peer with such a name
-        // counts only if the peer has not left and neither session has a key.
+        // name belongs to one peer. A user may also have chosen a name such as `NAME-2`. So a peer with such a name
+        // counts only if it has not left, and neither it nor the new session has a key.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -163,8 +163,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// Returns the ended sessions of the same agent in the same directory that have this default name, with or without
-    /// a number. A session in its grace period does not count as ended.
+    /// Returns the ended sessions whose agent and directory are the same and that have this default name, with or
+    /// without a number. A session in its grace period does not count as ended.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
@@ -175,7 +175,7 @@ impl Peers {
 
     /// Whether a session may still be alive. A session is alive if it has a connection, even a silent one, or if its
     /// agent process is running. A session may also be alive if the process that connected it to an earlier broker is
-    /// running, unless this is the process `pid`, which connects only now.
+    /// running, unless that process is `pid`, which is connecting now.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
@@ -252,7 +252,7 @@ impl Peers {
         }
     }
 
-    /// Returns the session in whose shell a caller runs, as the shell's environment says. If the environment says
+    /// Returns the session in whose shell a caller runs, according to the shell's environment. If the environment says
     /// nothing, the caller's ancestor processes decide.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
@@ -283,9 +283,9 @@ impl Peers {
         }
     }
 
-    /// Returns the session that was the peer `former` until it gave back that peer's name. If there are several such
-    /// sessions, the caller must run in one of them. If the caller runs in none, there must be only one such session,
-    /// and the session that is now the peer `former` must have ended.
+    /// Returns the session that was the peer `former` until it gave back that peer's name. If the caller runs in such a
+    /// session, returns that session. If it runs in none, there must be only one such session, and the session that is
+    /// now the peer `former` must have ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {

@@ -64,8 +64,8 @@ pub struct Peer {
     pub is_silent: bool,
     /// Whether the peer has left, and no hook or connection has shown any activity since then.
     pub has_left: bool,
-    /// The background tasks and subagents that still ran at the end of the peer's last turn. The locks of that turn
-    /// stay held until they end.
+    /// The background tasks and subagents that were still running when the peer's last turn ended. The locks of that
+    /// turn stay held until all of these tasks end.
     pub background_tasks: Vec<String>,
     /// Whether the log already contains a warning that a hook outside the peer's agent process acts as the peer.
     pub is_foreign_hook_reported: bool,
@@ -115,8 +115,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs. Such a session is offline, and either its grace period is running or its
-    /// agent process is unknown.
+    /// Whether the session has ended or is hanging. Such a session is offline, and either its grace period is running
+    /// or its agent process is unknown.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -327,7 +327,7 @@ pub struct Peers {
     announced: Vec<session_of_announced_call::AnnouncedCall>,
     /// The peer that stands for the person at this machine.
     human: PeerId,
-    /// A number that increases with every change of this mesh's own peers. Meshes that poll this mesh receive the
+    /// A number that increases with every change to this mesh's own peers. Meshes that poll this mesh receive the
     /// number.
     roster_version: i64,
 }

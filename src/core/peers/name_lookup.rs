@@ -1,4 +1,4 @@
-//! Finds peers by name, and finds the peers that stand for the persons at this and other machines.
+//! Finds peers by name, and finds the peers that stand for the people at this machine and at other machines.
 
 use super::super::MeshSettings;
 use super::{Peer, Peers, no_peer};

@@ -1,7 +1,7 @@
 //! The table of all peers, with indexes by id, by kind and by deadline.
 //!
-//! **Invariant:** one peer, the clients of the old HTTP API, the peers of linked meshes, and the next deadline are
-//! found without a search through all peers.
+//! **Invariant:** no search through all peers is needed to find one peer, the clients of the old HTTP API, the peers of
+//! linked meshes, or the next deadline.
 
 use super::Peer;
 use crate::base::id_types::PeerId;
@@ -74,7 +74,7 @@ impl PeerTable {
         self.peers.iter_mut()
     }
 
-    /// Appends a peer. If the table already has a peer with this id, replaces that peer at its present position.
+    /// Appends a peer. If the table already has a peer with this id, puts the new one in its place.
     pub(super) fn put(&mut self, peer: Peer) {
         for (kind, belongs) in [(&mut self.http_clients, peer.row.is_http()), (&mut self.linked, peer.row.is_linked())]
         {

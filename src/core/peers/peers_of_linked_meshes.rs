@@ -14,7 +14,7 @@ use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::store::PeerRow;
 
-/// Maximum number of characters that are kept of a name, so that a part of the peer's id can be added.
+/// How many characters of a long name are kept when a part of the peer's id is added to it.
 const ID_NAME_MAX: usize = 32;
 
 /// A peer of a linked mesh, as that mesh describes it.
@@ -53,7 +53,7 @@ pub(in crate::core) struct LinkedParts<'a> {
 }
 
 /// Returns the two possible names of a linked peer: `claude-api@laptop`, and the same name with a part of the peer's
-/// id. The second name is for the case that another peer already has the first.
+/// id. The second name is used if another peer already has the first.
 fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
     // A long name is cut, to leave room for the first characters of the id.
@@ -90,8 +90,8 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // If the reported time of registration is missing or in the future, the stored time stays. Otherwise each poll
-        // would give the peer a new time.
+        // If the reported time of registration is missing or in the future, the stored time stays, because each poll
+        // would otherwise give the peer a new time.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,

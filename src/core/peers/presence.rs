@@ -26,7 +26,7 @@ impl Mesh {
         for call in self.waiting.extract(|call| call.ctx.conn == conn) {
             self.turn.dirty.note_end(call.reason.as_ref());
         }
-        // A hook that disconnects has perhaps not shown its mail, so the next hook gets all mail that this hook has not
+        // A hook that disconnects may not have shown its mail, so the next hook gets all mail that this hook has not
         // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
@@ -165,12 +165,12 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
-    /// Records that a hook or a subcommand called for a session. This shows that the session has not ended.
+    /// Records that a hook or a subcommand made a call for a session. This shows that the session has not ended.
     pub(in crate::core) fn note_return(&mut self, turn: &mut Turn, id: &PeerId) {
         let Some(peer) = self.get_mut(id) else { return };
         peer.has_left = false;
         if std::mem::replace(&mut peer.has_ended, false) {
-            // The session may now be ready for a wakeup, so the calls that wait to wake it run again.
+            // The session may now be ready for a wakeup, so the waiting calls that can wake it run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
@@ -201,10 +201,10 @@ impl Peers {
         }
     }
 
-    /// Records the agent process from which a session makes a call, as the kernel reports it. If slm-mesh knows the
-    /// program of the process, or if an earlier hook of the session came from the process, the process counts as an
-    /// agent, and the session is online while the process lives. A single hook from an unknown program does not prove
-    /// that the process is an agent.
+    /// Records the agent process from which a session makes a call, as the kernel reports it. The process counts as an
+    /// agent if slm-mesh knows its program, or if an earlier hook of the session came from it. The session is then
+    /// online while the process lives. A single hook from an unknown program does not prove that the process is an
+    /// agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -237,8 +237,8 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // A process on another machine is not watched, because this kernel can't report its end. A process that is
-        // perhaps no agent is not watched either, because its end may mean nothing for the session.
+        // A process on another machine is not watched, because this kernel can't report its end. A process that may not
+        // be an agent is not watched either, because its end may mean nothing for the session.
         if is_remote || !is_agent {
             let was_watched = std::mem::replace(&mut peer.is_watched, false);
             if !is_known {
@@ -251,8 +251,9 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Handles that a session, whose process the kernel watched, continues in a process on another machine. Unless it
-    /// has a connection, the session goes offline. It keeps its locks and channels, because it has not ended.
+    /// Handles a session that now runs in a process on another machine. Until now, the kernel watched the session's
+    /// process. The session goes offline, unless it has a connection. It keeps its locks and channels, because it has
+    /// not ended.
     fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
         self.go_offline(turn, journal, id, NOT_WATCHED, now)?;
         if let Some(peer) = self.get_mut(id) {
@@ -297,19 +298,19 @@ impl Peers {
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// Records when a session was last known to work on a turn; `None` means that the turn has ended.
+    /// Records when a session was last known to be working on a turn; `None` means that the turn has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // The session may now be ready for a wakeup, so the calls that wait to wake it run again.
+            // The session may now be ready for a wakeup, so the waiting calls that can wake it run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Records the background tasks and subagents that still run after the end of a turn, and for which the locks of
-    /// the turn are kept. The list is empty if a turn is running, or if no task is left.
+    /// Records the background tasks and subagents that still run after the end of a turn. The locks of the turn are
+    /// kept for them. The list is empty if a turn is running, or if no task is left.
     pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
         if let Some(peer) = self.get_mut(id) {
             peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();

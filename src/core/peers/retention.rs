@@ -50,8 +50,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the unused ended sessions of one agent in one directory: those without locks and without messages,
-    /// neither sent nor received. A session with a chosen name is kept, because others may know this name. Without this
+    /// Forgets the unused ended sessions of one agent in one directory: those that hold no locks and have neither sent
+    /// nor received messages. A session with a chosen name is kept, because others may know this name. Without this
     /// cleanup, unused sessions would accumulate, because a new session takes over none of them if there are several.
     pub(super) fn forget_unused(
         &mut self,
@@ -129,10 +129,10 @@ impl Mesh {
         self.turn.log_error(forgotten);
     }
 
-    /// Takes the locks and the channels from a session that is gone, but not the locks of its commands. Also ends its
-    /// waiting calls, because a command that outlives the session could otherwise get a lock or mail in the session's
-    /// name. Calls continue to wait on a silent connection that acts for the session, because the session may return
-    /// there.
+    /// Takes the channels and the locks from a session that is gone, except for the locks of its commands. Also ends
+    /// its waiting calls, because a command that outlives the session could otherwise get a lock or mail in the
+    /// session's name. If a silent connection acts for the session, the calls on that connection continue to wait,
+    /// because the session may return there.
     pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
         end_hook_waits(turn, peers, waiting, id);

@@ -20,8 +20,8 @@ use serde_json::{Map, Value, json};
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// Maximum size of the arguments of one call, in bytes. A message becomes longer as a JSON string, so this is twice the
-/// maximum size of a message.
+/// Maximum size of the arguments of one call, in bytes. A message becomes longer when it is written as a JSON string,
+/// so this is twice the maximum size of a message.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a tool call.
@@ -109,7 +109,7 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // A session that repeats the call also announces it again, so none of these announcements is needed any more.
+        // A session that repeats the call announces it again, so these announcements are no longer needed.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }

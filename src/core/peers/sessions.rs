@@ -66,8 +66,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already done so. An
-/// agent without MCP becomes a peer in this way, with its first subcommand.
+/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already done so. In this
+/// way, an agent without MCP becomes a peer when it runs its first subcommand.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Register the caller's agent as a peer, unless it is a peer already",
@@ -230,8 +230,8 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Registers a session whose hook or subcommand calls before any connection attaches. Returns the session's former
-/// peer, or a new peer.
+/// Registers a session whose hook or subcommand makes a call before any connection attaches. Returns the session's
+/// former peer, or a new peer.
 pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
     // An invalid name must not make hooks fail. The MCP server shows the error to the user when it attaches.
     let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
@@ -266,8 +266,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
 }
 
 /// Finds the former peer of a session. If none is found, forgets unused ended sessions, which may have made the choice
-/// ambiguous, and tries again. If the former peer has left and has a different key, its grace period ends at once.
-/// Otherwise the new session would inherit the former peer's locks.
+/// ambiguous, and tries again. If the former peer has left and has a different key, its grace period ends at once,
+/// because the new session would otherwise inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -308,7 +308,8 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // If only the network failed, the commands that hold locks over this connection still run and may reconnect.
+        // If only the network failed, the commands that hold locks over this connection are still running and may
+        // reconnect.
         locks.await_commands(conn, now);
         return Ok(());
     }
@@ -342,8 +343,8 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// Makes the row that later lets a session give back the name that it takes over now. The row contains a notice about
-/// the earlier session, because that session may have worked on another task.
+/// Makes the row with which a session can later give back the name that it is taking over now. The row contains a
+/// notice about the earlier session, because that session may have worked on another task.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time_format::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -402,9 +403,9 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row.clone() })
     }
 
-    /// Returns the name of a session that returns to its former peer: normally the name of this peer. If an MCP server
-    /// attaches for the first time, and the user chose a name that is free, the session gets the chosen name. The hooks
-    /// and subcommands that called before the server attached do not always know this name.
+    /// Returns the name for a session that comes back to its former peer: normally the name of this peer. If an MCP
+    /// server attaches for the first time, and the user chose a name that is free, the session gets the chosen name.
+    /// The hooks and subcommands that made calls before the server attached do not always know this name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
@@ -421,7 +422,7 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&renamed), &row.id, now)
     }
 
-    /// Returns `wanted` if no peer has this name, and otherwise the first free name of `wanted-2`, `wanted-3` and so
+    /// Returns `wanted` if no peer has this name, and otherwise the first free name among `wanted-2`, `wanted-3` and so
     /// on.
     pub(super) fn free_name(&self, wanted: &str) -> String {
         // The names of all peers are collected once, because a search per number would be slow if many sessions want
@@ -450,7 +451,7 @@ impl Peers {
     }
 
     /// Returns the sessions of one agent process. Some are connected from a descendant of the process. Others were
-    /// registered only by its hooks or subcommands, or had an MCP server below the process that may reconnect.
+    /// registered only by its hooks or subcommands, or had an MCP server that ran below the process and may reconnect.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();

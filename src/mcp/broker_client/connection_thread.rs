@@ -17,22 +17,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a session must last to become a peer. A client that starts a server only to list its tools ends the server
-/// sooner.
+/// How long a session must last to become a peer. If a client starts a server only to list its tools, it ends the
+/// server sooner.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a newer version of slm-mesh needs to start its own broker after it has stopped the old broker.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session looks for a new broker after the broker was stopped. A new broker waits longer than this before
+/// How often a session looks for a new broker after the old one was stopped. A new broker waits longer than this before
 /// it releases the session's locks.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before the waiting calls fail. The pauses between the attempts add up to a
 /// third of a second.
 const MISSES_MAX: u32 = 5;
 /// If an attempt to reach another machine takes longer than this before it fails, the network is broken, so calls fail
-/// at once. Otherwise the broker may be shutting down, and the attempt is repeated.
+/// at once. If it fails sooner, the broker may be shutting down, and the attempt is repeated.
 const MISS_MAX: Duration = Duration::from_millis(500);
 /// How long a hub that has ceased to lead may take to refuse the calls that it has received.
 const REFUSES_WITHIN: Duration = Duration::from_millis(200);
@@ -41,8 +41,8 @@ const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 pub struct ReaderThread {
     pub shared: Arc<SharedState>,
     out: Arc<StdoutWriter>,
-    /// The peers that this session had on earlier connections, by the client's thread. (A thread is a conversation; a
-    /// Codex server has several.) On a new connection, the session continues as these peers.
+    /// For each thread of the client, the peer that this session had on earlier connections. (A thread is a
+    /// conversation; a Codex server has several.) On a new connection, the threads continue as these peers.
     known_peers: HashMap<String, String>,
     pause: Duration,
     /// Whether the user has stopped the broker. If so, only a call starts the broker again.
@@ -114,7 +114,7 @@ impl ReaderThread {
         }
     }
 
-    /// Whether a new broker can be expected soon, after an attempt to connect has failed with this error and taken this
+    /// Whether a new broker can be expected soon. An attempt to connect has just failed with this error, and took this
     /// long. If the attempt reached a broker on this machine, that broker has ended, so the duration does not matter.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
@@ -140,8 +140,8 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches the threads (conversations) of the client that were attached before, and those whose calls are waiting.
-    /// If there are none, attaches the session with an empty name for the thread.
+    /// Attaches those of the client's threads (conversations) that were attached before or whose calls are waiting. If
+    /// there are none, attaches the session with an empty name for the thread.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {
@@ -257,8 +257,8 @@ impl ReaderThread {
         }
     }
 
-    /// Records which peer represents a thread of the client. If the broker has retired the peer that represented the
-    /// session before its first thread had a name, also forgets that peer.
+    /// Records which peer represents a thread of the client. If the broker has retired a peer, also forgets that peer.
+    /// It represented the session until the first thread had a name.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -310,8 +310,8 @@ impl ReaderThread {
         self.write_answer(call, result);
     }
 
-    /// Records which peer represents this session now, as the reply says. The peer changes when the session gives back
-    /// a name that it took over.
+    /// Learns from a reply which peer represents this session now, and records it. The peer changes when the session
+    /// gives back a name that it took over.
     fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
         let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
         if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {

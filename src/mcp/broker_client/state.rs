@@ -82,7 +82,7 @@ pub struct ClientState {
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
     /// Calls that will wait for events. The key is the number of the `events.cursor` request that was sent just before
-    /// the call. The reply to this request says after which event the call waits.
+    /// the call. The reply to this request names an event. The call waits for events after that one.
     pub cursors: HashMap<u64, u64>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
@@ -164,7 +164,7 @@ impl ClientState {
         }
     }
 
-    /// Sends the lines that report the mail in a batch as read. The batch must have been written before.
+    /// Sends the lines that report the mail in a batch as read. The batch must already have been written.
     pub fn send_reports(&mut self, batch: &BatchReply) {
         for line in batch.take_reports() {
             self.send(&line);

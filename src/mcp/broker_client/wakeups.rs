@@ -1,4 +1,4 @@
-//! Asks the broker to report mail that may wake the client, and wakes the client when such mail arrives.
+//! Asks the broker to report mail that is allowed to wake the client, and wakes the client when such mail arrives.
 //!
 //! **Invariant:** a separate thread wakes the client, so that no answer is delayed.
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 /// The default port of etcd.
 const PORT: u16 = 2379;
-/// The words with which the keys of a mesh begin, after its prefix. A prefix may contain these words only as its first
-/// part. Otherwise, two meshes could use the same key.
+/// Each key of a mesh begins with the mesh's prefix, followed by one of these words. Only the first part of a prefix
+/// may be such a word, because otherwise two meshes could use the same key.
 const OWN_KEYS: [&str; 4] = ["leader", "log", "at", "ticket"];
 
 /// The members of an etcd cluster, and the prefix for the keys of this mesh.

@@ -14,10 +14,9 @@ use ureq::http::StatusCode;
 /// How long one member may take to answer. A stopped process still accepts connections, but it never answers. A member
 /// without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// If a watch receives nothing for this long, a new watch replaces it, because the watched member may hang.
+/// If a watch receives nothing for this long, a new watch replaces it, because the member may have hung.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum size of an answer, in bytes. An answer can contain many entries, although etcd limits each request to 1.5
-/// MiB.
+/// Maximum size of an answer, in bytes. etcd limits each request to 1.5 MiB, but an answer can contain many entries.
 const ANSWER_MAX: u64 = 64 << 20;
 /// Maximum length, in bytes, of the line that says that a watch has ended.
 const CANCELLATION_MAX: usize = 1024;
@@ -250,7 +249,7 @@ impl Gateway {
 
 /// Whether a refused request should be tried again with a new token. A token becomes invalid when it expires, when the
 /// member is restarted, or when etcd's users or roles are changed. In some of these cases, etcd returns a general
-/// status code, so the text is compared, too.
+/// status code, so the text of the refusal is compared as well.
 fn is_token_stale(code: i64, why: &str) -> bool {
     code == UNAUTHENTICATED || why.contains("revision of auth store is old") || why.contains("user name is empty")
 }

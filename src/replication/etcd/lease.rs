@@ -41,8 +41,8 @@ enum KeeperCall {
 }
 
 impl Lease {
-    /// Requests a lease of this many seconds, and starts the thread that renews the lease. `gateway_of_keeper` is the
-    /// client that this thread uses.
+    /// Requests a lease of this many seconds, and starts the thread that renews it. That thread sends its requests
+    /// through `gateway_of_keeper`.
     pub(super) fn grant(gateway: &mut Gateway, gateway_of_keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
         let asked = boot_ms();
         let granted = gateway.ask("lease/grant", &json!({ "TTL": seconds }))?;
@@ -132,8 +132,8 @@ impl Validity {
     }
 }
 
-/// The time until which this hub may rely on the lease after an answer of etcd; `None` if etcd does not know the lease.
-/// The lease time is counted from the request, because the answer may have been slow.
+/// The time until which this hub may rely on the lease, according to etcd's answer; `None` if etcd does not know the
+/// lease. The lease time is counted from the request, because the answer may have been slow.
 fn trusted_until(asked: i64, answer: &Value) -> Option<i64> {
     let seconds = number(&answer["TTL"]) as i64;
     (seconds > 0).then(|| asked + seconds * 1000 * TRUSTED_PERCENT / 100)
@@ -191,9 +191,9 @@ impl Keeper {
         Ok(answer["kvs"][0]["lease"].as_str() == Some(&self.id))
     }
 
-    /// Revokes the lease. A hub often stops leading because it can't reach etcd, so this is tried many times.
-    /// Otherwise, no other hub could lead until the lease expires. That can take long, because etcd extends all leases
-    /// when it elects its own leader.
+    /// Revokes the lease. A hub often stops leading because it can't reach etcd, so this is tried many times. Until the
+    /// lease is revoked or expires, no other hub can lead. The lease can take long to expire, because etcd extends all
+    /// leases when it elects its own leader.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

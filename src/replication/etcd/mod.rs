@@ -38,8 +38,8 @@ const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// Minimum time before an unanswered append is sent again. Each member forwards an append to etcd's own leader. If this
 /// leader has just died, all appends are lost until etcd elects a new one, which takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
-/// The time since the start of an append during which each request has a short timeout. Later requests have the normal
-/// timeout, because etcd may be slow instead of dead.
+/// How long after the start of an append its requests have a short timeout. Later requests have the normal timeout,
+/// because etcd may be slow rather than dead.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
 /// The short timeout of an append is the duration of the last answer, multiplied by this number.
 const SLOWER_THAN_LAST: u32 = 4;
@@ -145,8 +145,8 @@ impl EtcdLog {
 
     /// Watches the key `leader`, and checks this hub's lease whenever the key changes.
     ///
-    /// The key can disappear before the lease expires. For example, an administrator may delete it, or etcd's own
-    /// leader may hang, and treat all leases as expired when it continues (etcd issues 12528 and 15247).
+    /// The key can disappear before the lease expires. For example, an administrator may delete it. Or etcd's own
+    /// leader may hang, and then treat all leases as expired when it continues (etcd issues 12528 and 15247).
     fn watch_lead(&self, lease: &Lease) {
         let (mut gateway, key) = (self.gateway.clone(), self.key("leader"));
         let check = lease.checker(key.clone());
@@ -262,8 +262,7 @@ impl ReplicatedLog for EtcdLog {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
-                // Although this attempt has failed, an earlier attempt may still store the entry. So the outcome is
-                // unknown.
+                // This attempt has failed, but an earlier attempt may still store the entry. So the outcome is unknown.
                 Err(error) if boot_ms() >= give_up || lease.time_left().is_zero() => {
                     break Append::Unknown(error.to_string());
                 }

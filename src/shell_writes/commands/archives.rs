@@ -146,7 +146,7 @@ pub(super) fn tar(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The arguments of `tar` in the usual style. In the old style, the first word has no dash, each of its letters is an
+/// The arguments of `tar` in the usual style. In the old style, the first word has no dash. Each of its letters is an
 /// option, and the values of these options are the next words: `tar xfz a.tgz` is `tar -x -f a.tgz -z`.
 fn tar_arguments(arguments: &[Field]) -> Vec<Field> {
     match arguments.split_first() {
@@ -294,7 +294,7 @@ pub(super) fn ar(run: &mut Run) -> StreamText {
         first.insert(0, '-');
     }
     let options = AR.parse(&arguments);
-    // Before the archive comes the member beside which `a`, `b` and `i` insert, and the number that `N` needs.
+    // The archive comes after the member beside which `a`, `b` and `i` insert, and after the number that `N` needs.
     let n_before = usize::from(options.has(&["a", "b", "i"])) + usize::from(options.has(&["N"]));
     let mut operands = options.operands.iter().skip(n_before);
     let archive = operands.next();

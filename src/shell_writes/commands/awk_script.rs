@@ -55,7 +55,7 @@ impl AwkScript<'_> {
     }
 
     /// The value of the variable at the start of `text`, and the text after the variable. `None` if the command line
-    /// does not set the variable, or if the script uses it elsewhere, where its value may change.
+    /// does not set the variable, or if the script also uses the variable elsewhere and may change it there.
     fn variable<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
         let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
         let (name, behind) = text.split_at(end);

@@ -129,8 +129,8 @@ pub(super) fn zstd(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The arguments of `zstd` with one option per word. The value of `-o` and `-D` follows `=`, or it is the next word, even
-/// if more letters follow: `zstd -of a b` is `zstd -o a -f b`.
+/// The arguments of `zstd` with one option per word. The value of `-o` and `-D` follows `=`, or it is the next word,
+/// even if more letters follow the option: `zstd -of a b` is `zstd -o a -f b`.
 fn zstd_arguments(arguments: &[Field]) -> Vec<Field> {
     let mut words = Vec::new();
     let mut rest = arguments.iter();

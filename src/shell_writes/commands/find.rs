@@ -103,8 +103,8 @@ impl<'f> ExpressionReader<'f> {
             "-print" => self.action(Action::Print('\n')),
             "-print0" => self.action(Action::Print('\0')),
             "-delete" => self.action(Action::Delete),
-            // `-execdir` runs the command in the file's folder and passes only the file's name. The command still gets
-            // the same file as with `-exec`.
+            // `-execdir` runs the command in the file's folder and passes only the file's name. This is the same file
+            // that `-exec` would pass.
             "-exec" | "-execdir" => self.run_action()?,
             "-ok" | "-okdir" => {
                 self.run_action()?;
@@ -149,8 +149,8 @@ impl<'f> ExpressionReader<'f> {
             let ends_together = field.text() == Some("+") && words.last() == Some(&Field::Known("{}".into()));
             if field.text() == Some(";") || ends_together {
                 let action = self.action(Action::Run { words, together: ends_together });
-                // With `;`, the command runs once for each file. A file passes if the command succeeds, which is
-                // unknown.
+                // With `;`, the command runs once for each file. A file passes if the command succeeds, but whether it
+                // succeeds is unknown.
                 return Some(if ends_together { action } else { Test::All(vec![action, Test::Unknown]) });
             }
             words.push(field.clone());

@@ -143,7 +143,7 @@ fn whole_tree(run: &mut Run, tracking: Tracking, tests: &[GitTest]) {
     }
 }
 
-/// Records the files that a command with paths writes. For git, a path may also be a folder or a pattern.
+/// Records the files that a command with paths writes. Git accepts a file, a folder or a pattern as a path.
 fn paths(run: &mut Run, operands: &[Field], tests: &[GitTest]) {
     for path in operands.iter().filter_map(Field::text) {
         if path == ":/" || path == ":" {
@@ -184,7 +184,7 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
     let options = CHECKOUT.parse(arguments);
     let is_forced = options.has(&["f", "force"]);
     if options.has(&["b", "B", "orphan"]) {
-        // If the command has a start point for the new branch, git also writes the files of that commit.
+        // If the command names a commit at which the new branch starts, git also writes that commit's files.
         if !options.operands.is_empty() && !options.has(&["orphan"]) {
             whole_tree(run, Tracking::Tracked, &[]);
         }
@@ -268,8 +268,7 @@ fn stash_all(run: &mut Run, options: &Options) {
 
 fn clean(run: &mut Run, options: &Options) {
     let with_ignored = options.has(&["x"]);
-    // Without `-d`, `git clean` skips untracked folders. `GitTest` does not take this into account, so it would report
-    // files in such folders.
+    // Without `-d`, `git clean` skips untracked folders. `GitTest` does not skip them, so it would report their files.
     let is_certain = options.has(&["d"]) && !options.has(&["X", "e", "exclude"]);
     let test = is_certain.then_some(GitTest::IsUntracked { with_ignored });
     let folders: Vec<String> = if options.operands.is_empty() {

@@ -1,5 +1,5 @@
-//! Finds the files that a script on a command line writes, in Python, JavaScript and other languages. The paths must be
-//! plain literals.
+//! Finds the files that a script on a command line writes. The script is in Python, JavaScript or another language. The
+//! paths must be plain literals.
 
 use super::options::Spec;
 use super::script_tokens::{Language, Token, tokens};
@@ -28,8 +28,8 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    // The elements of `sys.argv`. Without `-c`, the first operand `-` is also the first element. With `-c`, an unknown
-    // element takes its place.
+    // The elements of `sys.argv`. Without `-c`, the first operand, `-`, is the first element. With `-c`, the first
+    // element is unknown.
     let first = [Field::Unknown];
     let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
     let has_script = has_file || options.has(&["c", "V", "version", "h"]);

@@ -32,7 +32,7 @@ pub(super) struct Run<'r, 'e> {
 }
 
 /// The rule for a program. A rule records the files that the program writes, and returns the program's output. The doc
-/// comment of each rule shows the forms of the command that the rule knows.
+/// comment of each rule shows which forms of the command the rule knows.
 type Rule = fn(&mut Run) -> StreamText;
 
 /// All rules, each with the names of the programs to which it applies.

@@ -46,8 +46,8 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
 /// is `None`, only the file name is kept.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
-    // How many old and new lines of the current hunk follow. Within a hunk, a line such as `--- x` is a removed line,
-    // not a header.
+    // How many old and new lines of the current hunk are still to come. Within a hunk, a line such as `--- x` is a
+    // removed line, not a header.
     let mut n_hunk = (0_usize, 0_usize);
     for line in text.lines() {
         if !run.evaluator.spend(1) {
@@ -77,7 +77,7 @@ pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reve
     }
 }
 
-/// The numbers of old and new lines in a hunk, from the rest of its header, such as `1,2 +3,4 @@`.
+/// From the rest of a hunk's header, such as `1,2 +3,4 @@`, reads how many old and new lines the hunk has.
 fn hunk_lines(header: &str) -> (usize, usize) {
     let mut counts = header.split(" @@").next().unwrap_or("").split(" +").map(|range| {
         let count = range.split_once(',').map_or("1", |(_, count)| count);

@@ -167,7 +167,7 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
     targets.iter().for_each(|target| forget(target, found));
 }
 
-/// Records the values of a function's parameters. For the first parameter, these are the literals in calls of the
+/// Records the values of a function's parameters. The values of the first parameter are the literals in calls of the
 /// function. All other parameters are unknown.
 fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };

@@ -23,8 +23,8 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// The path in the spelling that the file system stores, which no system call of Linux reports. Several spellings may
-/// open the same file, for example on a USB stick or on a Windows volume under WSL.
+/// The path in the spelling that the file system stores. No system call of Linux reports this spelling. Several
+/// spellings may open the same file, for example on a USB stick or on a Windows volume under WSL.
 #[cfg(not(target_os = "macos"))]
 pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     spelling::stored_in(path, &spelling::System)
@@ -70,7 +70,7 @@ mod spelling {
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
         // The loop goes from the last name up, because a volume that ignores case may be mounted in a folder that
-        // distinguishes case. Once a folder distinguishes case, all folders above it are assumed to do so, too.
+        // distinguishes case. If a folder distinguishes case, all folders above it are assumed to do the same.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.
@@ -93,7 +93,7 @@ mod spelling {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     }
 
-    /// Finds the entry of a folder that `name` opens, and returns the name that the folder stores for this entry.
+    /// Finds which entry of a folder `name` opens, and returns the name that the folder stores for this entry.
     fn stored_name(folder: &Path, name: &OsStr, names: &impl Names) -> OsString {
         let entries = names.entries(folder);
         if entries.len() >= ENTRIES_MAX || entries.iter().any(|(entry, _)| entry == name) {

@@ -24,8 +24,8 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// A cache of the processes that were read last, by number. A command runs for milliseconds, but its shell and its
-/// agent run for hours, so each command would otherwise cause the same reads in /proc.
+/// A cache of the processes that were read last. The keys are process numbers. A command runs for milliseconds, but its
+/// shell and its agent run for hours, so without the cache, each command would cause the same reads in /proc.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
 /// The ancestors of a process, nearest first.

@@ -39,7 +39,8 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Sends SIGKILL to the process of a descriptor from [`open_exit_event`], and never to a later process with its number.
+/// Sends SIGKILL to the process of a descriptor from [`open_exit_event`], and never to a later process with the same
+/// number.
 pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }

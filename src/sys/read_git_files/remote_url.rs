@@ -7,8 +7,8 @@ use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
-/// The two host names of each forge. The first offers ssh on port 443, for networks that block port 22, as the forge's
-/// documentation says. The second is the usual name.
+/// The two host names of each forge. According to the forge's documentation, the first offers ssh on port 443, for
+/// networks that block port 22. The second is the usual name.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 

@@ -1,5 +1,5 @@
-//! Reads git's settings for a work tree: those of the machine, the user and the repository, and the files that they
-//! include. The order is the same as in git.
+//! Reads git's settings for a work tree from the files of the machine, the user and the repository, and from the files
+//! that these include. The order is the same as in git.
 
 use super::config_syntax::{ConfigEntry, entries};
 use super::{WorkTree, read_beginning};

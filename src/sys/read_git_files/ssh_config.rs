@@ -1,5 +1,5 @@
-//! Finds the host to which ssh connects for a name in a URL. Reads ssh's settings files with their `Host` and `Match`
-//! blocks (ssh_config(5)), and the files that they include.
+//! Finds the host to which ssh connects for a name in a URL. Reads ssh's settings files (ssh_config(5)) and the files
+//! that they include, and applies their `Host` and `Match` blocks.
 
 use crate::base::shell_wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;
@@ -93,8 +93,8 @@ fn names_that_fit(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Splits a line into a keyword and its arguments, up to a comment. An argument may be quoted, and an equals sign may
-/// follow the keyword.
+/// Splits a line into a keyword and its arguments, and ignores a comment at its end. An argument may be quoted, and an
+/// equals sign may follow the keyword.
 fn words(line: &str) -> Vec<String> {
     let line = line.trim();
     let keyword = line.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
@@ -139,9 +139,9 @@ fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -
     applies
 }
 
-/// Whether a `Match` line applies to a name, which is the case if all its criteria are met. Unlike in a `Host` line,
-/// the case of host names does not matter. A criterion that only ssh can decide, such as the result of a command,
-/// counts as not met.
+/// Whether a `Match` line applies to a name. The line applies if all its criteria are met. Unlike in a `Host` line, the
+/// case of host names does not matter. A criterion that only ssh can decide, such as the result of a command, counts as
+/// not met.
 fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Option<&str>) -> bool {
     let mut words = criteria.into_iter();
     let mut is_first = true;
@@ -150,8 +150,8 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
         let mut lists = |name: &str| words.next().map(|list| names_host(list.split(','), name));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // In ssh, `host` stands for the new name after a `HostName` line has replaced the name. This search ends at
-            // the first such line, so here `host` means the same as `originalhost`.
+            // In ssh, after a `HostName` line has replaced the name, `host` stands for the new name. This search ends
+            // at the first such line, so here `host` means the same as `originalhost`.
             "host" | "originalhost" => {
                 let list = words.next().map(|list| list.to_ascii_lowercase());
                 list.map(|list| names_host(list.split(','), &name.to_ascii_lowercase()))

@@ -1,5 +1,5 @@
-//! Mounts each file read-only over itself, in a mount namespace. If the user may not create a mount namespace, the
-//! namespace is created inside a user namespace, in which the user keeps the same id.
+//! Mounts each file read-only over itself, in a mount namespace. If the user is not allowed to create a mount
+//! namespace, the namespace is created inside a user namespace, in which the user keeps the same id.
 //!
 //! A program in the namespace cannot write to such a file, remove it, or rename another file over it. Only root could
 //! unmount the file.
@@ -36,8 +36,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
         }
     }
     if has_folder && let Ok(directory) = std::env::current_dir() {
-        // The working directory may still be the writable folder below a new mount. Entering it again by its path leads
-        // into the read-only mount.
+        // The working directory may still be the writable folder that a new mount has covered. Entering it again by its
+        // path leads into the read-only mount.
         std::env::set_current_dir(directory)?;
     }
     Ok(Vec::new())
@@ -75,8 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // If there is no file at the path, then this mount is hidden by another mount, or it belongs to another
-            // user. In both cases, the command can't enter this mount.
+            // If the path can't be reached, this mount is hidden by another mount, or it belongs to another user. In
+            // both cases, the command can't enter this mount.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;

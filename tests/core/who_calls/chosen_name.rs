@@ -117,7 +117,7 @@ fn a_name_that_only_the_server_knows_replaces_the_default_one_once() {
     let events = world.call_once("events.read", json!({ "types": ["peer_updated"] }), &[]).unwrap();
     assert_eq!(events["events"][0]["payload"]["name"], "boss", "the others learn the name: {events}");
     assert_eq!(world.attach_with_name(&claude, "chief")["you"]["name"], "boss", "others know the session as boss");
-    // A hook also succeeds if the chosen name is not allowed. The session then gets a default name.
+    // A hook succeeds even if the chosen name is not allowed. The session then gets a default name.
     let other = world.named_session("claude");
     assert_eq!(world.hook_with_name(&other, "a b")["you"]["name"], "claude-p");
 }

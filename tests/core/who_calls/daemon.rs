@@ -7,7 +7,7 @@ use slm_mesh::core::ConnId;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
-    /// Connects a new MCP server of the session, which does not know the session's key yet. Returns the connection.
+    /// Connects a new MCP server of the session, one that does not know the session's key yet. Returns the connection.
     fn server(&mut self, session: &Session) -> ConnId {
         let conn = self.connect(&session.above);
         self.attach(session, conn, None);

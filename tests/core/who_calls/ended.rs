@@ -143,8 +143,8 @@ fn a_session_that_begins_again_after_its_end_gets_its_mail() {
         let id = world.hook(&session);
         world.call_once("send", json!({ "to": id, "message": "hello" }), &[]).unwrap();
         world.end(&session);
-        // Some hooks, such as the one for a prompt or a resumed session, never arrive after their session has ended.
-        // Such a hook brings the session back.
+        // Some hooks, such as the one for a prompt or a resumed session, are never late. When such a hook runs, the
+        // session has begun again, so the hook brings the session back.
         assert_eq!(world.hook(&session), id);
         assert_eq!(world.late_hook(&session)["messages"][0]["payload"], json!("hello"), "{}", session.agent.id);
     });

@@ -1,5 +1,5 @@
-//! Tests restarts of the broker between any two calls of a session, and agents of which the broker knows only the MCP
-//! server.
+//! Tests restarts of the broker between any two calls of a session. Also tests agents of which the broker knows only
+//! the MCP server.
 
 use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};

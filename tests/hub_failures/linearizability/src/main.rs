@@ -1,9 +1,9 @@
-//! Reads the history of calls that `make test-store` recorded. Checks with the crate todc-utils that the mesh behaved
-//! as if there were only one copy of its data. Exits with 0 if it did, with 1 if not, and with 2 if a file can't be
-//! read.
+//! Reads the history of calls that `make test-store` recorded. With the crate todc-utils, checks that the mesh behaved
+//! as if there were only one copy of its data. Exits with 0 if it did, with 1 if it did not, and with 2 if a file can't
+//! be read.
 //!
 //! Each line is one call: object, begin, end, and the words of the operation, separated by tabs. A call without an
-//! answer has no end: it took effect at any time after its beginning, or never.
+//! answer has no end: it took effect at some time after its beginning, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -26,8 +26,8 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions in the answers to all writes. A write without an answer must have got a different version, so the
-/// checker has far fewer cases to try.
+/// The versions in the answers to all writes. If a write got no answer, its version is none of these, so the checker
+/// has far fewer cases to try.
 type Versions = Rc<BTreeSet<u64>>;
 
 #[derive(Debug, Clone)]
