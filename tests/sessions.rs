@@ -379,7 +379,8 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // At the end of its input, the script exits. Its exit closes the input of the session, which then ends, too.
+        // At the end of its input, the script exits. Its exit closes the input of the session, so the session ends as
+        // well.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

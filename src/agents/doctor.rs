@@ -192,7 +192,7 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not report its status ({process}): {}", error.text);
             own.map_or_else(
-                || vec![Check::error(about, found, "do what this message says")],
+                || vec![Check::error(about, found, "follow this advice")],
                 |own| check_own_standby(&own, places, settings),
             )
         }
@@ -276,7 +276,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
         Err(error) => Check::error(
             about,
             format!("a trial lock could not be taken and released: {}", error.text),
-            "do what this message says",
+            "follow this advice",
         ),
     }
 }

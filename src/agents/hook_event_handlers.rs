@@ -151,7 +151,7 @@ impl HookWork<'_> {
     }
 }
 
-/// Calls the broker for an event. Returns the hook's output in the format of the agent.
+/// Calls the broker to handle an event of a hook. Returns the hook's output in the format of the agent.
 pub(super) fn ask_broker(
     work: &HookWork<'_>,
     client: &mut Client,

@@ -273,7 +273,7 @@ fn write_own_file_once(
     is_written.then_some("written").ok_or_else(|| "another program changed this file; run setup again".to_owned())
 }
 
-/// Joins steps with the same result into one.
+/// Merges steps that have the same result into one.
 pub(super) fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
     let mut found: Vec<SetupStep> = Vec::new();
     for step in steps {

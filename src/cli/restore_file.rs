@@ -69,7 +69,9 @@ fn restore_point(held: &HeldFiles, file: &str) -> Result<(String, RestorePoint),
 
 /// Asks the user for confirmation on the terminal.
 fn ask(point: &RestorePoint) -> Result<bool, Error> {
-    let cannot = |error: io::Error| Error::new(ErrorKind::Storage, format!("cannot ask on the terminal ({error})"));
+    let cannot = |error: io::Error| {
+        Error::new(ErrorKind::Storage, format!("the question could not be shown on the terminal ({error})"))
+    };
     let question = if point.removes() {
         "The file did not exist before. Remove it? [y/N] "
     } else {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub const LAST_DEFAULT: usize = 20;
 /// Maximum number of passages that the user can request.
 pub const LAST_MAX: i64 = 1000;
-/// Maximum number of characters that are printed of one passage.
+/// Maximum number of characters to print from one passage.
 const PASSAGE_CHARS: usize = 4000;
 
 /// Which passages of a transcript to print.

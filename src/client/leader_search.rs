@@ -152,7 +152,7 @@ impl<'a> LeaderSearch<'a> {
             .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
     }
 
-    /// Returns when to ask the next candidate if no answer arrives earlier.
+    /// Returns the time at which to ask the next candidate, unless an answer arrives before that time.
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::Waiting => Some(next_at),

@@ -1,4 +1,4 @@
-//! Repeats a call that was not read, because the broker on this machine was ending.
+//! Repeats a call that the broker on this machine did not read because it was shutting down.
 
 use super::Client;
 use crate::base::error::Error;

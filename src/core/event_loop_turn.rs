@@ -70,7 +70,7 @@ pub struct Turn {
     next_expiry: Option<Option<i64>>,
     /// The time of the newest message or event.
     newest: i64,
-    /// For each sender and group, the time that the latest message got. A time that has passed is dropped.
+    /// For each sender and group, the time that was assigned to the latest message. Times in the past are dropped.
     group_sends: HashMap<(PeerId, String), i64>,
 }
 

@@ -55,8 +55,8 @@ pub(super) const NO_HOOKS: Support = Support {
 };
 
 impl Support {
-    /// An agent with which everything except waking and shields works. `make test-agents` has shown this with
-    /// `version`.
+    /// An agent that works completely, except for waking and shields. `make test-agents` has shown this for `version`
+    /// of the agent.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }

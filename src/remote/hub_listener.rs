@@ -38,7 +38,7 @@ const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
 /// How often the thread looks for handshakes that take too long, and for clients that are gone.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long the thread pauses after accepting a connection has failed, usually because no file descriptor is free.
+/// How long the thread pauses when it fails to accept a connection, usually because no file descriptor is free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What an accepted connection may be used for.

@@ -23,8 +23,8 @@ impl Evaluator<'_> {
         normal(path, absolute)
     }
 
-    /// Makes a path absolute and normal, as `cd` does: after a symbolic link, `..` leads to the folder that contains
-    /// the link. With `CdLinks::Resolved`, symbolic links are resolved instead.
+    /// Makes a path absolute and normalises it, as `cd` does: after a symbolic link, `..` leads to the folder that
+    /// contains the link. With `CdLinks::Resolved`, symbolic links are resolved instead.
     pub(super) fn resolve_for_cd(&self, state: &State, path: &str, links: CdLinks) -> Option<String> {
         let kept = || normal(path, absolute(state, path)?);
         let resolved = || self.physical(&self.resolve(state, path)?);

@@ -27,8 +27,8 @@ impl Store {
         db.close().map_err(|(_, error)| StoreError::from(error))
     }
 
-    /// Checks the whole file, and builds all indexes again, which takes long for a large file. SQLite's checks do not
-    /// compare a partial index with its table, so without new indexes, damage could go unnoticed.
+    /// Checks the whole file, and builds all indexes again, which takes a long time for a large file. SQLite's checks
+    /// do not compare a partial index with its table, so without new indexes, damage could go unnoticed.
     ///
     /// # Errors
     /// `Corrupt` if the damage is not only in the indexes. Nothing is written to a file whose structure is damaged.

@@ -88,7 +88,7 @@ fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     table.times("hubs: set", &samples[0], Some(samples[1].median()), Reach::MedianAndP99(3000.0, 15_000.0));
 }
 
-/// Measures the time from the answer to a write until the standby has stored the write.
+/// Measures the time between the answer that acknowledges a write and the moment when the standby has stored it.
 fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
     let (mut line, mut asked) = (leader.attach("lag"), standby.line());
     let mut micros = Vec::new();

@@ -45,8 +45,9 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
     });
 }
 
-/// Lets the agents work while a viewer watches. Returns the times from the write of a call until the viewer saw its
-/// event, and the broker's CPU use in percent of a core. Without a viewer, the times are zero.
+/// Lets the agents work while a viewer watches. Returns, for each call, the time between its write and the moment when
+/// the viewer saw its event, and the broker's CPU use as a percentage of one core. Without a viewer, the times are
+/// zero.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
     let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();

@@ -297,7 +297,7 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
     let receipts = RemoteReceipt::parse_all(&json!({ "receipts": rows })).unwrap();
     assert!(receipts.len() <= 100);
-    // Receipts that a different link reports change nothing, because that link did not accept the messages.
+    // Receipts from a different link have no effect, because that link did not accept the messages.
     pair.here.mesh.on_receipts(7, &receipts, pair.here.now).unwrap();
     assert_eq!(pair.receipts(), ["forwarded", "accepted", "accepted"]);
     pair.here.mesh.on_receipts(0, &receipts, pair.here.now).unwrap();

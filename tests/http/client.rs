@@ -210,7 +210,7 @@ impl Http {
     }
 }
 
-/// Prints that a test is skipped. Fails if no test may be skipped.
+/// Prints that a test is skipped. Fails instead if skipping tests is not allowed.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "{test}: {why}");
     println!("skipped: {test}: {why}");

@@ -1,5 +1,5 @@
-//! The files from which existing clients read the broker's port, token and process id. Also tests how the broker
-//! chooses its port.
+//! Tests the files from which existing clients read the broker's port, token and process id, and how the broker chooses
+//! its port.
 
 use super::client::*;
 use super::support::{Place, lives, until};

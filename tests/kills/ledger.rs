@@ -149,7 +149,7 @@ impl Ledger {
         self.top_token = self.top_token.max(token);
     }
 
-    /// Records that a caller was told that its lock on a path is released.
+    /// Records that a caller has been told that its lock on a path was released.
     pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }

@@ -74,7 +74,7 @@ fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     input
 }
 
-/// Checks a property on every seed, on every input in the corpus, and on `n` random changes of them.
+/// Checks a property on every seed, on every input in the corpus, and on `n` random mutations of these inputs.
 fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     if let Some(path) = std::env::var_os("SLM_MESH_INPUT") {
         return property(&fs::read(path).unwrap());

@@ -4,7 +4,7 @@ use serde_json::Value;
 use slm_mesh::base::limits::MAIL_KEPT_MS;
 use std::collections::BTreeMap;
 
-/// What the answers to calls have shown of an entry of the shared state.
+/// What is known about an entry of the shared state from the answers to earlier calls.
 #[derive(Debug, Clone, Default)]
 struct StateEntry {
     value: Option<String>,

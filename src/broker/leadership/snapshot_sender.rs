@@ -60,7 +60,7 @@ impl CopyFile {
         CopyFile(directory.join(format!("{COPY_NAME}.new{n}")))
     }
 
-    /// Removes the copies that an earlier broker has left, because it was killed.
+    /// Removes the copies that an earlier broker left behind when it was killed.
     fn remove_old(directory: &Path) {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name();

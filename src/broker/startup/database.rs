@@ -185,7 +185,7 @@ fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
         store.raise(sys::wall_ms())?;
         log(
             "broker.numbers is missing or damaged, so broker.db may come from a backup; new messages, events and locks get \
-             numbers that continue from the current time, so that no number is used twice",
+             numbers from the current time on, so that no number is used twice",
         );
     }
     Ok(())

@@ -15,8 +15,8 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest ones keep the receipt
-/// "forwarded".
+/// Maximum number of messages for which receipts are awaited on each link. If there are more, the oldest ones keep the
+/// receipt "forwarded".
 const AWAITED_MAX: usize = 1_000;
 /// Maximum number of messages per link that have been read and whose acknowledgement is awaited. This many fit into one
 /// request to the linked mesh. If there are more, the oldest ones keep the receipt "read".

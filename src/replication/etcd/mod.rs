@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of entries that one request reads. An entry has at most about 256 KiB.
 const PAGE: usize = 128;
-/// How long an append is repeated if it gets no answer, in multiples of the lease time.
+/// How long an append without an answer is retried, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// Minimum time before an unanswered append is sent again. Each member forwards an append to etcd's own leader. If this
 /// leader has just died, all appends are lost until etcd elects a new one, which takes one to two seconds.
