@@ -56,6 +56,12 @@ fn two_machines_with_one_name_are_not_taken_for_one_machine() {
             let error = clone.call(method, json!({}))["error"]["message"].as_str().unwrap().to_owned();
             assert!(error.contains(name) && error.contains("SLM_MESH_MACHINE"), "the name of {of}: {error}");
         }
+        // A message without an id asks for no answer, but must not run an operation, either.
+        let set = json!({ "jsonrpc": "2.0", "method": "state.set", "params": { "key": name, "value": "v" } });
+        writeln!(clone.stream, "{set}").unwrap();
+        clone.call("whoami", json!({}));
+        let found = one.call("state.get", json!({ "key": name }));
+        assert_eq!(found["result"]["entry"], json!(null), "written by a clone of {of}");
     }
     // The name is free again once its machine has left, for example after a reboot.
     drop((one, same_machine));

@@ -153,8 +153,9 @@ impl Mesh {
         let mut peers = Peers::new(settings.clone(), random, now);
         let ids = PublicIds::new(instance_number(&mut turn, &mut peers)?);
         // If another machine already has the new name, the peers and locks of the two machines must not be mixed up.
-        let former_host = settings.former_host.as_ref();
-        if let Some(former) = former_host.filter(|_| !peers::is_machine_known(&turn, &settings.host).unwrap_or(true)) {
+        if let Some(former) = &settings.former_host
+            && !peers::is_machine_known(&turn, &settings.host)?
+        {
             peers::rename_machine(&mut turn, former, &settings.host)?;
             locks::rename_machine(&mut turn, former, &settings.host)?;
         }

@@ -52,7 +52,7 @@ fn check_files(input: &Value, hook: &HookInput, files: &[String]) {
     }
 }
 
-/// Collects all strings in an input. If such a string contains JSON, collects the strings in this JSON, too.
+/// Collects all strings in an input. If such a string contains JSON, also collects the strings in this JSON.
 fn collect(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::String(text) => {
