@@ -42,7 +42,12 @@ pub fn is_same(a: &str, b: &str) -> bool {
 /// Whether a path can cover several files, because it is a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
     // Searching the bytes is quick, even if the table of locks is full of long paths.
-    path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
+    path.ends_with('/') || has_wildcard(path)
+}
+
+/// Whether a path is a glob.
+pub fn has_wildcard(path: &str) -> bool {
+    path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 
 /// Whether some file could match both paths.

@@ -304,7 +304,7 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
     let root = own.git_root.unwrap_or(own.project);
     let is_here = |lock: &&LockRow| lock.holder != id && path_overlap::overlap(&lock.path, &root);
     let held: Vec<Value> =
-        locks.all().iter().filter(is_here).take(NEIGHBOURS_MAX).map(|lock| lock_view(peers, lock, now)).collect();
+        locks.all().filter(is_here).take(NEIGHBOURS_MAX).map(|lock| lock_view(peers, lock, now)).collect();
     (json!(near), json!(held))
 }
 

@@ -9,7 +9,7 @@ use crate::base::stored_enums::LockOwner;
 use rusqlite::{Row, params};
 
 /// One locked path.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct LockRow {
     /// The fencing token of the grant to which this path belongs.
     pub token: i64,

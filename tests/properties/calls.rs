@@ -341,7 +341,7 @@ impl World {
             locks
         };
         let on_disk = store.locks().expect("locks");
-        assert_eq!(sorted(on_disk), sorted(self.mesh.locks().all().to_vec()), "locks on disk and in memory");
+        assert_eq!(sorted(on_disk), sorted(self.mesh.locks().all().cloned().collect()), "locks on disk and in memory");
         let mut on_disk: Vec<String> =
             store.peers().expect("peers").into_iter().map(|row| row.id.to_string()).collect();
         let mut here: Vec<String> = self.mesh.peers().all().iter().map(|peer| peer.row.id.to_string()).collect();

@@ -284,7 +284,7 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
                 })
             };
             let rows: Vec<Value> =
-                mesh.locks().all().iter().filter(fits).map(|lock| lock_view(mesh.peers(), lock, now)).collect();
+                mesh.locks().all().filter(fits).map(|lock| lock_view(mesh.peers(), lock, now)).collect();
             Ok(json!({ "ok": true, "locks": rows }))
         }
         Some(other) => Err(unknown_action(other)),

@@ -87,7 +87,7 @@ impl Locks {
                 "token: only the human may release another peer's lock; ask the holder to release it",
             ));
         }
-        let Some(lock) = self.locks.iter().find(|lock| lock.token == token && lock.path == path).cloned() else {
+        let Some(lock) = self.locks.on_path(path).find(|lock| lock.token == token && lock.path == path).cloned() else {
             return Ok(None);
         };
         self.take_from_holder(parts, ctx, &lock).map(|note| Some(note.into_iter().collect()))
@@ -239,6 +239,6 @@ impl Mesh {
             row["queue"] = json!(names_for(&self.peers, lock, &queue));
             row
         };
-        self.locks.all().iter().take(max).map(view).collect()
+        self.locks.all().take(max).map(view).collect()
     }
 }

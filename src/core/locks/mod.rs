@@ -4,6 +4,7 @@
 //! **Invariant:** only this module writes the locks, in memory and in the database.
 
 mod deadlock_and_steal;
+mod indexed_locks;
 pub mod others_locks_in_worktree;
 pub mod request_conflicts;
 mod table;
@@ -294,7 +295,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     // Whether a lock shares a file with the paths in the call. This includes locks of other work trees.
     let touches = |lock: &&LockRow| asked.paths.is_empty() || matcher.collides(lock);
     // The locks are sorted by the order in which they were granted. A renewed lock keeps its position.
-    let mut found: Vec<&LockRow> = locks.all().iter().filter(touches).collect();
+    let mut found: Vec<&LockRow> = locks.all().filter(touches).collect();
     found.sort_by_key(|lock| cursor(lock));
     if let Some(after) = args.text("after") {
         let after = pagination::parse_cursor(after)?;

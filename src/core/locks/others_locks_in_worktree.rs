@@ -102,13 +102,13 @@ fn locks_of_others<'a>(
         let is_across = is_same_repo && (lock.all_worktrees || lock.host != here.host);
         lock.repo_path.as_ref().filter(|_| is_across).map(|path| format!("{root}{path}"))
     };
-    let others = locks.all().iter().filter(move |lock| lock.holder != here.peer && !is_harmless(lock));
+    let others = locks.all().filter(move |lock| lock.holder != here.peer && !is_harmless(lock));
     others.filter_map(move |lock| Some((lock, path_here(lock)?)))
 }
 
 /// Returns the session's own locks. The hooks of the session watch these locks, too.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
-    let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
+    let own = locks.all().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()
 }
 

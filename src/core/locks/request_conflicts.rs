@@ -218,7 +218,7 @@ impl Locks {
         request: &'a LockRequest,
     ) -> impl Iterator<Item = &'a LockRow> {
         let matcher = LockMatcher::new(request);
-        self.locks.iter().filter(move |lock| matcher.conflicts(peers, lock))
+        self.locks.candidates(request).into_iter().filter(move |lock| matcher.conflicts(peers, lock))
     }
 }
 

@@ -1,12 +1,13 @@
 //! The table of the locks in force. It grants, renews, releases and expires locks.
 
+use super::indexed_locks::IndexedLocks;
 use super::request_conflicts::LockRequest;
 use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{CountedMap, PeerId};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::stored_enums::LockOwner;
-use crate::base::{limits, path_overlap, time_format, untrusted_text};
+use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::event_loop_turn::Turn;
 use crate::core::peers::Peers;
@@ -15,12 +16,12 @@ use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, ConnId};
 use crate::store::LockRow;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// The locks in force.
 #[derive(Debug, Default)]
 pub struct Locks {
-    pub(super) locks: Vec<LockRow>,
+    pub(super) locks: IndexedLocks,
     /// No lock expires before this time, in ms, so the locks need not be checked until then.
     first_expiry: Option<i64>,
     /// Commands that have lost their connection, because the broker restarted or the network failed. They may still
@@ -88,28 +89,28 @@ pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host
 
 impl Locks {
     /// All locks in force.
-    pub fn all(&self) -> &[LockRow] {
-        &self.locks
+    pub fn all(&self) -> impl ExactSizeIterator<Item = &LockRow> {
+        self.locks.iter()
     }
 
     /// The paths that a peer has locked.
     pub(in crate::core) fn paths_of<'a>(&'a self, holder: &'a str) -> impl Iterator<Item = &'a str> {
-        self.locks.iter().filter(move |lock| lock.holder == holder).map(|lock| lock.path.as_str())
+        self.locks.of_holder(holder).map(|lock| lock.path.as_str())
     }
 
     /// Whether a peer holds any lock.
     pub(in crate::core) fn has_any(&self, holder: &str) -> bool {
-        self.locks.iter().any(|lock| lock.holder == holder)
+        self.locks.of_holder(holder).next().is_some()
     }
 
     /// Whether a peer holds a lock that does not belong to a command.
     pub(in crate::core) fn has_shared(&self, holder: &str) -> bool {
-        self.locks.iter().any(|lock| lock.holder == holder && lock.owner.is_shared())
+        self.locks.of_holder(holder).any(|lock| lock.owner.is_shared())
     }
 
     /// Loads the locks from the store. The locks of commands get a new grace period.
     pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
-        self.locks = turn.store.locks()?;
+        self.locks.replace_all(turn.store.locks()?);
         for lock in self.locks.iter_mut().filter(|_| !self.unwritten.is_empty()) {
             let end = self.unwritten.get(&(lock.token, lock.path.clone()));
             lock.expires = end.copied().unwrap_or(lock.expires);
@@ -129,7 +130,7 @@ impl Locks {
     /// Returns when the next lock or grace period ends, in ms. Returns 0 if extended locks have not been written yet,
     /// so that the next turn begins at once.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
-        let expiry = self.first_expiry.filter(|_| !self.locks.is_empty());
+        let expiry = self.first_expiry.filter(|_| self.locks.iter().len() > 0);
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
         let writing = (!self.unwritten.is_empty()).then_some(0);
         [expiry, orphans, writing].into_iter().flatten().min()
@@ -201,8 +202,8 @@ impl Locks {
 
     /// Forgets a command that no longer holds any locks.
     pub(super) fn forget_command(&mut self, conn: ConnId, holder: &str, owner: &LockOwner) {
-        let holds = self.locks.iter().any(|lock| lock.holder == holder && lock.owner == *owner);
-        if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds) {
+        let holds = || self.locks.of_holder(holder).any(|lock| lock.owner == *owner);
+        if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds()) {
             known.retain(|(of, which)| *of != holder || which != owner);
         }
     }
@@ -236,24 +237,24 @@ impl Locks {
         request: &LockRequest,
         now: i64,
     ) -> Result<Vec<LockRow>, Error> {
-        let is_new =
-            |path: &&String| !self.locks.iter().any(|lock| lock.path == **path && lock.holder == request.holder);
-        if self.locks.len() + request.paths.iter().filter(is_new).count() > limits::LOCKS_MAX {
-            let text = format!("there are already {} locks; lock a folder instead of its files", self.locks.len());
+        let is_own = |lock: &LockRow, path: &str| lock.path == path && lock.holder == request.holder;
+        let is_new = |path: &&String| !self.locks.on_path(path).any(|lock| is_own(lock, path));
+        let n_locks = self.locks.iter().len();
+        if n_locks + request.paths.iter().filter(is_new).count() > limits::LOCKS_MAX {
+            let text = format!("there are already {n_locks} locks; lock a folder instead of its files");
             return Err(Error::new(ErrorKind::Full, text));
         }
-        let held: Vec<LockRow> = self.locks.iter().filter(|lock| request.is_held_by(lock)).cloned().collect();
-        let all_held = request.paths.iter().all(|path| held.iter().any(|lock| lock.path == *path));
+        let all_held = request.paths.iter().all(|path| self.held(request, path).is_some());
         let token = if all_held { 0 } else { turn.store.next_token() };
         let mut grants = Vec::with_capacity(request.paths.len());
         for path in &request.paths {
-            let old = held.iter().find(|lock| lock.path == *path);
+            let old = self.held(request, path);
+            let is_new = old.is_none();
             let row = request.grant(path, old, token, now);
             turn.store.put_lock(&row)?;
-            self.locks.retain(|lock| lock.token != row.token || lock.path != row.path);
             self.first_expiry = Some(self.first_expiry.map_or(row.expires, |first| first.min(row.expires)));
-            self.locks.push(row.clone());
-            if old.is_none() {
+            self.locks.put(row.clone());
+            if is_new {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
                 // The new lock may block a waiting request, which may cause a deadlock, so the waiting requests are
                 // checked again.
@@ -266,8 +267,12 @@ impl Locks {
 
     /// The requested paths that the requester does not hold yet.
     pub(super) fn new_paths(&self, request: &LockRequest) -> Vec<String> {
-        let is_new = |path: &&String| !self.locks.iter().any(|lock| lock.path == **path && request.is_held_by(lock));
-        request.paths.iter().filter(is_new).cloned().collect()
+        request.paths.iter().filter(|path| self.held(request, path).is_none()).cloned().collect()
+    }
+
+    /// The lock on this path that the requester already holds.
+    fn held<'a>(&'a self, request: &'a LockRequest, path: &'a str) -> Option<&'a LockRow> {
+        self.locks.on_path(path).find(|lock| lock.path == path && request.is_held_by(lock))
     }
 
     /// Records the new locks that a call was granted.
@@ -315,11 +320,16 @@ impl Locks {
         owner: &LockOwner,
         now: i64,
     ) -> Result<bool, Error> {
-        let n_before = self.locks.len();
         let same = |lock: &LockRow| lock.owner == *owner || lock.owner.is_shared() && owner.is_shared();
-        let is_it = |lock: &LockRow| path_overlap::is_same(&lock.path, path) && lock.holder == holder && same(lock);
-        self.release(turn, peers, journal, is_it, UNLOCKED, now)?;
-        Ok(self.locks.len() < n_before)
+        let is_it = |lock: &&LockRow| lock.holder == holder && same(lock);
+        let held: Vec<(i64, String)> =
+            self.locks.on_path(path).filter(is_it).map(|lock| (lock.token, lock.path.clone())).collect();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        let is_held = |lock: &LockRow| held.iter().any(|(token, path)| lock.token == *token && lock.path == *path);
+        self.release(turn, peers, journal, is_held, UNLOCKED, now)?;
+        Ok(true)
     }
 
     /// Extends the matching locks, so that they last at least until `expires`. Writes only as many locks as one turn
@@ -350,7 +360,7 @@ impl Locks {
     fn write_extended(&mut self, turn: &mut Turn) -> Result<(), Error> {
         let mut room = CHANGED_BYTES;
         while let Some((key, _)) = self.unwritten.first_key_value().filter(|_| room > 0) {
-            if let Some(lock) = self.locks.iter().find(|lock| (lock.token, &lock.path) == (key.0, &key.1)) {
+            if let Some(lock) = self.locks.on_path(&key.1).find(|lock| (lock.token, &lock.path) == (key.0, &key.1)) {
                 room = room.saturating_sub(change_size(lock));
                 turn.store.put_lock(lock)?;
             }
@@ -396,15 +406,16 @@ impl Locks {
             let reason = Some(reason).filter(|reason| *reason != UNLOCKED);
             journal.record(turn, peers, &Change::FileUnlocked { lock, reason }, &lock.holder, now)?;
         }
-        let ended: HashSet<(i64, &str)> = ended.iter().map(|lock| (lock.token, lock.path.as_str())).collect();
-        self.locks.retain(|lock| !ended.contains(&(lock.token, lock.path.as_str())));
+        for lock in &ended {
+            self.locks.remove(lock.token, &lock.path);
+        }
         turn.dirty.locks = true;
         Ok(())
     }
 
     /// The error if a path could not be released.
     pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
-        Error::not_found(match self.locks.iter().find(|lock| lock.path == path) {
+        Error::not_found(match self.locks.on_path(path).find(|lock| lock.path == path) {
             Some(lock) if lock.holder == me => {
                 format!("{path} is locked by a running command of yours; the lock ends when that command ends")
             }

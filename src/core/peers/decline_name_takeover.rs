@@ -34,7 +34,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     // A command of the earlier session may still run. The command's lock stays with that session, so this lock does not
     // prevent the decline.
-    if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
+    if let Some(lock) = locks.all().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
     if waiting.iter().any(|call| id == call.ctx.me() && !call.would_wake(&id)) {

@@ -176,7 +176,7 @@ impl Play {
         let (id, key) = (live.id.clone(), live.session.key.clone());
         let owned = |world: &World| -> Vec<(String, String)> {
             let locks = world.mesh.as_ref().unwrap().locks().all();
-            let of = locks.iter().filter(|lock| lock.path == file && lock.expires > world.now);
+            let of = locks.filter(|lock| lock.path == file && lock.expires > world.now);
             of.map(|lock| (lock.holder.to_string(), format!("{:?}", lock.owner))).collect()
         };
         let before = owned(&self.world);

@@ -73,7 +73,7 @@ fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
             let next = world.session(one.agent);
             assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
             world.call(person, "lock.unlock", json!({ "filePath": "/p/wanted" }), &[]).unwrap();
-            let locks = world.mesh.as_ref().unwrap().locks().all();
+            let locks: Vec<_> = world.mesh.as_ref().unwrap().locks().all().collect();
             assert!(locks.is_empty(), "{}, soon: {is_soon}: {locks:?}", one.agent.id);
             let channels = world.call_once("channel.list", json!({}), &[]).unwrap();
             assert_eq!(channels["channels"], json!([]), "{}: {channels}", one.agent.id);
@@ -101,7 +101,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         let own = world.call_once("peer.decline", json!({}), &next.above).unwrap();
         world.shell_session = None;
         assert_ne!(own["you"]["id"], json!(id));
-        let locks = world.mesh.as_ref().unwrap().locks().all();
+        let locks: Vec<_> = world.mesh.as_ref().unwrap().locks().all().collect();
         let holders: Vec<_> = locks.iter().filter(|lock| lock.path == path).map(|lock| &*lock.holder).collect();
         assert_eq!(holders, [&id]);
         world.edit(&next, None).unwrap_err();
@@ -123,7 +123,7 @@ fn a_session_in_two_terminals_ends_with_the_last_of_them() {
     world.call(server, "channel.join", json!({ "channel": "#api" }), &two.above).unwrap();
     world.edit(&one, None).unwrap();
     let held = |world: &World| -> Vec<String> {
-        world.mesh.as_ref().unwrap().locks().all().iter().map(|lock| lock.path.clone()).collect()
+        world.mesh.as_ref().unwrap().locks().all().map(|lock| lock.path.clone()).collect()
     };
     world.end(&one);
     assert_eq!(held(&world), ["/p/held"], "only the turn of the first terminal has ended");

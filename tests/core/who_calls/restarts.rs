@@ -210,7 +210,7 @@ fn a_call_that_waits_for_a_session_that_ends_gets_nothing_more() {
         end["leave"] = json!(true);
         world.call_once("hook.turn_end", end, &two.above).unwrap();
         world.call(person, "lock.unlock", json!({ "filePath": "/p/a.rs" }), &[]).unwrap();
-        let locks = world.mesh.as_ref().unwrap().locks().all();
+        let locks: Vec<_> = world.mesh.as_ref().unwrap().locks().all().collect();
         assert!(locks.is_empty(), "{}: the session {ended} has ended: {locks:?}", agent.id);
     }
 }
