@@ -1,22 +1,21 @@
-//! Links GCC's unwinder statically if the C compiler provides it. The shared unwinder would be one more library that is
-//! loaded, and searched for every symbol, whenever the program starts. This would cost 9 % of the instructions of a
-//! verb.
+//! Links GCC's unwinder statically if the C compiler provides it. The shared unwinder is a separate library. Loading
+//! that library and searching it for symbols would cost 9 % of the CPU instructions of a verb.
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// What the linker finds in place of the shared unwinder.
+/// The linker reads this script in place of the shared unwinder.
 const LINKER_SCRIPT: &str = "GROUP ( libgcc_eh.a libgcc.a )\n";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // The Makefile passes this file to the linker.
+    // The Makefile passes this file to the linker, so a change of the file requires a new build.
     println!("cargo::rerun-if-changed=src/link_order.ld");
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let is_gnu_linux =
         variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
-    // The compiler that links for another machine is not known here.
+    // In a cross build, this script does not know which C compiler links the program.
     if is_gnu_linux && variable("TARGET") == variable("HOST") && has_static_unwinder() {
         let folder = variable("OUT_DIR");
         if std::fs::write(Path::new(&folder).join("libgcc_s.so"), LINKER_SCRIPT).is_ok() {
@@ -25,8 +24,8 @@ fn main() {
     }
 }
 
-/// Whether the C compiler has the static unwinder. The compiler prints the path of a file that it has, and only the
-/// name of any other file.
+/// Whether the C compiler has the static unwinder. If the compiler has the file, it prints the file's path. If not, it
+/// prints only the file's name.
 fn has_static_unwinder() -> bool {
     let asked = Command::new("cc")
         .arg("-print-file-name=libgcc_eh.a")

@@ -1,5 +1,5 @@
-//! Tests that alerts reach a person who is not looking at slm-mesh. They come as desktop notifications, or through the
-//! person's own command. A command that hangs, dies or is missing must not delay anything else.
+//! Tests that alerts reach a person who is not looking at slm-mesh. Alerts are shown as desktop notifications, or
+//! passed to the person's own command. A command that hangs, dies or is missing must not delay anything else.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn told_json(path: &Path) -> Value {
     serde_json::from_str(&told(path)).unwrap()
 }
 
-/// A script that, in each run, writes its input to a new file (`1`, `2` and so on). The file `words` contains the
+/// A script that writes its input to a new file in each run (`1`, `2` and so on). The file `words` contains the
 /// arguments of the last run.
 const KEEP: &str = r#"n=1; while [ -e "$OUT/$n" ]; do n=$((n + 1)); done
 for word in "$@"; do printf '%s\n' "$word"; done > "$OUT/words"
@@ -58,8 +58,8 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
 }
 
-/// Runs Claude Code's hook for an agent that waits for its user. The hook runs twice, as it does if both a plugin and
-/// `slm-mesh setup` have installed it.
+/// Runs Claude Code's hook for an agent that waits for its user. The hook runs twice, because both a plugin and
+/// `slm-mesh setup` may have installed it.
 fn waits(place: &Place) {
     let hooks = [start_waiting(place), start_waiting(place)];
     for hook in hooks {
@@ -103,7 +103,7 @@ fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
     alert(&place, "before");
     told(&out.join("1"));
     // For the next five seconds, the broker notifies nobody. On a busy machine, verbs (subcommands) could take longer
-    // than that, so the next calls use the socket.
+    // than five seconds. So the next calls use the socket.
     let mut socket = place.socket();
     let text = json!({ "as": "human", "to": "human", "message": "read at once", "type": "alert" });
     let ids: Vec<Value> = (0..20).map(|_| socket.call("send", text.clone())["result"]["messageId"].clone()).collect();
@@ -139,7 +139,7 @@ fn the_next_broker_notifies_of_what_its_predecessor_could_not() {
     place.ok(&["start", "--detach"]);
     let told = told_json(&out.join("2"));
     assert_eq!((&told["payload"], &told["others"], &told["more"]), (&json!("late"), &json!([]), &json!(0)));
-    // On a slow machine, both brokers may have shown it.
+    // On a slow machine, both brokers may have shown the alert.
     until("the broker has saved what it has shown", || std::fs::read_to_string(&saved).is_ok_and(|text| text != "1\n"));
     let n_told = (1..).take_while(|n| out.join(n.to_string()).exists()).count();
 
@@ -153,7 +153,7 @@ fn the_next_broker_notifies_of_what_its_predecessor_could_not() {
     let told = told_json(&out.join((n_told + 1).to_string()));
     assert_eq!((&told["payload"], &told["others"]), (&json!("on again"), &json!([])));
 
-    // A number beyond the last message comes from another database.
+    // A number higher than that of the last message must come from another database, so the broker ignores it.
     place.ok(&["stop"]);
     std::fs::write(&saved, i64::MAX.to_string()).unwrap();
     alert(&place, "after a restore");
@@ -185,7 +185,7 @@ fn the_desktop_shows_an_alert() {
 #[test]
 fn a_command_that_hangs_holds_nobody_up_and_is_ended() {
     let (place, out) = place_with("echo $$ > \"$OUT/pid.part\"; mv \"$OUT/pid.part\" \"$OUT/pid\"; sleep 600", "");
-    // Together, these two alerts are more than a pipe holds, and the command never reads them.
+    // These two alerts do not fit into a pipe together, and the command never reads them.
     alert(&place, &"x".repeat(60_000));
     alert(&place, &"y".repeat(60_000));
     let pid: u32 = told(&out.join("pid")).trim().parse().unwrap();

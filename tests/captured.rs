@@ -8,22 +8,22 @@ use std::path::Path;
 use std::process::Stdio;
 use support::Place;
 
-/// The agents' names for six events, in this order: a session's start, a prompt, the time before an edit, the time
-/// after a tool call, a stop, and a session's end.
+/// Each agent's names for six events: the session starts, a prompt is sent, an edit is about to start, a tool call has
+/// ended, the agent stops, and the session ends.
 const NAMES: &[(&str, [&str; 6])] = &[
     ("claude", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("copilot", ["sessionStart", "userPromptSubmitted", "preToolUse", "postToolUse", "agentStop", "sessionEnd"]),
     ("gemini", ["SessionStart", "BeforeAgent", "BeforeTool", "AfterTool", "AfterAgent", "SessionEnd"]),
-    // A session of OpenCode or Kilo ends only when it is deleted, and no recording contains this event.
+    // A session of OpenCode or Kilo ends only when a user deletes it. No recording contains this event.
     ("opencode", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
     ("kilo", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
     ("qwen", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
-    // `droid exec` runs no hook for its prompt, so the input of this hook is written by hand.
+    // `droid exec` runs no hook for its prompt. So the input of the hook for a prompt was written by hand.
     ("droid", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
 ];
 
-/// Runs the hook on one captured input, with the test folder in place of the captured working directory.
+/// Runs the hook on one captured input. The test folder replaces the working directory in the input.
 fn told(place: &Place, agent: &str, event: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/hooks/{agent}-{event}.json"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

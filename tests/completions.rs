@@ -13,7 +13,7 @@ struct Shell<'a> {
 }
 
 impl Shell<'_> {
-    /// Starts a shell that reads commands from a file first.
+    /// Starts a shell that first runs the commands in `setup`.
     fn start<'a>(place: &'a Place, shell: &str, setup: &str) -> Shell<'a> {
         let started = Shell { place, socket: format!("{shell}.tmux") };
         let file = place.root.join(format!("setup.{shell}"));
@@ -52,7 +52,8 @@ impl Shell<'_> {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    /// Types a line and completes it. The completed line ends with a blank, because only one word fits.
+    /// Types a line, presses Tab, and checks the completed line. The line ends with a blank, because only one word
+    /// fits.
     fn completes(&self, typed: &str, whole: &str) {
         self.press(&["-l", typed]);
         self.shows(&format!("ready> {typed}"));

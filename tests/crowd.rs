@@ -1,4 +1,5 @@
-//! Clients that are slow, greedy or silent, or that send nonsense. The broker must go on answering all other clients.
+//! Tests clients that are slow, greedy or silent, or that send nonsense. The broker must continue to answer all other
+//! clients.
 
 mod support;
 
@@ -19,17 +20,17 @@ fn start() -> (Place, Socket) {
     (place, socket)
 }
 
-/// A test holds this lock while it needs nearly all the files that a process may open.
+/// A test holds this lock while it opens nearly as many files as a process may open.
 static MANY_FILES: Mutex<()> = Mutex::new(());
 
-/// Connects to the broker. The test can send any bytes over this connection, even invalid ones.
+/// Connects to the broker. The test can send any bytes over this connection, even invalid bytes.
 fn connect(place: &Place) -> UnixStream {
     let stream = UnixStream::connect(place.dir.join("mesh.sock")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream
 }
 
-/// Checks that the broker still answers an old connection, and that it accepts and answers a new one.
+/// Checks that the broker answers an old connection, and that it accepts and answers a new connection.
 fn check_served(place: &Place, neighbour: &mut Socket) {
     assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     let set = neighbour.call("state.set", json!({ "key": "k", "value": "v" }));
@@ -43,8 +44,8 @@ fn a_client_of_one_byte_at_a_time_holds_nobody_up_and_is_answered() {
     let mut slow = connect(&place);
     for byte in b"{\"jsonrpc\":\"2.0\",\"id\":\"slow\",\"method\":\"ping\"}\n" {
         slow.write_all(&[*byte]).unwrap();
-        // The broker answers only in a turn of its loop. This answer therefore proves that it has run a turn since it
-        // got the last byte.
+        // The broker answers only in a turn of its loop. So this answer proves that the broker has run a turn after the
+        // last byte.
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }
     let mut line = String::new();
@@ -63,8 +64,8 @@ fn a_line_over_one_mebibyte_costs_only_its_own_connection() {
     let cut = (0..17).find_map(|_| long.write_all(&chunk).err());
     assert!(cut.is_none_or(|error| [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind())));
     let mut said = String::new();
-    // The broker closes the connection before it has read all bytes, which causes a reset. The read may therefore fail
-    // after the line with the error.
+    // The broker closes the connection before it has read all bytes, which resets the connection. So this read may fail
+    // after it has got the line with the error.
     let _ = long.read_to_string(&mut said);
     let answer: Value = serde_json::from_str(said.lines().next().unwrap_or("")).unwrap();
     assert_eq!(answer["error"]["code"], json!(-32600), "{answer}");
@@ -156,7 +157,7 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // This request uses a connection of its own, so the count drops back to its old value only when the deaf client is
+    // Each `status` request makes a new connection. So the count drops to its old value only when the deaf client is
     // gone.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
@@ -179,7 +180,7 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
     check_served(&place, &mut neighbour);
 }
 
-/// Freezes the broker while `meanwhile` runs, so that everything that is sent in this time reaches the broker at once.
+/// Freezes the broker while `meanwhile` runs. Everything that is sent in this time then reaches the broker at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);
@@ -193,8 +194,8 @@ fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
     let mut hasty = place.socket();
     hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
     hold_still(&place, || {
-        // A session sends these notifications when it ends. The broker does not answer them, so it can't learn from a
-        // failed write that the session is gone.
+        // A session sends these notifications when it ends. The broker writes no answer, so no failed write tells it
+        // that the session is gone.
         for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
             let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
             writeln!(hasty.stream, "{line}").unwrap();
@@ -216,8 +217,8 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         let mut before = place.socket();
         let you = before.call("attach", ask.clone())["result"]["you"].clone();
         assert_eq!(you["name"], json!("one"));
-        // With just two connections, the broker might handle them in the right order by chance. Eight more connections
-        // make this unlikely.
+        // With only two connections, the broker might handle them in the right order by chance. With ten connections,
+        // this is unlikely.
         let _others: Vec<Socket> = (0..8).map(|_| place.socket()).collect();
         let mut after = None;
         hold_still(&place, || {
@@ -244,7 +245,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
         until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
         let mut after = None;
         hold_still(&place, || {
-            // This session is killed before the broker reads its `attach` request, which can happen while a broker
+            // This session is killed before the broker reads its `attach` request. This can happen while a broker
             // starts.
             let mut before = place.socket();
             before.ask("attach", ask.clone());
@@ -258,7 +259,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
     check_served(&place, &mut neighbour);
 }
 
-/// A random generator that makes the same nonsense on every run.
+/// A random generator that makes the same nonsense in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -352,8 +353,8 @@ impl Dice {
         for _ in 0..self.roll(5) {
             params.insert(self.argument().into(), self.value(2));
         }
-        // The parameter `v` is the client's version. A random value could be later than the broker's version, and the
-        // broker would then exit on purpose.
+        // The parameter `v` is the client's version. If a random value were higher than the broker's version, the
+        // broker would exit on purpose.
         params.remove("v");
         match self.roll(8) {
             0 => (0..self.roll(300)).map(|_| self.roll(256) as u8).filter(|byte| *byte != b'\n').collect(),
@@ -388,7 +389,7 @@ fn senseless_lines_never_end_the_broker() {
         let drained = std::thread::spawn(move || BufReader::new(drain).split(b'\n').map_while(Result::ok).count());
         for _ in 0..100 {
             let line = [dice.line(), b"\n".to_vec()].concat();
-            // The broker is allowed to close a connection on which it gets nonsense.
+            // The broker may close a connection over which it receives nonsense.
             if mad.write_all(&line).is_err() {
                 break;
             }

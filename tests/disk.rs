@@ -1,5 +1,5 @@
-//! Power failures, full or damaged disks, and killed processes. Once a client has been told that data is stored, the
-//! data must survive.
+//! Tests power failures, full or damaged disks, and killed processes. After a client has been told that data is stored,
+//! the data must survive.
 
 #[allow(dead_code)] // the benchmark uses more of it
 #[path = "bench/filled_store.rs"]
@@ -55,7 +55,7 @@ fn set(socket: &mut Socket, n: i64) -> Value {
     socket.call("state.set", json!({ "key": format!("n{n:06}"), "value": n.to_string() }))
 }
 
-/// A random number below `n`. The generator is xorshift64*, so a run can be repeated with the same seed.
+/// A random number below `n`, from the generator xorshift64*. A run can be repeated with the same seed.
 fn below(dice: &mut u64, n: u64) -> u64 {
     *dice ^= *dice >> 12;
     *dice ^= *dice << 25;
@@ -193,14 +193,14 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     };
     assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
     assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
-    // When the broker ends, it frees some space on the disk. The test also fills this space.
+    // When the broker ends, it frees some space on the disk. The test fills this space too.
     place.ok(&["stop"]);
     let filler = place.dir.join("filler");
     let mut rest = std::fs::File::create(&filler).unwrap();
     while rest.write_all(&[0; 1024]).is_ok() {}
     drop(rest);
     assert_eq!(place.ok(&["state", "get", "k0"]).trim(), "x".repeat(8000), "the next broker reads");
-    // The database may still have some free pages.
+    // The database may still have free pages, so the first writes may succeed.
     let value = "x".repeat(8000);
     let set = |n: usize| place.run(&["state", "set", &format!("more{n}"), &value]);
     let refused = (0..100).map(set).find(|out| !out.status.success()).expect("a full disk takes no more values");
@@ -297,7 +297,8 @@ fn a_restored_backup_uses_no_number_twice() {
     assert_eq!(lock(&restored), before + 1, "the numbers are reserved again");
 }
 
-/// The b-trees of a database. For each: its name, its first page, and whether it is a table, as opposed to an index.
+/// The b-trees of a database. Each has a name, a first page, and a flag that is true for a table and false for an
+/// index.
 fn trees(file: &Path) -> Vec<(String, u64, bool)> {
     let db = Connection::open(file).unwrap();
     let mut query = db.prepare("SELECT name, rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 0").unwrap();
@@ -310,7 +311,7 @@ fn page_range(page: u64) -> std::ops::Range<usize> {
     (page as usize - 1) * 2048..page as usize * 2048
 }
 
-/// The number of a leaf page in the middle of a table. `root` is the table's first page; the table must have several
+/// The number of a leaf page in the middle of a table. `root` is the table's first page. The table must have several
 /// leaves.
 fn middle_leaf(file: &Path, root: u64) -> u64 {
     let bytes = std::fs::read(file).unwrap();
@@ -321,7 +322,7 @@ fn middle_leaf(file: &Path, root: u64) -> u64 {
     u64::from(u32::from_be_bytes(page[cell..cell + 4].try_into().unwrap()))
 }
 
-/// The numbers of messages, entries of the shared state, events and locks in a mesh.
+/// How many messages, entries of the shared state, events and locks a mesh contains.
 fn kept(place: &Place) -> [usize; 4] {
     let rows = |args: &[&str], list: &str| place.json(args)[list].as_array().unwrap().len();
     [
@@ -332,8 +333,8 @@ fn kept(place: &Place) -> [usize; 4] {
     ]
 }
 
-/// Copies a mesh and destroys one page of the copied database. A marker file says that an earlier broker found this
-/// database damaged.
+/// Copies a mesh, and destroys one page of the copied database. Also creates the marker file that a broker leaves when
+/// it finds damage.
 fn with_damage(place: &Place, page: u64) -> Place {
     let copy = revived(&place.root.join(format!("page{page}")));
     copy_database(&place.dir, &copy.dir);
@@ -379,7 +380,7 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
             assert!(found[n] == all[n] || is_lost, "{tree}: {found:?} {}", copy.log());
         }
         assert!(copy.log().contains("DAMAGED") && copy.log().contains("broker.db.damaged-"), "{tree}: {}", copy.log());
-        // The blocks of events are found again from the events.
+        // The table `event_block` is rebuilt from the events, so nothing is lost.
         let what = if is_table && tree != "event_block" { "some rows are lost" } else { "nothing was lost" };
         assert!(said.contains(what) && copy.log().contains(what), "{tree}: {said}{}", copy.log());
         if tree == "leaf" {
@@ -392,14 +393,14 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
         assert!(copy.json(&["lock", "b.rs"])["token"].as_i64() > token, "{tree}: no token is granted twice");
         copy.ok(&["stop"]);
     }
-    // The broker was killed after it had copied the rows, but before it had moved the damaged file away.
+    // In this copy, the broker was killed after it had copied the rows, and before it moved the damaged file away.
     let copy = with_damage(&place, messages);
     std::fs::copy(&file, copy.dir.join("broker.db.salvaged")).unwrap();
     assert_eq!(kept(&copy), all);
     assert!(!copy.dir.join("broker.db.salvaged").exists());
 }
 
-/// The text that the hook at the start of a Claude Code session prints.
+/// Runs the hook for the start of a Claude Code session, and returns its output.
 fn told_at_begin(place: &Place, session: &str) -> String {
     let event = json!({ "session_id": session, "hook_event_name": "SessionStart" }).to_string();
     std::fs::write(place.root.join("event"), event).unwrap();
@@ -416,13 +417,13 @@ fn whoever_misses_something_learns_that_the_database_was_damaged() {
     std::fs::write(place.dir.join("broker.db"), "no database".repeat(1000)).unwrap();
     let report = "the database was damaged: it was moved to";
     let doctor = || String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
-    // A hook starts the broker. Nobody sees the output of this broker, so the hook itself must report the damage.
+    // A hook starts the broker. Nobody sees the broker's output, so the hook itself must report the damage.
     let begun = told_at_begin(&place, "s1");
     assert!(begun.contains(report) && begun.contains("the mesh starts empty"), "{begun}");
     assert!(!told_at_begin(&place, "s1").contains("damaged"), "each session is told once");
     assert!(told_at_begin(&place, "s2").contains(report));
     assert!(place.ok(&["status"]).contains(report) && doctor().contains(report), "{}", doctor());
-    // The last damaged database does not hide an earlier one, whose report is missing.
+    // Doctor also lists an earlier damaged database, even if its report is missing.
     let earlier = format!("broker.db.damaged-{}", iso(wall_ms() - 86_400_000).replace(':', ""));
     std::fs::write(place.dir.join(&earlier), "").unwrap();
     assert!(doctor().matches(report).count() == 2 && doctor().contains(&earlier), "{}", doctor());
@@ -459,7 +460,7 @@ fn an_index_that_contradicts_its_table_is_noticed_by_a_query_and_built_anew() {
     place.ok(&["state", "set", "kept", "yes"]);
     place.ok(&["send", "human", "text"]);
     place.ok(&["stop"]);
-    // The test removes an index from the schema, deletes the messages, and restores the index. The index then
+    // The test removes an index from the schema, deletes the messages, and puts the index back. The index then
     // contradicts its table.
     let change = |sql: &str| {
         let db = Connection::open(place.dir.join("broker.db")).unwrap();

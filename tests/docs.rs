@@ -108,8 +108,8 @@ fn nothing_here_names_the_machine_it_was_made_on() {
         eprintln!("skipped: nothing_here_names_the_machine_it_was_made_on: not a git checkout");
         return;
     };
-    // The documentation must not contain the path of this project or of the home directory. Short paths are not
-    // checked, since they may be part of an example.
+    // No file may contain the path of this project or of the home directory. Short paths are not checked, because they
+    // may be part of an example.
     let home = std::env::var("HOME").unwrap_or_default();
     let own = [project().display().to_string(), home].map(|path| path + "/");
     let own: Vec<&String> =

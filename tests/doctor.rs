@@ -1,4 +1,5 @@
-//! Problems that `slm-mesh doctor` finds, the repairs that it suggests, and its proof that an agent's hooks work.
+//! Tests the problems that `slm-mesh doctor` finds, the repairs that it suggests, and its proof that an agent's hooks
+//! work.
 
 mod support;
 
@@ -13,7 +14,7 @@ fn doctor(home: &Home, args: &[&str]) -> (i32, String) {
     (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
 }
 
-/// The errors that `slm-mesh doctor` reports. Each is a pair: its subject, and the suggested repair.
+/// The errors that `slm-mesh doctor` reports. Each error is a pair of a subject and a suggested repair.
 fn errors(home: &Home) -> Vec<(String, String)> {
     let (status, said) = doctor(home, &["--json"]);
     let value: Value = serde_json::from_str(&said).unwrap();
@@ -68,7 +69,7 @@ fn a_data_directory_that_cannot_be_created_is_a_fault() {
     assert!(!home.place.run(&["start", "--detach"]).status.success());
     let cure = format!("mkdir -p '{}', or remove the link: rm {}", target.display(), dir.display());
     assert_eq!(errors(&home), [("data directory".to_owned(), cure)]);
-    // Doctor suggests creating this directory. That alone must repair the error.
+    // Doctor suggests creating this directory. This must be enough to repair the error.
     std::fs::create_dir_all(&target).unwrap();
     home.place.ok(&["start", "--detach"]);
     assert_eq!(errors(&home), []);
@@ -178,8 +179,8 @@ fn the_project_in_the_working_directory_is_checked_too() {
     std::fs::write(&settings, good.replace("\"Stop\"", "\"Stopp\"")).unwrap();
     assert_eq!(errors(&home), wrong);
 
-    // The settings of a project may come from somebody else. Doctor runs a command in them only if `slm-mesh setup`
-    // wrote it.
+    // The settings of a project may come from somebody else. So doctor runs a command from the settings only if
+    // `slm-mesh setup` wrote it.
     let ran = home.place.root.join("ran");
     home.fake("slm-mesh", &format!("touch '{}'", ran.display()));
     let fake = home.bin.join("slm-mesh");

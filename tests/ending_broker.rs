@@ -1,5 +1,5 @@
-//! A client makes a call while its broker ends. If this broker can't have executed the call, the next broker must
-//! execute it.
+//! Tests calls that a client makes while its broker ends. If the broker can't have executed the call, the next broker
+//! must execute it.
 
 mod support;
 
@@ -26,7 +26,7 @@ enum LastDeed {
     ReadsAndDies,
 }
 
-/// Waits until a connection or some bytes arrive, but neither accepts nor reads them.
+/// Waits until a connection or some bytes arrive. Does not accept the connection or read the bytes.
 fn await_readable(socket: &impl AsFd) {
     let mut queue = [PollFd::new(socket, PollFlags::IN)];
     assert_eq!(poll(&mut queue, None).unwrap(), 1);

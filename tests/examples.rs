@@ -1,8 +1,8 @@
-//! Runs every example in the documentation, and checks that it prints the text that is shown below it.
+//! Runs every example in the documentation, and checks that its output is the text below the example.
 //!
-//! An example is a line that begins with `$ `. In the help it follows two spaces; in Markdown it is in a `console`
-//! block; in the man page it is among the examples. The lines below it are its standard output, in which `…` stands for
-//! text that varies. An example whose comment says `until interrupted` is interrupted.
+//! An example is a line that begins with `$ `. In the help, the line is indented with two spaces. In Markdown, it is in
+//! a `console` block. In the man page, it is between `.nf` and `.fi`. The lines below it are its standard output, in
+//! which `…` stands for any text. An example with the comment `until interrupted` is interrupted.
 
 mod support;
 
@@ -48,7 +48,7 @@ struct Example {
     shown: Vec<String>,
 }
 
-/// Finds the examples in a text in which each line of an example is indented with two spaces.
+/// Finds the examples in a text. Each line of an example is indented with two spaces.
 fn examples(text: &str) -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
     let mut is_open = false;
@@ -144,7 +144,7 @@ impl Stage {
         stage
     }
 
-    /// Creates the messages, locks or files that the examples of one document need.
+    /// Creates the messages, locks or files that the examples of a document need.
     fn prepare(&mut self, document: &str) {
         match document {
             "messages" => drop(self.sessions[0].tool("mesh_send", json!({ "to": "human", "message": "which port?" }))),
@@ -158,13 +158,13 @@ impl Stage {
                 );
                 self.home.fake("claude", &line);
             }
-            // The examples in all other documents need no agents, so both sessions end.
+            // The examples of all other documents need no agents, so both sessions end.
             _ => self.sessions.drain(..).for_each(|mut session| assert!(session.close().success())),
         }
     }
 
-    /// Reports the path of a transcript, as Claude Code's prompt hook does. The transcript then belongs to the session
-    /// in the folder `api`.
+    /// Reports the path of a transcript, like Claude Code's hook for a prompt. The transcript then belongs to the
+    /// session in the folder `api`.
     fn report_transcript(&self) {
         let path = self.home.home.join("session.jsonl");
         std::fs::copy(project().join("tests/data/transcripts/claude.jsonl"), &path).unwrap();
@@ -180,8 +180,8 @@ impl Stage {
         let place = &self.home.place;
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).current_dir(place.root.join("api")).env_clear().env("HOME", &self.home.home);
-        // With this short search path, no example finds an agent that is installed on this machine. The sessions have
-        // the same parent process as the shell, so SLM_MESH_PEER makes the shell act as the human.
+        // With this search path, the examples find no agent that is installed on this machine. The sessions and the
+        // shell have the same parent process, so SLM_MESH_PEER tells the shell to act as the human.
         shell.env("PATH", format!("{}:/usr/bin:/bin", self.home.bin.display()));
         shell.envs((!self.sessions.is_empty()).then_some(("SLM_MESH_PEER", "human")));
         shell.env("PYTHONPATH", project().join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -203,7 +203,7 @@ impl Stage {
         assert!(is_as_shown, "$ {command}\nshown:\n{}\nsaid:\n{}\n{complained}", shown.join("\n"), said.join("\n"));
     }
 
-    /// Runs an example that does not end by itself, and interrupts it once it has printed the expected output.
+    /// Runs an example that does not end by itself. Interrupts it as soon as it has printed enough lines.
     fn interrupt(&self, example: &Example) {
         let mut shell = self.shell(&format!("exec {}", example.command));
         let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
@@ -228,7 +228,7 @@ impl Stage {
     }
 }
 
-/// Whether an output matches the documentation. A line `…` matches any number of lines; within a line, `…` matches any
+/// Whether an output matches the documentation. A line `…` matches any number of lines. Within a line, `…` matches any
 /// text.
 fn fits(shown: &[&str], said: &[&str]) -> bool {
     match (shown, said) {
@@ -317,7 +317,7 @@ fn no_example_escapes_by_another_marking() {
     for (name, text) in documents() {
         for line in text.lines().filter(|line| line.starts_with(' ')) {
             let first = line.split_whitespace().next().unwrap_or("");
-            // A line with six or more spaces continues the command of an earlier line.
+            // A line that is indented with six or more spaces continues the command of an earlier line.
             let is_bare = !line.starts_with("      ")
                 && ["slm-mesh", "make", "git", "curl", "pip", "echo", "sudo"].contains(&first);
             assert!(!is_bare, "{name}: mark it with $: {line}");

@@ -1,5 +1,5 @@
-//! Input that could stop a process: too deeply nested, too long, or slow to handle. The process must survive it, and
-//! must still serve other clients. For HTTP, see tests/http/hostile.rs and tests/http_thread.
+//! Tests input that could stop a process: too deeply nested, too long, or slow to handle. The process must not end, and
+//! must continue to serve other clients. For HTTP, see tests/http/hostile.rs and tests/http_thread.
 
 mod stdio;
 mod support;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use stdio::{Bare, call, code, request};
 use support::{Place, Socket, lives, until};
 
-/// The depth of nested JSON values in these tests. A recursive parser would overflow its stack.
+/// The depth of nested JSON values in these tests. At this depth, a recursive parser would overflow its stack.
 const DEPTH: usize = 100_000;
 
 struct Stage {
@@ -30,7 +30,7 @@ impl Stage {
         Stage { place, pid, neighbour }
     }
 
-    /// Checks that the same broker still runs, has not panicked, and serves both old and new connections.
+    /// Checks that the same broker is still running, has not panicked, and serves old and new connections.
     fn check(&mut self) {
         assert_eq!(self.neighbour.call("ping", json!({}))["result"], json!({}));
         assert_eq!(self.place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
@@ -39,7 +39,8 @@ impl Stage {
     }
 }
 
-/// A connection to the broker's socket that can send any bytes. The broker answers each line with one line.
+/// A connection to the broker's socket, over which a test can send any bytes. The broker answers each line with one
+/// line.
 struct Mad(BufReader<UnixStream>);
 
 impl Mad {
@@ -57,7 +58,7 @@ impl Mad {
     }
 }
 
-/// JSON values that are nested too deeply. Some are complete, and some lack their closing brackets.
+/// JSON values that are nested too deeply. Some values are complete. Other values lack their closing brackets.
 fn deep() -> Vec<String> {
     let nest = |open: &str, close: &str| format!("{}0{}", open.repeat(DEPTH), close.repeat(DEPTH));
     vec![nest("[", "]"), "[".repeat(DEPTH), nest("{\"a\":", "}"), "{\"a\":".repeat(DEPTH), nest("[{\"a\":", "}]")]
@@ -225,8 +226,8 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     session.call(1, "mesh_status", json!({}));
     let mut n_taken = 0;
     for k in 0..64 {
-        // These globs have the same long beginning, but no two of them overlap. Each comparison therefore has to read
-        // two globs to the end.
+        // These globs have the same long beginning, but do not overlap. So each comparison must read two globs to the
+        // end.
         let paths: Vec<String> =
             (0..64).map(|n| format!("/{}{k}/{}b{n}.rs", "a/".repeat(20), "?a*".repeat(6))).collect();
         let line = call(2 + k, "mesh_lock", json!({ "action": "lock", "filePaths": paths, "ttlMinutes": 60 }));
@@ -239,15 +240,15 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     stage.check();
 }
 
-/// The processor time that a process has used. Unlike elapsed time, it does not depend on the load of the machine.
-/// Without /proc, this is the time since `began`.
+/// The CPU time that a process has used. Unlike elapsed time, CPU time does not depend on the load of the machine.
+/// Without /proc, returns the time since `began`.
 fn computed(pid: u32, began: Instant) -> Duration {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return began.elapsed() };
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
     Duration::from_millis(fields.map(|ticks| 10 * ticks.parse::<u64>().unwrap()).sum())
 }
 
-/// Makes calls for the given time. Returns the most processor time that the broker needed for one call.
+/// Makes calls for the time `lasts`. Returns the maximum CPU time that the broker used for one call.
 fn slowest_call(neighbour: &mut Socket, broker: u32, lasts: Duration) -> Duration {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -272,10 +273,10 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
     let mut pipelines: Vec<UnixStream> = (0..8).map(|_| connect(&stage.place)).collect();
     for stream in &mut pipelines {
         stream.set_nonblocking(true).unwrap();
-        // The write may stop in the middle of a query, because the test only has to fill the socket's buffer.
+        // The write may end in the middle of a query, because it must only fill the socket's buffer.
         let _ = stream.write(query.as_bytes());
     }
-    // An earlier version needed more than a second for each call.
+    // An earlier version of the broker needed more than a second for each call.
     let slowest = slowest_call(&mut stage.neighbour, stage.pid, Duration::from_millis(500));
     assert!(slowest < Duration::from_millis(700), "{slowest:?}");
     stage.check();
@@ -297,7 +298,7 @@ fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
     let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
     let asked = Instant::now();
     assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
-    // An earlier version needed a tenth of a second for each idle connection, which was more than ten seconds in all.
+    // An earlier version of the broker needed a tenth of a second for each of the 120 idle connections.
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
     drop(idle);

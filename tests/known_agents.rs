@@ -89,8 +89,9 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["bash", "-c", "make"]), None);
 }
 
-/// npm and pip install a script, and a link to the script that has the agent's name. The interpreter's arguments
-/// contain the path of the link, not that of the script, so slm-mesh must recognize the agent by the link.
+/// npm and pip install an agent as a script and a link. The link has the agent's name and leads to the script. The
+/// interpreter's arguments contain the path of the link, not that of the script, so slm-mesh must recognize the agent
+/// by the link.
 #[test]
 fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     let id = |words: &[&str]| {
@@ -215,7 +216,7 @@ fn what_the_readme_claims_agrees_with_the_facts() {
 }
 
 /// Some agents do not send a session id with their MCP calls. The hooks of these agents must see the calls of
-/// slm-mesh's own tools, to tell the mesh which session makes the call.
+/// slm-mesh's own tools, so that the hooks can tell the mesh which session makes each call.
 #[test]
 fn hooks_of_agents_whose_calls_name_no_session_see_our_own_tools() {
     for agent in AGENTS.iter().filter(|agent| !agent.identity.calls_name_session()) {

@@ -14,7 +14,7 @@ use support::{Place, Session, until};
 
 const SECRET: &str = "correct horse battery staple";
 
-/// Starts several meshes on this machine. `links` contains, for each mesh, the indexes of the meshes to which it links.
+/// Starts several meshes on this machine. For each mesh, `links` contains the indexes of the meshes to which it links.
 fn meshes<const N: usize>(links: [&[usize]; N]) -> [Place; N] {
     let places: Vec<Place> = (0..N).map(|_| Place::new().with("SLM_MESH_SHARED_SECRET", SECRET)).collect();
     let urls: Vec<String> = places.iter().map(url).collect();
@@ -74,7 +74,7 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     let mail = a.json(&["inbox", "--as", "human", "--wait", "20"]);
     assert_eq!(mail["messages"][0]["payload"], json!("built"), "{mail}");
 
-    // The broker of mesh `b` is killed, and nothing starts a new one for now.
+    // The broker of mesh `b` is killed. No new broker starts yet.
     let dead = b.broker_pid().unwrap();
     drop(codex);
     std::process::Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
@@ -101,8 +101,8 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
     }
     let wants = ["codex-b", "codex-c", "codex-a"];
     until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
-    // The links form a ring, and each broadcast goes over only one link. Each session therefore gets exactly one
-    // message, which comes from the mesh that links to its own mesh.
+    // The links form a ring, and a broadcast goes over only one link. Each session therefore gets exactly one message.
+    // It comes from the mesh that links to the session's mesh.
     for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
         session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
     }
@@ -197,8 +197,8 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     let place = Place::new()
         .with("SLM_MESH_SHARED_SECRET", SECRET)
         .with("SLM_MESH_PEER_URL", &format!("http://127.0.0.1:{free}"));
-    // Each side asks the other for its peers when it starts, and then only every 30 s. To save this time, each side has
-    // a registered peer before the other side starts.
+    // When a side starts, it requests the other side's peers. The next request comes only after 30 s. To save this
+    // time, each side has a registered peer before the other side starts.
     let (database, home) = (place.root.join("slm.db"), place.root.join("home"));
     let theirs = Daemon::start(&python, free, &database, &home, "").register("memory-1", "/srv/api");
     let mut near = place.session("codex-mcp-client", "api");
@@ -253,8 +253,9 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts an HTTP server that stands in for another mesh. Each response is a status line and a body. They come from
-/// `get`, which gets the number of the connection, or from `post`, which gets the body of the request.
+/// Starts an HTTP server that stands in for another mesh. Each response is a status line and a body. For a GET request,
+/// `get` makes the response from the number of the connection. For a POST request, `post` makes it from the body of the
+/// request.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,
@@ -282,7 +283,7 @@ fn false_mesh(
     url
 }
 
-/// The response of a fake mesh to a request for its peers. `mark` is the version of its list of peers.
+/// The response of a fake mesh to a request for its peers. `mark` is the version of the list of peers.
 fn peers_response(mark: usize, ids: std::ops::Range<usize>) -> String {
     let row = |id| json!({ "peer_id": format!("{id:08x}-abc"), "session_id": format!("p{id}"), "mesh": "odd" });
     let rows: Vec<Value> = ids.map(row).collect();

@@ -1,5 +1,5 @@
 //! Tests `slm-mesh lock FILE -- COMMAND`, which runs a command under a lock. The lock ends with the command. `slm-mesh`
-//! passes signals and the terminal on to the command, and exits with its status.
+//! passes signals and the terminal on to the command, and exits with the command's status.
 
 mod support;
 
@@ -46,8 +46,8 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
 }
 
-/// Whether the tests run with this signal ignored, as under nohup. If so, a shell that is started by a test can't trap
-/// the signal.
+/// Whether the test process ignores this signal, for example because of nohup. If it does, a shell that a test starts
+/// can't trap the signal.
 fn is_ignored(name: &str) -> bool {
     let script = format!("trap 'exit 0' {name}; kill -{name} $$; exit 1");
     !Command::new("sh").args(["-c", &script]).status().unwrap().success()
@@ -121,8 +121,8 @@ fn a_signal_of_the_command_to_its_own_group_is_no_echo() {
     let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
     let mut locked = Locked::run(command.process_group(0));
     assert_eq!((locked.line(), locked.line()), ("got".into(), "ready".into()));
-    // The command must not get its own signal a second time. Signals are passed on in order, so a second SIGTERM would
-    // have arrived before this SIGUSR1.
+    // The command has sent SIGTERM to itself and to the wrapper. The wrapper must not send it back. Signals are passed
+    // on in order, so a second SIGTERM would arrive before this SIGUSR1.
     signal("USR1", locked.wrapper.id());
     assert_eq!((locked.line(), locked.status()), (String::new(), Some(6)));
 }
@@ -142,8 +142,8 @@ fn a_command_started_with_nohup_survives_a_hangup() {
 
 #[test]
 fn a_killed_wrapper_leaves_the_lock_to_the_command_that_still_runs() {
-    // The broker drops a session that does not answer heartbeats, and no process answers them after the wrapper is
-    // killed.
+    // After the wrapper is killed, nothing answers the broker's heartbeats. With these settings, the broker soon drops
+    // the session.
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "100");
     let mut locked = Locked::start(&place, "a.rs", "echo $$; exec sleep 60");
     let command = locked.pid();

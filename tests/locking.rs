@@ -1,4 +1,4 @@
-//! Locks between several processes: which paths conflict, in which order peers get a lock, and when a lock ends.
+//! Tests locks between several processes: which paths conflict, in which order peers get a lock, and when a lock ends.
 
 mod support;
 
@@ -26,7 +26,7 @@ fn peer(place: &Place, name: &str) -> Socket {
     socket
 }
 
-/// Starts the broker. Returns a connection that takes no locks itself, and only looks at the locks of others.
+/// Starts the broker. Returns a connection for queries about locks.
 fn watch(place: &Place) -> Socket {
     place.ok(&["start", "--detach"]);
     place.socket()
@@ -43,8 +43,8 @@ fn give_back(socket: &mut Socket, path: &str) {
     assert_eq!(answer["result"]["ok"], json!(true), "{answer}");
 }
 
-/// Requests a lock that another peer holds, and waits until the broker lists this peer as waiting. Returns the id of
-/// the request.
+/// Requests a lock that another peer holds. Waits until the broker lists the caller `name` as waiting. Returns the id
+/// of the request.
 fn stand_in_line(socket: &mut Socket, watcher: &mut Socket, name: &str, path: &str) -> i64 {
     let id = socket.ask("lock.lock", json!({ "filePath": path, "waitSeconds": 60 }));
     until("it stands in line", || line_for(watcher, path).iter().any(|waiting| waiting == name));
@@ -97,8 +97,8 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
     let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
     assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
-    // A command always needs a new lock, but can't get one while the caller holds the old lock. The error must say how
-    // to release the old lock.
+    // `slm-mesh lock FILE -- COMMAND` fails while the caller already holds a lock on the file. The error must say how
+    // to release this lock.
     place.ok(&["lock", "my dir/*.rs"]);
     for file in ["a.rs", "my dir/b.rs"] {
         let refused = place.run(&["lock", file, "--", "true"]);
@@ -251,7 +251,7 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // One more wait would have closed a circle of peers that wait for each other. That wait was refused, so one
+    // One more waiting call would have closed a circle of peers that wait for each other. That call was refused, so one
     // released lock is enough for the others to go on.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
@@ -294,8 +294,8 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session `returns` is killed first, but comes back, so it must keep the lock on `kept`. If it did not come
-    // back, this lock would end before the lock on `lost`, whose grace period begins later.
+    // The session `returns` is killed first, but starts again, so it must keep the lock on `kept`. Without the restart,
+    // the grace period of this lock would end before that of the lock on `lost`.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");
@@ -433,7 +433,7 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
         assert!(reason.contains("held.txt is locked by") && reason.contains("mine"), "{command}: {reason}");
     }
     assert_eq!(before("git stash list && git commit -qm two"), Value::Null);
-    // A denied command takes no locks, even if the hook needs several calls to the broker for all its files.
+    // A denied command takes no locks, even if it has so many files that the hook needs several calls to the broker.
     let many: Vec<String> = (0..700).map(|n| format!("a{n}")).collect();
     for command in ["echo > b.rs; git checkout .".to_owned(), format!("touch {} held.txt", many.join(" "))] {
         assert_ne!(before(&command), Value::Null, "{command:.40}");

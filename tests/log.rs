@@ -1,5 +1,5 @@
-//! Tests `slm-mesh log`. With it, a person reads, follows and searches the messages of two agents. It marks no message
-//! as read.
+//! Tests `slm-mesh log`, which shows, follows and searches the messages between two agents. The command marks no
+//! message as read.
 
 mod support;
 
@@ -87,7 +87,7 @@ fn a_person_reads_what_two_agents_wrote_and_both_still_get_their_mail() {
     assert_eq!(texts(&log(&place, &["--since", "1h", "--limit", "1"])), ["all is well"]);
     // `--as bob` shows only the messages that bob sent or received.
     assert_eq!(texts(&place.json(&["log", "--as", "bob", "--search", "well"])), [""; 0]);
-    // For the recipients, the messages in the log must still be new.
+    // The log has shown these messages, but they must still be new for their recipients.
     let inbox = ann.call("inbox", json!({}));
     assert!(texts(&inbox["result"])[0].starts_with("in src/lex.rs"), "{inbox}");
     assert!(inbox["result"]["messages"][0].get("again").is_none(), "{inbox}");

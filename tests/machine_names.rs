@@ -1,4 +1,4 @@
-//! Machines that get a new name, and two machines that have the same name.
+//! Tests machines that get a new name, and two machines that have the same name.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use support::{Place, Socket};
 
-/// Gives this machine a name for the next broker.
+/// Sets the machine name that the next broker will use.
 fn rename(place: &Place, name: &str) {
     fs::create_dir_all(&place.dir).unwrap();
     fs::write(place.dir.join("config"), format!("SLM_MESH_MACHINE={name}\n")).unwrap();
@@ -56,14 +56,14 @@ fn two_machines_with_one_name_are_not_taken_for_one_machine() {
             let error = clone.call(method, json!({}))["error"]["message"].as_str().unwrap().to_owned();
             assert!(error.contains(name) && error.contains("SLM_MESH_MACHINE"), "the name of {of}: {error}");
         }
-        // A message without an id asks for no answer, but must not run an operation, either.
+        // The broker sends no answer to a message without an id, but must not run its operation, either.
         let set = json!({ "jsonrpc": "2.0", "method": "state.set", "params": { "key": name, "value": "v" } });
         writeln!(clone.stream, "{set}").unwrap();
         clone.call("whoami", json!({}));
         let found = one.call("state.get", json!({ "key": name }));
         assert_eq!(found["result"]["entry"], json!(null), "written by a clone of {of}");
     }
-    // The name is free again once its machine has left, for example after a reboot.
+    // The name is free again when its machine has left, for example after a reboot.
     drop((one, same_machine));
     support::until("the name is free again", || {
         let mut rebooted = guest(&place, "ubuntu", "boot-2");

@@ -41,7 +41,7 @@ fn receipts(socket: &mut Socket) -> Vec<String> {
     sent["messages"].as_array().unwrap().iter().map(|row| row["receipt"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether the broker has exactly `n` calls that wait.
+/// Whether exactly `n` calls are waiting in the broker.
 fn waits(watcher: &mut Socket, n: i64) -> bool {
     watcher.call("status", json!({}))["result"]["waiting"] == json!(n)
 }
@@ -130,7 +130,7 @@ fn a_session_killed_before_it_read_finds_its_mail_when_it_comes_back() {
         if round == 0 {
             ok(&mut one, "send", json!({ "to": "codex-api", "message": "hello" }));
         }
-        // The session is killed right after the request. Even if it has written the answer, nobody reads it.
+        // The session is killed right after the request. If it wrote an answer, nobody reads the answer.
         session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": {} }));
         session.child.kill().unwrap();
         session.child.wait().unwrap();

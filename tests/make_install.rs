@@ -26,7 +26,7 @@ printf '#!/bin/sh\n# %s\nexec "PROGRAM" "$@"\n' "$words" > "$into$folder/release
 chmod 755 "$into$folder/release/slm-mesh"
 "#;
 
-/// A copy of the source tree with the project's Makefile and a script that plays cargo.
+/// A copy of the source tree, with the project's Makefile and a fake cargo.
 struct Source {
     place: Place,
     tree: PathBuf,

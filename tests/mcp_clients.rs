@@ -26,7 +26,7 @@ fn play(interpreter: &Path, script: &Path, arguments: &[&str]) {
     );
 }
 
-/// Runs a script once for each way to connect. The runs are parallel, because each of them mostly waits.
+/// Runs a script once for each way to connect. The scripts run at the same time, because they mostly wait.
 fn play_all(interpreter: &Path, script: &Path, ways: &[&[&str]]) {
     std::thread::scope(|scope| {
         for arguments in ways {

@@ -1,4 +1,4 @@
-//! How an MCP session ends, and how it goes on after its broker has died.
+//! Tests how an MCP session ends, and how it goes on after its broker has died.
 
 mod stdio;
 mod support;
@@ -87,7 +87,7 @@ fn a_session_ends_with_its_input_though_calls_wait() {
         "{:?}",
         session.seen
     );
-    // The broker must have no waiting call of the ended session. In particular, none may still be waiting for the lock.
+    // No call of the ended session may still be waiting in the broker, for the lock or for anything else.
     until_waiting(&mut holder, 0);
     assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
 }
@@ -95,8 +95,8 @@ fn a_session_ends_with_its_input_though_calls_wait() {
 #[test]
 fn calls_before_the_end_of_input_are_answered() {
     let place = Place::new();
-    // When its input ends, a session gives its calls 1.5 s to finish. Starting a broker could take longer, so the test
-    // starts one now.
+    // A session gives its calls 1.5 s to finish after its input ends. Starting a broker could take longer, so the test
+    // starts one first.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = Bare::legacy(&place, "2025-11-25", "p");
@@ -235,7 +235,7 @@ fn a_thread_too_many_is_refused_alone_also_when_the_broker_is_new() {
         assert!(!is_refused(&mut session, id), "{thread}");
     }
     place.ok(&["stop"]);
-    // The first of these calls starts the next broker. It must be refused, although its thread comes first in
+    // The first of these calls starts the next broker. This call must be refused, although its thread comes first in
     // alphabetical order.
     let calls = [0, 1, 64].map(|thread| ask(&mut session, thread));
     assert_eq!(calls.map(|id| is_refused(&mut session, id)), [true, false, false]);

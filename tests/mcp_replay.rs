@@ -36,7 +36,7 @@ fn recordings() -> Vec<(String, Vec<Value>)> {
     found
 }
 
-/// Whether a request is answered only once it is cancelled.
+/// Whether a request gets its answer only when it is cancelled.
 fn stays_open(line: &Value) -> bool {
     line["method"] == json!("subscriptions/listen")
 }
@@ -45,7 +45,7 @@ fn is_request(line: &Value) -> bool {
     line.get("id").is_some() && line.get("method").is_some()
 }
 
-/// The number of answers to each request, by the request's id as JSON text.
+/// For each request, the number of its answers. The key is the request's id as JSON text.
 fn answers(seen: &[Value]) -> HashMap<String, usize> {
     let mut n_by_id = HashMap::new();
     for value in seen.iter().filter(|value| value.get("method").is_none()) {
@@ -125,8 +125,8 @@ fn a_real_agent_may_send_everything_at_once() {
                 session.answer(&line["id"]);
             }
         }
-        // A cancelled call may have started a broker that is not ready yet. Without this call, that broker would still
-        // run after the test.
+        // A cancelled call may have started a broker that is not ready yet. This call waits until that broker is ready.
+        // Otherwise, the broker would still run after the test.
         session.ask(&modern("last", "tools/call", json!({ "name": "mesh_status" })));
         session.end();
         for (id, n) in answers(&session.seen) {
@@ -143,7 +143,7 @@ fn what_real_agents_get_follows_the_schema() {
     check(&python, &rows).unwrap_or_else(|said| panic!("{said}"));
 }
 
-/// Requests for every kind of line that the server can write.
+/// Requests that make the server write every kind of line.
 fn one_of_each(version: &str) -> Vec<Value> {
     let lists = vec![
         request(1, "tools/list", json!({})),

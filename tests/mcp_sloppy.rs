@@ -1,5 +1,5 @@
-//! MCP clients that do not follow the protocol exactly. The server accepts input that has only one possible meaning,
-//! and answers all other input with an error that contains the id of the call.
+//! Tests MCP clients that do not follow the protocol exactly. The server accepts input that has only one possible
+//! meaning, and answers all other input with an error that contains the id of the call.
 
 mod stdio;
 mod support;

@@ -215,7 +215,7 @@ fn mail_that_nobody_can_read_stays_unread() {
         shell(&place, line);
         assert_eq!(unread(&place), json!(["offered"]), "{line}");
     }
-    // Whoever reads the output closes it before `slm-mesh inbox` writes the first line.
+    // The reader closes the connection before `slm-mesh inbox` writes the first line.
     let (reader, writer) = UnixStream::pair().unwrap();
     drop(reader);
     let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
@@ -250,7 +250,7 @@ fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
 fn until_it_follows(place: &Place, verb: &[&str]) {
     until("it follows", || {
         let status = place.json(&["status"]);
-        // `watch` makes no call that waits, because the broker pushes events to it. Only its connection can be seen.
+        // `watch` makes no waiting call, because the broker pushes events to it. The status shows only its connection.
         if verb[0] == "watch" { status["connections"].as_i64() > Some(1) } else { status["waiting"] == json!(1) }
     });
 }
@@ -495,6 +495,6 @@ fn launchd_starts_this_program() {
     let list = Place::new().ok(&["help", "launchd"]);
     let start = format!("<string>{BIN}</string>\n    <string>start</string>");
     assert!(list.starts_with("<?xml ") && list.contains(&start), "{list}");
-    // launchd requires that the label equals the name of the file, which `help machines` calls slm-mesh.
+    // launchd requires that the label equals the file's name. `help machines` names the file slm-mesh.
     assert!(list.contains("<key>Label</key>\n  <string>slm-mesh</string>"), "{list}");
 }

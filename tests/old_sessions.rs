@@ -1,5 +1,5 @@
-//! Sessions of slm-mesh 0.1.0 that are connected to a current broker. Such a session may still run after an upgrade,
-//! and many of the methods that it calls have been renamed.
+//! Tests sessions of slm-mesh 0.1.0 that are connected to a current broker. Such a session may still run after an
+//! upgrade, and many of the methods that it calls have been renamed.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Lists with several pages. Even if rows are added or removed between two requests, no row may be missing or appear
-//! twice.
+//! Tests lists with several pages. Even if rows are added or removed between two requests, no row may be missing or
+//! appear twice.
 
 mod support;
 

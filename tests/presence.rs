@@ -1,5 +1,5 @@
-//! Agents that have only hooks, or that only run verbs (subcommands). Such an agent counts as online as long as its
-//! process runs. Some of the agents die.
+//! Tests agents that have only hooks, and agents that run only verbs (subcommands). Such an agent counts as online as
+//! long as its process runs.
 
 mod support;
 
@@ -185,13 +185,13 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
 fn a_verb_of_an_agent_that_we_do_not_know_is_its_own_while_its_server_comes_back() {
     let place = Place::new();
     place.ok(&["send", "human", "for the person", "--as", "human"]);
-    // The test itself is the agent's process, since it starts the session.
+    // The test's process counts as the agent, because it starts the session.
     let mut session = place.session("newcomer", ".");
     let id = session.tool("mesh_peers", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The session is stopped, so the first client of the next broker is a verb (subcommand) that runs below the same
-    // process.
+    // The session is stopped, so the first client of the next broker is a verb (subcommand) that the test's process
+    // starts.
     signal("-STOP");
     crash(&place);
     assert_eq!(place.json(&["whoami"])["you"]["id"], id);
@@ -231,7 +231,7 @@ fn a_session_that_takes_over_a_name_is_told_so_once() {
     first.close();
     until("it is away", || status(&place, &name).as_deref() == Some("away"));
     place.ok(&["send", &name, "still there?", "--as", "human"]);
-    // The agent starts a new session later. The only sign that it continues the first session is its name.
+    // The agent starts a new session later. Only the new session's name shows that it continues the first session.
     let mut next = place.session("claude-code", "shop");
     let told = next.tool("mesh_status", json!({}));
     let notice = told["notice"].as_str().unwrap_or_else(|| panic!("{told}"));
@@ -299,7 +299,7 @@ fn a_session_is_gone_with_its_agent_even_if_another_process_holds_its_pipes() {
     let mut claude = Agent::start(&place, "claude");
     let pipe = place.root.join("pipe");
     Command::new("mkfifo").arg(&pipe).status().unwrap();
-    // If the test did not keep the server's input open, the server would end with its input.
+    // The test keeps the server's input open, because the server ends when its input ends.
     let hold = std::thread::spawn({
         let pipe = pipe.clone();
         move || std::fs::OpenOptions::new().write(true).open(pipe).unwrap()

@@ -1,5 +1,5 @@
-//! Accidents that happen to a running broker: its directory is removed, its process is stopped, the power fails, or the
-//! clock is changed. The broker must keep all its promises.
+//! Tests accidents that happen to a running broker: its directory is removed, its process is stopped, the power fails,
+//! or the clock is changed. The broker must keep all its promises.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
-/// Starts a session and locks a file in it. Returns the session and the process id of its broker.
+/// Starts a session that locks a file. Returns the session and the process id of its broker.
 fn session_with_lock(place: &Place, file: &str) -> (support::Session, u32) {
     let mut session = place.session("codex-mcp-client", "api");
     let path = place.root.join(file);
@@ -172,7 +172,7 @@ fn a_broker_keeps_nothing_of_its_starter() {
     }
 }
 
-/// Runs slm-mesh while the signals 1 to 31 are blocked, for example SIGTERM and SIGCHLD.
+/// Runs slm-mesh with the signals 1 to 31 blocked, such as SIGTERM and SIGCHLD.
 fn with_blocked_signals(place: &Place, args: &[&str]) -> Output {
     let script = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execv(sys.argv[1], sys.argv[1:])";
     let program = place.command(&[]);
@@ -337,7 +337,7 @@ fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
         let pid = place.broker_pid().unwrap();
         signal(pid, "KILL");
         until("it is dead", || !lives(pid));
-        // The test can't set the clock, so it moves all stored times by a day in the other direction.
+        // The test can't change the clock by `day`, so it changes all stored times by the opposite amount.
         let db = Connection::open(place.dir.join("broker.db")).unwrap();
         db.execute_batch(&format!("UPDATE lock SET expires = expires - {day}; UPDATE event SET at = at - {day}"))
             .unwrap();
@@ -398,12 +398,13 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
         );
     }
     drop(listener);
-    // Now the broker of slm-mesh 1.x no longer answers, but its process still runs. `clean` must keep its files.
+    // Now the broker of slm-mesh 1.x no longer answers, but its process still runs. `clean` must keep that broker's
+    // files.
     place.ok(&["clean"]);
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // When the test ends, it kills the process whose id is in this file. Here, that would be the test itself.
+    // The end of a test kills the process whose id is in this file. Here, this process is the test itself.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 

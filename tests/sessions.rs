@@ -1,5 +1,5 @@
-//! Sessions as peers: their names, the peers that they see, the commands that act as them, and what others see when a
-//! session stops, dies or comes back.
+//! Tests sessions as peers: their names, the peers that they see, the commands that act as them, and what others see
+//! when a session stops, dies or comes back.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{BIN, Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// The id and name of a session. If the session is not a peer yet, this call makes it one.
+/// The id and name of a session. If the session is not a peer yet, this call makes it a peer.
 fn you(session: &mut Session) -> (String, String) {
     let you = session.tool("mesh_status", json!({}))["you"].clone();
     (you["id"].as_str().unwrap().to_owned(), you["name"].as_str().unwrap().to_owned())
@@ -130,8 +130,8 @@ fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     sessions[1].close();
     let mut back = place.session("claude-code", "api");
     assert_eq!(you(&mut back), (id, "claude-api-2".into()));
-    // The folder `other/api` has the same name as the folder `api`. A session there must not get the mailbox of a
-    // session in `api`.
+    // The folder `other/api` has the same name as the folder `api`. A session in `other/api` must not get the mailbox
+    // of a session in `api`.
     sessions[3].close();
     let mut elsewhere = place.session("claude-code", "other/api");
     assert_eq!(you(&mut elsewhere).1, "claude-api-4");
@@ -161,7 +161,8 @@ fn git(dir: &Path, args: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Creates a repository with one commit and a second work tree. Without git, it writes the same files itself.
+/// Creates a repository with one commit and a second work tree. Without git, this function writes the same files
+/// itself.
 fn repository(place: &Place) -> (PathBuf, PathBuf) {
     let (main, tree) = (place.root.join("main"), place.root.join("tree"));
     fs::create_dir_all(main.join("src")).unwrap();
@@ -265,7 +266,7 @@ fn a_session_that_ends_in_order_leaves_no_process_and_says_so() {
     assert_eq!(left["payload"]["reason"], json!("clean_exit"));
 }
 
-/// Runs a program as a child of the test, and returns its JSON output, which says which peer the program acts as.
+/// Runs a program as a child of the test. Returns its JSON output, which contains the program's peer.
 fn whoami(place: &Place, program: &str, words: &[&str]) -> Value {
     let mut command = Command::new(program);
     let env = place.command(&[]);
@@ -301,7 +302,7 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
     place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
-    // A command with SLM_MESH_PEER acts as this peer, and marks messages as read. With --as, a command only shows them.
+    // With SLM_MESH_PEER, a command acts as this peer and marks messages as read. With --as, it only shows them.
     place.ok(&["send", "codex-api", "hello", "--as", "human"]);
     for (args, n) in [(&["inbox", "--as", "codex-api"][..], 1), (&["inbox"], 1), (&["inbox"], 0)] {
         assert_eq!(place.json(args)["messages"].as_array().unwrap().len(), n, "{args:?}");
@@ -345,7 +346,7 @@ fn two_agents_of_one_user_are_told_apart_by_their_processes() {
     assert_eq!(outside["kind"], json!("human"), "beside the agents, not inside one: {outside}");
 }
 
-/// A running shell script that plays an agent.
+/// A running shell script that stands in for an agent.
 struct Agent {
     child: Child,
     output: std::io::BufReader<std::process::ChildStdout>,
@@ -389,8 +390,8 @@ impl Drop for Agent {
 #[test]
 fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
     let place = Place::new();
-    // When its input ends, a session gives its calls 1.5 s to finish. Starting a broker could take longer, so the test
-    // starts one now.
+    // A session gives its calls 1.5 s to finish after its input ends. Starting a broker could take longer, so the test
+    // starts one first.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = place.session(CODEX, "api");
@@ -463,7 +464,7 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
     let answer = newer.call("state.get", json!({ "key": "k", "v": "99.0.0" }));
     assert_eq!(answer["result"]["entry"]["value"], json!("kept"), "it is answered before the broker goes");
     until("the older broker makes room", || !lives(pid));
-    // No newer version of slm-mesh starts a broker in this test, so the session starts one of its own version.
+    // No newer version of slm-mesh starts a broker in this test, so the session starts a broker of its own version.
     assert_eq!(you(&mut session), me);
     let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
     assert_eq!(kept["entry"]["value"], json!("kept"));

@@ -13,7 +13,7 @@ const N_FILES: usize = 120;
 /// The maximum number of files that `setup` may refuse, because it can't safely edit them.
 const LEFT_MAX: usize = N_FILES / 4;
 
-/// A random generator that returns the same numbers on every run.
+/// A random number generator that returns the same numbers on every run.
 struct Dice(u64);
 
 impl Dice {

@@ -258,7 +258,7 @@ fn aiders_list_of_files_to_read_may_contain_ours() {
     home.ok(&["aider", "--remove"]);
     assert_eq!(home.read(".aider.conf.yml"), before);
 
-    // `setup` can't tell where this entry ends, so it asks the user to remove it.
+    // `setup` can't tell where this entry ends, so it asks the user to remove the entry.
     let odd = format!("read: [ # mine\n  {item} ]\n");
     home.write(".aider.conf.yml", &odd);
     let (status, said) = home.setup(&["aider", "--remove"]);

@@ -1,6 +1,6 @@
 //! `slm-mesh setup` for Claude Code. Setup lets Claude Code's own command change the settings file, unless the command
-//! would make secrets visible. In these tests, a script stands in for this command. It changes the file as Claude Code
-//! 2.1.330 does.
+//! would make secrets visible. In these tests, a script stands in for this command. The script changes the file as
+//! Claude Code 2.1.330 does.
 
 mod support;
 

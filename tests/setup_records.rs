@@ -1,5 +1,5 @@
-//! The records of `slm-mesh setup` about files that it has changed. With them, `--remove` must restore all of these
-//! files, even if two runs overlap, or if files have been moved.
+//! Tests the records that `slm-mesh setup` keeps of the files that it has changed. From these records, `--remove` must
+//! restore all files, even if two runs overlap, or if files have been moved.
 
 mod support;
 

@@ -169,7 +169,7 @@ fn what_a_shield_does_not_cover() {
         let out = place.shielded(script);
         assert!(out.status.success(), "{script}: {out:?}");
     }
-    // If the given path is a link, the shield protects its target.
+    // If the given path is a link, the shield protects the link's target.
     std::os::unix::fs::symlink("free.txt", place.root.join("link.txt")).unwrap();
     let script = "echo x > free.txt";
     let out = place.run(&["shield", "--file", "link.txt", "--", "bash", "-c", script]);

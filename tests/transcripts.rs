@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::Place;
 
-/// For each agent, the event for a prompt, and the field of its input that contains the transcript's path.
+/// For each agent, the event for a prompt, and the field of the hook's input that contains the transcript's path.
 const AGENTS: &[(&str, &str, &str)] = &[
     ("claude", "UserPromptSubmit", "transcript_path"),
     ("codex", "UserPromptSubmit", "transcript_path"),

@@ -54,7 +54,7 @@ impl Drop for Stream {
     }
 }
 
-/// Waits until the broker has exactly this many calls that wait.
+/// Waits until exactly `n` calls are waiting in the broker.
 fn until_waiting(socket: &mut Socket, n: i64) {
     until("a verb waits in the broker", || socket.call("status", json!({}))["result"]["waiting"] == json!(n));
 }

@@ -1,5 +1,5 @@
-//! Wakes idle agents, with real processes: through Claude Code's inbox socket, its `asyncRewake` hooks, `codex queue`,
-//! and OpenCode's server.
+//! Tests, with real processes, how idle agents are woken: through Claude Code's inbox socket, its `asyncRewake` hooks,
+//! `codex queue`, and OpenCode's server.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{BIN, Place, lives, put_program, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
-/// How the recipient of the human's last message was woken, as the message's receipt says.
+/// The field `wakes` in the receipt of the human's last message. It says how the recipient was woken.
 fn wakes(place: &Place) -> Value {
     place.json(&["inbox", "--filter", "sent", "--as", "human"])["messages"].as_array().unwrap().last().unwrap()["wakes"]
         .clone()
@@ -83,7 +83,7 @@ fn where_its_socket_is_dead_a_hook_in_the_background_wakes_claude() {
     assert_eq!(out.status.code(), Some(2), "the status by which Claude Code begins a turn");
     assert!(String::from_utf8_lossy(&out.stderr).starts_with(SENTENCE), "{out:?}");
     let wakes = wakes(&place);
-    // Two attempts in the same millisecond are listed by the names of their channels.
+    // Two attempts in the same millisecond are sorted by their channels, so the test finds each attempt by its channel.
     let how = |channel: &str| {
         wakes.as_array().unwrap().iter().find(|wake| wake["channel"] == channel).unwrap()["how"].as_str()
     };

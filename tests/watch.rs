@@ -1,4 +1,4 @@
-//! Tests `slm-mesh watch` on a real terminal, whose modes it must restore, and in a pipe.
+//! Tests `slm-mesh watch` in a pipe and on a real terminal. At its end, `watch` must restore the terminal's modes.
 
 mod support;
 
@@ -13,7 +13,7 @@ const CODEX: &str = "codex-mcp-client";
 /// Shell commands that write the terminal's modes to the file `is`. The file appears only when it is complete.
 const MODES_AFTER: &str = "stty -g >is.new; mv is.new is";
 
-/// A shell on a terminal with 24 lines of 80 characters, which tmux emulates.
+/// A shell on a terminal that tmux emulates. The terminal has 24 lines of 80 characters.
 struct Screen<'a> {
     place: &'a Place,
 }
@@ -95,7 +95,7 @@ impl Screen<'_> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // This fails if the shell has ended, because tmux then ends, too.
+        // The command fails if the shell has ended, because tmux then ends, too.
         let _ = Command::new("tmux").arg("-S").arg(self.place.root.join("tmux")).arg("kill-server").output();
     }
 }

@@ -1,4 +1,4 @@
-//! Which session a hook acts as, if one agent process has several sessions, or if a session has subagents.
+//! Tests how a hook finds its session: one agent process may have several sessions, and a session may have subagents.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn hook(place: &Place, event: &str, session: &str, more: Value) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Runs the hook before an edit of `a.rs`. If `subagent` is given, this subagent of the session makes the edit.
+/// Runs the hook before an edit of `a.rs`. If `subagent` is not `None`, this subagent of the session makes the edit.
 fn edit(place: &Place, session: &str, subagent: Option<&str>) -> String {
     let file = place.root.join("a.rs");
     let input = json!({ "tool_name": "Edit", "tool_input": { "file_path": file }, "agent_id": subagent });
@@ -138,7 +138,7 @@ fn a_guard_that_cannot_know_its_caller_refuses_what_anybody_holds() {
     }
     place.ok(&["lock", "repo/held", "--as", "human", "--reason", "mine"]);
     assert!(git("", &["add", "held"]).0);
-    // The variable contains the id of a session that no longer exists.
+    // The environment of git contains the id of a session that no longer exists.
     let (passed, said) = git("nobody", &["commit", "-qm", "held"]);
     assert!(!passed && said.contains("mine"), "{said}");
     assert!(git("", &["rm", "-q", "--cached", "held"]).0 && git("", &["add", "free"]).0);

@@ -1,5 +1,5 @@
 //! Checks facts that this machine's own broker knows and the leading hub does not. These are the broker's settings, the
-//! address at which the broker serves other machines, and why a hub on standby can't take over.
+//! address at which the broker serves other machines, and the reason why a hub on standby can't take over.
 
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
@@ -20,7 +20,7 @@ pub struct OwnBroker {
 }
 
 impl OwnBroker {
-    /// Asks the broker; `None` if it does not answer.
+    /// Asks this machine's broker about itself. Returns `None` if the broker does not answer.
     pub fn ask(places: &DataDir) -> Option<OwnBroker> {
         let mut client = Client::connect_to_own(places).ok()?;
         client.set_receive_timeout(Some(ANSWERS_WITHIN)).ok()?;
@@ -34,7 +34,7 @@ impl OwnBroker {
         self.info["port"].as_u64().unwrap_or(0) as u16
     }
 
-    /// Describes this hub, which is on standby. Used if the leading hub can't be asked.
+    /// Describes this hub, which is on standby. This description is needed if the leading hub can't be asked.
     pub fn check_standby(&self) -> Check {
         let version = line(self.info["version"].as_str().unwrap_or("?"));
         let leader = match self.hub["leader"].as_str() {
@@ -46,7 +46,7 @@ impl OwnBroker {
     }
 
     /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` in all other
-    /// cases. If this hub leads, its faults are in the status of the mesh.
+    /// cases. If this hub leads, the status of the mesh shows its faults.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {
@@ -74,7 +74,7 @@ impl OwnBroker {
         )
     }
 
-    /// Reports the settings in which the running broker differs from this program.
+    /// Reports settings that have different values in the running broker and in this program.
     pub fn check_settings(&self, settings: &Settings, places: &DataDir) -> Option<Check> {
         let theirs = self.info["settings"].as_str().filter(|theirs| *theirs != settings.fingerprint())?;
         let names = settings.different_from(theirs);

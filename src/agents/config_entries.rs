@@ -30,7 +30,7 @@ pub struct Entries<'a> {
     pub server: Option<ServerFile>,
     /// The position and format of our hooks; `None` if this file needs no hooks.
     pub hooks: Option<HookFile>,
-    /// Whether mail may wake the agent.
+    /// Whether mail is allowed to wake the agent.
     pub may_wake: bool,
 }
 
@@ -165,8 +165,8 @@ impl Entries<'_> {
         self.remove_hooks(&text, hooks, None, |name, n| name == event && n >= wanted.len())
     }
 
-    /// Our hooks for an event. The first hook answers at once. The second one, if any, waits for mail and then wakes
-    /// the agent.
+    /// Our hooks for an event. The first hook answers at once. A second hook, if there is one, waits for mail and then
+    /// wakes the agent.
     fn hooks_for(&self, event: &str, hooks: &HookFile) -> Vec<Value> {
         let mut wanted = vec![self.hook(hooks)];
         if self.may_wake && hooks.wake_event == Some(event) {
@@ -250,8 +250,8 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether `text` contains only what `setup` itself writes around our entries in a new file, such as a version
-    /// number. Our entries have already been removed from `text`.
+    /// `text` is a file from which our entries have been removed. Returns true if `setup` itself wrote the rest of the
+    /// file, such as a version number.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
@@ -280,8 +280,9 @@ impl Entries<'_> {
         hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
     }
 
-    /// The positions of our hooks in an event's list. Each position consists of two indexes: that of an item in the
-    /// list, and that of a hook in the item. The second index is 0 if the items are single hooks, not groups of hooks.
+    /// The positions of our hooks in an event's list. Each position consists of two indexes: the index of an item in
+    /// the list, and the index of a hook in the item. The second index is 0 if the items are single hooks, not groups
+    /// of hooks.
     fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
@@ -295,8 +296,8 @@ impl Entries<'_> {
         found
     }
 
-    /// Removes each of our hooks for which `picks` returns true. `picks` gets the name of the event, and the position
-    /// of the hook among our hooks for this event.
+    /// Removes each of our hooks for which `picks` returns true. The arguments of `picks` are the name of the event and
+    /// the position of the hook among our hooks for this event.
     fn remove_hooks(
         &self,
         text: &str,

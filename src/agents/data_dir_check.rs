@@ -17,7 +17,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Maximum number of files whose owners are checked.
 const FILES_MAX: usize = 10_000;
 
-/// How long doctor reports a damaged database after the broker has set it aside, in ms.
+/// The time, in ms, for which doctor reports a damaged database that the broker has set aside.
 const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
 
 /// Checks the data directory, and the files in it.
@@ -90,7 +90,7 @@ fn check_creatable(places: &DataDir) -> Check {
     }
 }
 
-/// Tries to create and write a file in a directory. The file is removed again.
+/// Tries to create and write a file in a directory. Removes the file afterwards.
 fn try_write(dir: &Path) -> std::io::Result<()> {
     let path = dir.join(format!("doctor.new{}", std::process::id()));
     let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
@@ -162,7 +162,7 @@ fn check_owners(places: &DataDir) -> Option<Check> {
     })
 }
 
-/// The files and folders below a folder. A folder below `root` that can't be read counts as empty.
+/// The files and folders below a folder. An unreadable folder below `root` counts as empty.
 fn files_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
     let names = |folder: &Path| Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect());
     let mut found: Vec<PathBuf> = names(root)?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Finds directories with an entry of their own that does not start slm-mesh, and says how to remove that entry.
+/// Finds directories whose own server entry does not start slm-mesh. Says how to remove such an entry.
 pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) -> Vec<Check> {
     let Some((server, command)) = agent.files.user.server.and_then(by_agent) else { return Vec::new() };
     let path = environment.server_path(agent, &server);
@@ -36,7 +36,7 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
     checks
 }
 
-/// Why an entry does not start slm-mesh; `None` if it does.
+/// The reason why an entry does not start slm-mesh; `None` if the entry starts it.
 fn fault_of(entry: &Value) -> Option<String> {
     let Some(server) = RegisteredServer::parse(entry) else { return Some("it starts no program".into()) };
     let line = server.command_line();

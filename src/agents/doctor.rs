@@ -61,7 +61,7 @@ impl Check {
         Check { about: about.into(), found: found.into(), cure: Some(cure.into()) }
     }
 
-    /// The result if the agents could not be checked, with the reason.
+    /// A result that says why the agents could not be checked.
     pub fn agents_not_checked(why: &Error) -> Check {
         let cure = "no agent was checked; do what the error says, and run slm-mesh doctor again";
         Check::error("agents", why.text.clone(), cure)
@@ -311,7 +311,7 @@ fn check_http(places: &DataDir, port: u16) -> Check {
     }
 }
 
-/// Tries to run a command in a shield. A system without shields is not a fault, unless the user has asked for shields.
+/// Tries to run a command in a shield. Shields that do not work are a fault only if the user wants shields.
 pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");
@@ -351,7 +351,7 @@ pub fn check_shield(environment: &Environment) -> Check {
     }
 }
 
-/// The agents for which the user wants shields, and which run commands with the shell in $SHELL.
+/// The agents that run commands in the user's shell ($SHELL), and for which the user wants shields.
 fn agents_with_users_shell(environment: &Environment) -> Vec<&str> {
     let lines = |id: &str| by_id(id).and_then(|agent| agent.dialect).and_then(|dialect| dialect.shell_lines);
     let has_users_shell = |id: &&str| matches!(lines(id), Some(ShellLines::BashEnvInUsersShell));
@@ -414,7 +414,7 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
 }
 
 /// Whether a file that `setup` writes as a whole is up to date. A file that the user has edited counts as up to date if
-/// `setup` had written the text of this version before the edit.
+/// it contained this version's text before the edit.
 fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bool {
     let record = || records.and_then(|records| records.get(path));
     let has_record = || record().is_some_and(|record| record.after == *text);

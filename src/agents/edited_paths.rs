@@ -1,4 +1,4 @@
-//! Determines which files a tool call is about to edit, from the tool's name and input.
+//! Uses the name and the input of a tool to determine which files the tool is about to edit.
 
 use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
 use super::own_tool_calls::{MeshCall, mesh_call};
@@ -13,7 +13,7 @@ const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
 /// The argument fields that contain a list of edits or files.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
-/// The commands of a text editor tool that do not write to a file.
+/// The read-only commands of a text editor tool.
 const READ_COMMANDS: &[&str] = &["view"];
 /// The fields that contain the directory in which a tool runs its command.
 pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_path", "directory", "cwd"];
@@ -23,7 +23,8 @@ const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 /// The fields that contain the id that an agent gives to a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// The fields that a hook needs from its input. These fields are kept even if the input is too long to keep all of it.
+/// The fields that a hook needs from its input. These fields are kept even if the input is too long to be kept as a
+/// whole.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS, DIRECTORY_FIELDS],
     repeated: FILE_FIELDS,
@@ -70,7 +71,7 @@ fn tool_name(input: &Value) -> &str {
     input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("")
 }
 
-/// A tool's name, in lower case and without separators, and its arguments.
+/// The name and the arguments of the tool. The name is in lower case and without separators.
 fn tool_call(input: &Value) -> (String, Value) {
     let name = tool_name(input);
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
@@ -139,8 +140,8 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // If a JSON object repeats this field, the parser returns a list of all its values. The agent may
-                    // use any of them.
+                    // If a JSON object contains this field several times, the parser returns a list of all the values.
+                    // Which of these values the agent uses is not known.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }

@@ -1,7 +1,7 @@
 //! Asks git whether a command such as `git stash` or `git checkout .` would replace files that other peers hold.
 //!
-//! **Invariant:** git runs only if other peers hold files in a folder that such a command might write. It runs only
-//! with subcommands that change nothing.
+//! **Invariant:** git is run only if other peers hold files in a folder whose files the command might write. Only git
+//! subcommands that change nothing are run.
 
 use crate::shell_writes::{GitTest, MaybeWritten};
 use std::os::unix::ffi::OsStrExt;

@@ -55,7 +55,7 @@ fn commands(style: CommandStyle, mark: Option<&str>) -> Vec<(&'static str, Strin
     SLASH_COMMANDS.iter().map(file).collect()
 }
 
-/// The text of an agent's own file, with the path of our program and the agent's id filled in.
+/// The text of an agent's own file. It contains the path of our program and the agent's id.
 pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
     own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }

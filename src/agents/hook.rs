@@ -26,8 +26,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Hooks append to the log only while the log is smaller than this, in bytes. Without this limit, a hook that always
-/// fails would fill the disk.
+/// Maximum size of a log to which hooks append, in bytes. Without this limit, a hook that always fails would fill the
+/// disk.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -117,14 +117,15 @@ fn answer_of(
         reports: Vec::new(),
     };
     work.shell_variables = work.prepare_shell();
-    // Comparing files needs no broker, so it comes before the call to the broker, which may be slow or gone.
+    // The files are compared before the broker is called. The comparison needs no broker, and the broker may be slow or
+    // gone.
     work.compare_held_files();
     let mut client = match connect(&places, &work) {
         Ok(Some(client)) => client,
         Ok(None) => return Ok(None),
         Err(why) => return Ok(work.or_reports(Err(why))?.map(|reply| (reply, None))),
     };
-    // If the broker hangs, this limits how long the agent waits.
+    // Limits how long the agent waits if the broker hangs.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook, &settings);
@@ -174,7 +175,7 @@ fn ask(
     ask_broker(work, client, facts)
 }
 
-/// The tool call that a hook reports, with the files that the call is known to write.
+/// The tool call that a hook reports. Lists the files that the call is certain to write.
 fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     let mut run = ToolRun { session: hook.session.clone(), ..ToolRun::default() };
     if !matches!(hook.event, HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::AfterTool) {
@@ -200,7 +201,7 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     run
 }
 
-/// Maximum number of characters of a command's first line that a report contains.
+/// A report shows at most this many characters of a command's first line.
 const COMMAND_LINE_MAX: usize = 500;
 
 /// Connects to the broker. Only a new session, a prompt, an edit or a command may start a broker. Other events matter
@@ -224,9 +225,9 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
 }
 
 /// The data by which the broker identifies the session: the agent, the agent's key for the session, and the directory.
-/// If the session is new, it gets the name in the settings.
+/// A new session gets the name that is in the settings.
 pub fn session_facts(agent: &Agent, hook: &HookInput, settings: &Settings) -> Value {
-    // The paths of locks contain no symlinks, so the root of the work tree must not contain any, either.
+    // The paths of locks contain no symlinks, so the path of the work tree's root must contain none either.
     let directory = path_normalization::absolute_in("", &hook.directory);
     let git = read_git_files::facts(Path::new(directory.trim_end_matches('/')));
     let dialect = agent.dialect.as_ref();
@@ -245,7 +246,7 @@ pub fn print(text: &str) -> bool {
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Prints the answer. The mail in the answer counts as read once the whole answer has been printed.
+/// Prints the answer. After the whole answer has been printed, the mail in the answer is marked as read.
 fn deliver((answer, client): (HookReply, Option<Client>)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
     if print(&answer.text)

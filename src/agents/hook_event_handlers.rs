@@ -19,7 +19,7 @@ use std::path::Path;
 /// How long an alert about a waiting agent is kept, in minutes. An older alert would no longer help the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
-/// The output of a hook, and the mail that counts as read once the output is printed.
+/// The output of a hook, and the mail that is marked as read after the output has been printed.
 pub(super) struct HookReply {
     pub text: String,
     pub shown: Value,
@@ -65,8 +65,8 @@ impl HookWork<'_> {
         Vec::new()
     }
 
-    /// A key that identifies the event. Two hooks that report the same event get the same input, so their keys are the
-    /// same, and the broker answers only one of them.
+    /// A key that identifies the event. Two hooks that report the same event get the same input, so they have the same
+    /// key. The broker answers only one of the two hooks.
     fn event_key(&self) -> Value {
         json!(hashed(&self.input.to_string()))
     }
@@ -76,7 +76,7 @@ impl HookWork<'_> {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
 
-    /// Compares files that are locked by other peers with the state of these files before a command.
+    /// Checks whether locked files of other peers have changed since a command began.
     pub fn compare_held_files(&mut self) {
         match &self.hook.event {
             HookEvent::AfterTool => {
@@ -85,7 +85,7 @@ impl HookWork<'_> {
                 self.note = note;
             }
             HookEvent::Prompt => self.compare_leftovers(),
-            // Background commands may still write files. If any are running, a later hook compares the files.
+            // A command in the background can still write files. While such a command runs, the files are not compared.
             HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
             HookEvent::End => self.compare_leftovers(),
             _ => {}
@@ -106,7 +106,7 @@ impl HookWork<'_> {
     }
 
     /// If there are reports, replaces the broker's error with an answer that shows only the reports. No later hook
-    /// could make them again, because the notes from which they were made are gone.
+    /// could make the reports again, because the notes on which they are based are gone.
     pub fn or_reports<E>(&self, answer: Result<Option<HookReply>, E>) -> Result<Option<HookReply>, E> {
         if answer.is_ok() || self.reports.is_empty() {
             return answer;
@@ -257,8 +257,8 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     }
 }
 
-/// Locks files, as many per call as the broker accepts. If several calls are necessary, all files are checked before
-/// the first is locked.
+/// Locks files. One call to the broker locks as many files as the broker accepts. If several calls are necessary, all
+/// files are checked before the first file is locked.
 fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
     // A text that is longer than `PATH_MAX` can't be the path of a file, so it is left out.
     let files: Vec<String> = files.iter().filter(|path| path.len() <= limits::PATH_MAX).cloned().collect();
@@ -276,7 +276,7 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
     Ok(answer)
 }
 
-/// Adds the files of a call, and the work trees that contain these files, to `facts`. The work trees are added because
+/// Adds to `facts` the files of a call and the work trees that contain these files. The work trees are added because
 /// the session itself may work in a different work tree.
 fn name_files(facts: &mut Value, files: &[String]) {
     let known = KnownTree::of(&facts["gitRoot"], &facts["repo"]);
@@ -284,7 +284,7 @@ fn name_files(facts: &mut Value, files: &[String]) {
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));
 }
 
-/// Ends the turn, and fetches the direct mail that waits, unless the agent can't continue.
+/// Ends the turn. If the agent can continue, also fetches the direct mail that is waiting.
 fn end_turn(
     work: &HookWork<'_>,
     client: &mut Client,

@@ -24,10 +24,10 @@ pub enum HookEvent {
     AfterTool,
     /// The agent is about to stop.
     Stop {
-        /// Whether this hook may make the agent continue; false if a hook has already done so, or if the user stopped
-        /// the agent.
+        /// Whether this hook is allowed to make the agent continue; false if an earlier hook has made the agent
+        /// continue, or if the user stopped the agent.
         can_go_on: bool,
-        /// The background tasks and subagents of the session that are still running.
+        /// The session's background tasks and subagents that are still running.
         running: Vec<String>,
     },
     /// A subagent ended.
@@ -53,8 +53,8 @@ pub struct HookInput {
     pub subagent: Option<String>,
     /// The path of the session's transcript, according to the agent.
     pub transcript: Option<String>,
-    /// Whether the session continues an earlier one, possibly under a new id: after `/clear`, a resume, a fork or a
-    /// compaction.
+    /// Whether the session continues an earlier session after `/clear`, a resume, a fork or a compaction. The session's
+    /// id may be new.
     pub continues: bool,
 }
 
@@ -87,7 +87,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
 /// Maximum length of the reason why an agent is waiting, in characters. A longer reason is cut.
 const WAITS_MAX: usize = 300;
 
-/// The values of `source` for a session that continues an earlier one.
+/// The values of `source` for a session that continues an earlier session.
 const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
 
 /// The session's background tasks that are still running, as the agent lists them when it stops.

@@ -1,18 +1,18 @@
 //! Writes the texts that a hook shows to a model. They describe mail, peers and locks, and their length is limited.
 //!
-//! **Invariant:** what a peer wrote appears only after the peer's name, quoted by [`untrusted_text`]. All other words
-//! come from slm-mesh itself.
+//! **Invariant:** the words of a peer always follow the peer's name, and are always quoted by [`untrusted_text`]. All
+//! other words come from slm-mesh itself.
 
 use crate::base::error::Error;
 use crate::base::{time_format, untrusted_text};
 use serde_json::Value;
 
-/// Maximum number of characters that are shown of a message. The inbox shows the rest.
+/// At most this many characters of a message are shown. The inbox shows the rest.
 const BODY_MAX: usize = 1500;
 /// Approximate maximum number of characters of mail that one hook shows. Agents truncate a longer text or move it to a
 /// file.
 const ALL_MAX: usize = 6000;
-/// Maximum number of characters that are shown of a summary or a reason.
+/// At most this many characters of a summary or a reason are shown.
 const WORDS_MAX: usize = 200;
 
 /// A text that shows mail.

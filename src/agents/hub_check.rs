@@ -1,5 +1,5 @@
 //! Checks the hubs of a guest, which is a machine that uses hubs on other machines. Asks each hub in the guest's
-//! settings, and takes a lock from the leading hub. Also looks for a broker that still runs on the guest itself.
+//! settings, and takes a lock from the leading hub. Also looks for a broker that is still running on the guest itself.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;

@@ -35,7 +35,7 @@ enum NodeKind {
     Scalar,
 }
 
-/// A member of an object, or an item of an array. `start` is where the member's key or the item begins.
+/// A member of an object, or an item of an array. `start` is the position of the member's key, or of the item.
 struct Child {
     key: Option<String>,
     start: usize,
@@ -246,8 +246,8 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// Returns the position after the white space and comments that begin at `at`. With `on_line`, returns the position
-/// after the last comment on the same line, or `at` if there is none.
+/// Returns the position after the white space and comments that begin at `at`. If `on_line` is true, returns the
+/// position after the last comment on the same line, or `at` if the line has no comment.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;
@@ -302,7 +302,7 @@ fn append(text: &str, node: &Node, key: Option<&str>, value: &Value) -> String {
                 let (before, rest) = text.split_at(last.value.end);
                 return format!("{before},{gap}{head}{value}{rest}");
             };
-            // The user's comma, and the comments before it, stay with the user's value.
+            // The comma after the user's last value keeps its place, and so do the comments before the comma.
             let (before, rest) = text.split_at(comma + 1);
             let gap = if rest.starts_with(' ') { " " } else { "" };
             format!("{before}{gap}{head}{value},{rest}")
@@ -325,7 +325,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Returns true if new members get lines of their own. They do if the text has several lines, is empty, or is `{}`.
+/// Whether new members get lines of their own. This is the case if the text has several lines, is empty, or is `{}`.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2

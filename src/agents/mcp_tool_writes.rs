@@ -30,7 +30,8 @@ const WRITES: &[&str] = &[
     "reformat",
     "truncate",
 ];
-/// Words in the names of tools that only read. If a name also contains a word for writing, the tool still only reads.
+/// If a tool's name contains one of these words, the tool only reads, even if the name also contains a word for
+/// writing.
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];
@@ -76,7 +77,7 @@ pub const PATH_FIELDS: &[&str] = &[
 ];
 /// Names of arguments that contain the folder to which paths are relative.
 pub const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
-/// A tool with one of these arguments has paths that are not on this machine but, for example, on a website.
+/// If a tool has one of these arguments, its paths are not on this machine but, for example, on a website.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
 /// Names of arguments that make a writing tool show its changes without writing them.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
@@ -105,7 +106,7 @@ pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     found
 }
 
-/// Whether the words of a tool's name show that it writes files.
+/// Whether the words of a tool's name show that the tool writes files.
 fn is_writing_tool(tool: &str) -> bool {
     let own = tool.rsplit(SERVER_MARK).next().unwrap_or(tool).trim_start_matches('_');
     let words = words_of(own);

@@ -41,7 +41,7 @@ pub fn check_project(environment: &Environment) -> Vec<Check> {
     checks
 }
 
-/// Whether the files that contain the paths of programs are still as `setup` wrote them.
+/// Returns true if no file that contains the path of a program has changed since `setup` wrote the file.
 fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf, FileRecord)]) -> bool {
     let own = environment.scope(agent).own_file.map(|own| environment.path(agent, own.path));
     let mut files = environment.edited_files(agent).into_iter().map(|file| file.path).chain(own);

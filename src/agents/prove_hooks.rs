@@ -80,7 +80,7 @@ impl Drop for Scratch {
 /// Simulates a session of the agent with its hooks.
 ///
 /// # Errors
-/// If the agent has no hooks of slm-mesh, or no mesh can be started.
+/// If the agent has no hooks of slm-mesh, or if no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
         let text =

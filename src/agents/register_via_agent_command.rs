@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// Maximum number of attempts to write the file while the agent keeps changing it.
+/// Maximum number of attempts to write the file if the agent keeps changing the file.
 const ATTEMPTS: usize = 5;
 
 /// Returns the server, and the command with which the agent itself registers the server. Returns `None` if `setup`
@@ -112,7 +112,8 @@ struct Replacement<'a> {
     command: &'a AgentCommand,
     path: PathBuf,
     key: &'static str,
-    /// Whether the user has added nothing to the entry, so that other users may see the entry.
+    /// True if the user has added nothing to the entry. The entry is then not secret, and other users are allowed to
+    /// see it.
     is_plain: bool,
 }
 
@@ -125,7 +126,8 @@ impl Replacement<'_> {
         if self.add_by_input(old).is_ok() {
             return Err(format!("{why}; the old entry was put back"));
         }
-        // The agent accepts neither entry, so it is probably an older version, which does not read standard input.
+        // The agent has refused both the new and the old entry. It is probably an older version that does not read
+        // standard input.
         let added = if self.is_plain { self.add_by_argument(new) } else { self.write(new) };
         added.map_err(|why| match self.write(old) {
             Ok(()) => format!("{why}; the old entry was put back"),
@@ -162,9 +164,9 @@ impl Replacement<'_> {
     }
 }
 
-/// If the file does not exist, creates it so that only this user can read it.
+/// If the file does not exist, creates a file that only this user can read.
 fn create_private(path: &Path) {
-    // If the file exists, its mode stays. Any other failure shows when the file is written.
+    // If the file exists, its mode stays. Any other failure is reported when the file is written.
     let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 

@@ -106,7 +106,7 @@ fn cant_write(error: &std::io::Error) -> String {
     format!("it can't be written ({error}); check who owns its folder, and whether the disk is full")
 }
 
-/// Writes the text into a new file beside the file that the new file will replace.
+/// Writes the text into a new file in the same folder. The new file will then replace the file at `path`.
 fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
     let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::random_u128() as u32));
     let result = (|| {

@@ -48,7 +48,7 @@ impl RegisteredServer {
     /// server gets a data directory that does not exist, and is killed before it connects to a broker.
     ///
     /// # Errors
-    /// If the server does not answer as this version of slm-mesh; the error says why.
+    /// If the answer is missing, or is not that of this version of slm-mesh; the error says why.
     pub fn try_start(&self) -> Result<(), String> {
         let nowhere = std::env::temp_dir().join(format!("slm-mesh-trial-{:032x}", sys::random_u128()));
         let mut command = Command::new(&self.program);
@@ -57,7 +57,7 @@ impl RegisteredServer {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
         let answer = ask(&mut child);
-        // This fails if the server has already ended, which is harmless.
+        // A failure is harmless. It means that the server has already ended.
         let _ = child.kill().and_then(|()| child.wait());
         let about = &answer?["result"]["serverInfo"];
         match (about["name"].as_str(), about["version"].as_str()) {
@@ -79,8 +79,8 @@ fn ask(child: &mut Child) -> Result<Value, String> {
     // The server ends when its standard input is closed, so the input stays open until the answer has arrived.
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
-        // A failure is harmless: a server that does not read the request does not answer either, which is noticed
-        // below.
+        // A failure is harmless. A server that does not read the request sends no answer, and a missing answer is an
+        // error below.
         let _ = writeln!(input, "{request}");
     }
     let line = child.stdout.take().map_or(Ok(Vec::new()), first_line)?;

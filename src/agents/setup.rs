@@ -28,11 +28,11 @@ pub struct SetupStep {
     pub place: String,
     /// What was done.
     pub done: &'static str,
-    /// The reason, if the result needs an explanation.
+    /// The reason for the result, if the result needs an explanation.
     pub why: String,
     /// The text to paste, or the command to run, if the user must act.
     pub paste: String,
-    /// The lines that change, in a dry run.
+    /// In a dry run, the lines that would change.
     pub change: String,
 }
 
@@ -43,7 +43,7 @@ pub const LEFT: &str = "left alone";
 /// The result of a step that keeps an entry or a file because another agent uses it, or because the user has changed
 /// it.
 pub(super) const KEPT: &str = "kept";
-/// Why `setup` keeps a file that it once wrote as a whole.
+/// The reason why `setup` keeps a file that an earlier run wrote as a whole.
 pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
 /// Why `setup` can't update a file that the user has edited, and what the user can do.
 const TWO_TEXTS: &str = "this version of slm-mesh would write a different text; move your file away, run setup again, \
@@ -139,7 +139,8 @@ fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) ->
     SetupStep::left(what, place, "another program keeps changing it".into(), entries.alone())
 }
 
-/// Tries once to add our entries to a file. Returns `None` if another program changed the file during the attempt.
+/// Makes one attempt to add our entries to a file. Returns `None` if another program changed the file during the
+/// attempt.
 fn edit_file_once(
     environment: &Environment,
     file: &EditedFile,
@@ -190,7 +191,7 @@ fn new_record(
     FileRecord { before, after: new.to_owned(), agents, project, is_own: false }
 }
 
-/// The agents in a file's record, together with `agent`.
+/// The agents in a file's record, including `agent`, which is added if it is missing.
 fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     let mut agents = known.map(|record| record.agents.clone()).unwrap_or_default();
     if !agents.iter().any(|id| id == agent.id) {
@@ -221,7 +222,7 @@ fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }
 
-/// Loads the records and locks them, except in a dry run, which changes nothing.
+/// Loads the records. Also locks the records, unless this is a dry run, which changes nothing.
 pub(super) fn load_records(environment: &Environment) -> Result<Records, String> {
     if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }
@@ -273,7 +274,7 @@ fn write_own_file_once(
     is_written.then_some("written").ok_or_else(|| "another program changed this file; run setup again".to_owned())
 }
 
-/// Merges steps that have the same result into one.
+/// Combines all steps that have the same result.
 pub(super) fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
     let mut found: Vec<SetupStep> = Vec::new();
     for step in steps {

@@ -30,7 +30,7 @@ pub struct Environment {
     pub is_project: bool,
     /// Whether this is a dry run.
     pub is_dry_run: bool,
-    /// The ids of the agents that may be woken by mail.
+    /// The ids of the agents that mail is allowed to wake.
     pub wake: Vec<String>,
     /// The ids of the agents whose shell commands run in a shield.
     pub shield: Vec<String>,
@@ -83,8 +83,8 @@ impl Environment {
 
     /// Returns the agents with these ids. If there are no ids, returns all agents from which something may have to be
     /// removed. These are the installed agents, the agents with a file in the records of `setup`, and the agents whose
-    /// files contain our entries. All three are necessary, because an agent's settings directory or the project may
-    /// have moved since set-up.
+    /// files contain our entries. All three groups are necessary, because an agent's settings directory or the project
+    /// may have moved after set-up.
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -125,7 +125,7 @@ impl Environment {
         has_files && (is_on_path() || self.settings_directory(agent).is_dir())
     }
 
-    /// The agent's files for the user or for the project, depending on which of them `setup` changes.
+    /// The agent's files that `setup` changes: either those of the user, or those of the project.
     pub fn scope(&self, agent: &Agent) -> Scope {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
@@ -146,7 +146,7 @@ impl Environment {
     /// An agent's settings directory.
     pub fn settings_directory(&self, agent: &Agent) -> PathBuf {
         let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
-        // Joining an empty path adds a slash at the end, which `components` drops.
+        // Joining an empty path adds a slash at the end. `components` drops this slash.
         places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
     }
 
@@ -171,7 +171,7 @@ impl Environment {
         paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
     }
 
-    /// Whether mail may wake this agent.
+    /// Whether mail is allowed to wake this agent.
     pub fn may_wake(&self, agent: &Agent) -> bool {
         self.wake.iter().any(|id| id == agent.id)
     }
@@ -218,8 +218,8 @@ impl Environment {
         }
     }
 
-    /// The program that an agent's settings file registers as the server `slm-mesh`. A YAML file only refers to a file
-    /// of ours, so the path of our file is returned instead.
+    /// The program that an agent's settings file registers as the server `slm-mesh`. A YAML settings file names one of
+    /// our own files instead of a program, so the path of that file is returned.
     pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         match server.entry {

@@ -20,10 +20,10 @@ pub struct SetupLock {
 }
 
 impl SetupLock {
-    /// Waits until no other run of `setup` holds the lock, and takes it.
+    /// Waits until no other run of `setup` holds the lock, and then takes the lock.
     ///
     /// # Errors
-    /// If the lock can't be created, or another run holds it for too long.
+    /// If the lock can't be created, or if another run holds it for too long.
     pub fn take(places: &DataDir) -> Result<SetupLock, String> {
         let path = places.dir.join("setup.lock");
         let end = Instant::now() + WAIT_MAX;

@@ -50,7 +50,7 @@ fn key_of(path: &Path) -> String {
 }
 
 impl Records {
-    /// Reads the records in order to show them, or for a dry run.
+    /// Reads the records, for display or for a dry run.
     ///
     /// # Errors
     /// If there is no data directory, or the records can't be read.

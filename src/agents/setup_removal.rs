@@ -71,7 +71,8 @@ fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries)
     SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
 }
 
-/// Tries once to remove our entries from a file. Returns `None` if another program changed the file during the attempt.
+/// Makes one attempt to remove our entries from a file. Returns `None` if another program changed the file during the
+/// attempt.
 fn restore_file_once(
     environment: &Environment,
     file: &EditedFile,

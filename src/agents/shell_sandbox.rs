@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable that contains the path of a file that bash runs before each script.
+/// The name of an environment variable. Before each script, bash runs the file whose path is in this variable.
 pub const BASH_ENV: &str = "BASH_ENV";
 
 /// A session's file for bash is removed after this time, because slm-mesh can't tell when the last shell that uses the
@@ -46,7 +46,8 @@ impl SessionShield {
         let line = self.line(program);
         let is_there = fs::read_to_string(file).is_ok_and(|text| text.lines().any(|known| known == line));
         if !is_there && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(file) {
-            // If this fails, commands run without a shield, and the hooks after the commands report their changes.
+            // If this fails, commands run without a shield, and the hooks after the commands report what the commands
+            // changed.
             let _ = writeln!(file, "{line}");
         }
     }
@@ -65,14 +66,14 @@ impl SessionShield {
             self.line(program)
         );
         write_private(&self.bash_env_file, &text).ok()?;
-        // Bash expands the value, and each agent removes quotes in its own way, so the path may contain only harmless
-        // characters.
+        // Bash expands the value, and each agent removes quotes in its own way, so only harmless characters are allowed
+        // in the path.
         let path = self.bash_env_file.to_str()?;
         path.chars().all(|char| char.is_alphanumeric() || "/._-+@, ".contains(char)).then(|| path.to_owned())
     }
 
-    /// The line that the agent's shell runs. The line works in bash and zsh. It exports no variable, so a child shell
-    /// that belongs to another session starts its own shield.
+    /// The line that the agent's shell runs. The line works in bash and zsh. It exports no variable. A child shell that
+    /// belongs to another session therefore starts its own shield.
     fn line(&self, program: &str) -> String {
         let (program, mark) = (shell_quoted(program), shell_quoted(&self.mark.to_string_lossy()));
         let command = "${BASH_EXECUTION_STRING:-$ZSH_EXECUTION_STRING}";
@@ -98,19 +99,19 @@ impl SessionShield {
 
     /// Turns the shield off.
     pub fn lower(&self) {
-        // This usually fails, because the file does not exist.
+        // The removal usually fails, because the file does not exist.
         let _ = fs::remove_file(&self.mark);
     }
 
     /// Turns off the shields of all sessions.
     pub fn lower_all(places: &DataDir) {
-        // This usually fails, because no session has such a file.
+        // The removal usually fails, because no session has a shield.
         let _ = fs::remove_dir_all(places.shields());
     }
 }
 
 /// Returns the shell line that sets `BASH_ENV` to the user's own value. If this process has inherited our value, the
-/// line is copied from our file, because the user's value is only there.
+/// line is copied from our file, because only our file contains the user's value.
 fn users_bash_env(folder: &Path) -> String {
     let unset = || format!("unset {BASH_ENV}");
     let Some(value) = std::env::var_os(BASH_ENV) else { return unset() };

@@ -31,9 +31,9 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// Returns the files, as lock paths, that these commands are certain to write if they run in `directory`. Also returns
-/// each possible write that git can confirm. All other possible writes are left out, because a wrong denial is worse
-/// than a missed write.
+/// Returns the lock paths of the files that these commands are certain to write if they run in `directory`. Also
+/// returns each possible write that git can confirm. All other possible writes are left out, because a wrong denial is
+/// worse than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {
     let inherited = |name: &str| matches!(name, "HOME" | "PATH").then(|| std::env::var(name).ok()).flatten();
     let disk = Disk::new(Path::new(directory));

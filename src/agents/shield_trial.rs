@@ -45,7 +45,7 @@ impl TrialFile {
 
 impl Drop for TrialFile {
     fn drop(&mut self) {
-        // If the file can't be removed, it does no harm, because it is empty and in the folder for temporary files.
+        // A file that can't be removed does no harm. The file is empty, and it is in the folder for temporary files.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -17,7 +17,7 @@ impl<'a> TomlFile<'a> {
     /// # Errors
     /// If the text is not valid TOML, or if an edit would also change unrelated lines; the error says why.
     pub fn parse(text: &'a str) -> Result<TomlFile<'a>, String> {
-        // `toml_edit` ends every line that it prints with a line feed, even the last line.
+        // `toml_edit` puts a line feed at the end of every line, even at the end of the last line.
         let mut plain = text.replace("\r\n", "\n");
         if !plain.is_empty() && !plain.ends_with('\n') {
             plain.push('\n');
@@ -67,8 +67,9 @@ impl<'a> TomlFile<'a> {
     /// Moves the comments of a removed table to the next table, or to the end of the file.
     pub fn keep_comments_of(&mut self, removed: &Table) {
         let mut comments = prefix_of(removed.decor());
-        // Set-up added the blank line directly before our table, so that line is removed too. If a comment is directly
-        // before the table, a person has added the comment since then, so all lines are kept.
+        // `setup` wrote the blank line directly before our table. This blank line is therefore removed too. If a
+        // comment is directly before the table, a person has added the comment after set-up. In this case, all lines
+        // are kept.
         if comments == "\n" || comments.ends_with("\n\n") {
             comments.pop();
         }
@@ -96,7 +97,7 @@ impl<'a> TomlFile<'a> {
     }
 }
 
-/// A line without its end.
+/// A line without its line end.
 fn content(line: &str) -> &str {
     let line = line.strip_suffix('\n').unwrap_or(line);
     line.strip_suffix('\r').unwrap_or(line)

@@ -131,7 +131,7 @@ fn insert(file: &mut TomlFile<'_>, key: &str, program: &str) {
     }
 }
 
-/// Removes the table of the server `slm-mesh` if it starts our program.
+/// Removes the table of the server `slm-mesh` if the table's command is our program.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

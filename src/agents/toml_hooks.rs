@@ -12,7 +12,7 @@ const LIST: &str = "hooks";
 /// true for its command. If our older tables equal the new tables, the text stays unchanged.
 ///
 /// # Errors
-/// If the text is not valid TOML, or `hooks` in it is not a list of hooks.
+/// If the text is not valid TOML, or if `hooks` is not a list of hooks.
 pub fn put(
     text: &str,
     events: &[(&str, &str)],

@@ -21,8 +21,8 @@ pub struct ChangedList {
     pub note: Option<String>,
 }
 
-/// Adds agents to the list in a setting if `on` is true. Otherwise, removes them from the list. With `dry`, only
-/// returns what would change.
+/// Adds agents to the list in a setting if `on` is true. Otherwise, removes them from the list. If `dry` is true,
+/// changes nothing, but returns what would change.
 ///
 /// # Errors
 /// If the settings can't be read or written.

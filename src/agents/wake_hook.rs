@@ -61,7 +61,7 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
         let value = client.call("wakeup.wait", &facts).map_err(|error| error.text)?;
         if value["wake"] == json!(true) {
             let report = json!({ "channel": wake.channel, "lastSeq": value["lastSeq"], "as": value["you"]["id"] });
-            // The wakeup is reported before the answer is printed, because this process exits once the answer is
+            // The wakeup is reported before the answer is printed, because this process exits after the answer has been
             // printed. If the answer does not wake the agent, the broker tries the next channel.
             client.call("wakeup.report", &report).map_err(|error| error.text)?;
             return Ok(say(wake.answer, value["text"].as_str().unwrap_or("")));

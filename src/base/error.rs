@@ -47,7 +47,7 @@ pub struct Codes {
     pub kind: ErrorKind,
     /// The name of the kind in `error.data.kind`.
     pub word: &'static str,
-    /// The JSON-RPC code: a standard code if one fits, otherwise one of our own codes, outside the reserved range.
+    /// The JSON-RPC code. If no standard code fits, it is one of our own codes outside the reserved range.
     pub rpc: i64,
     /// The HTTP status, except where the old HTTP API prescribes a different one.
     pub http: u16,

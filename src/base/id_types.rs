@@ -1,5 +1,5 @@
-//! Types for identifiers: the id of a peer, the address of another mesh, the name of a channel. Also shortens the keys
-//! that agents give to their sessions.
+//! Types for identifiers, such as the id of a peer, the address of another mesh and the name of a channel. Also
+//! shortens the keys that agents give to their sessions.
 
 use super::{limits, untrusted_text};
 use std::collections::{HashMap, HashSet};
@@ -44,7 +44,7 @@ impl Hasher for CountedHasher {
     }
 
     /// Multiplies by 2^64 divided by the golden ratio. The hashes of consecutive numbers then differ in their highest
-    /// and in their lowest bits, which are the only bits that the map uses.
+    /// and in their lowest bits. The map uses only these bits.
     fn write_u64(&mut self, number: u64) {
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
@@ -226,7 +226,7 @@ impl PublicIds {
         self.id(EVENT, seq)
     }
 
-    /// The sequence number of a message of this mesh; `None` for any other text.
+    /// The sequence number in the id of a message of this mesh; `None` if the text is not such an id.
     pub fn message_seq(self, id: &str) -> Option<i64> {
         let seq = i64::from_str_radix(id.get(24..)?, 16).ok()?;
         (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(seq)

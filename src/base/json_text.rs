@@ -54,7 +54,7 @@ pub fn push_quoted_json(line: &mut String, json: &str) {
 pub struct JsonObjectText(String);
 
 impl JsonObjectText {
-    /// Adds a field with a text. The name must not contain characters that JSON escapes.
+    /// Adds a field whose value is a string. The name must not contain characters that JSON escapes.
     pub fn text(mut self, name: &str, value: &str) -> JsonObjectText {
         self.begin_field(name);
         if value.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
@@ -67,7 +67,7 @@ impl JsonObjectText {
         self
     }
 
-    /// Adds a field with a number. The name must not contain characters that JSON escapes.
+    /// Adds a field whose value is a number. The name must not contain characters that JSON escapes.
     pub fn number(mut self, name: &str, value: i64) -> JsonObjectText {
         self.begin_field(name);
         self.0.push_str(&value.to_string());

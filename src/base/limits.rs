@@ -1,4 +1,4 @@
-//! The limits that users may reach. Most comments give the reason for the value.
+//! The limits that users can reach. Most comments give the reason for the value.
 
 /// Maximum size of a message's payload, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
@@ -16,7 +16,7 @@ pub const REASON_MAX: usize = 500;
 pub const PATH_MAX: usize = 4096;
 /// Maximum number of paths in one lock call. To lock more files, a client uses a glob.
 pub const PATHS_MAX: usize = 64;
-/// Maximum number of files in one call of a hook or the commit guard. Longer lists take several calls.
+/// Maximum number of files in one call by a hook or by the commit guard. A longer list is split into several calls.
 pub const EDIT_FILES_MAX: usize = 512;
 /// Maximum number of locked files that the hooks of one session watch. Each command costs one `stat` per watched file.
 pub const WATCHED_FILES_MAX: usize = 256;
@@ -25,7 +25,7 @@ pub const LOCKS_MAX: usize = 4096;
 /// Maximum number of items in a list argument, such as a list of types or ids.
 pub const LIST_MAX: usize = 100;
 /// Maximum nesting of a JSON object that the mesh passes on. The answer that contains the object adds a few levels, and
-/// JSON parsers such as serde_json accept at most 128.
+/// JSON parsers such as serde_json accept at most 128 levels.
 pub const DEPTH_MAX: usize = 64;
 /// Maximum number of rows that one call of an old HTTP route may return.
 pub const ROWS_MAX: i64 = 1000;
@@ -36,8 +36,7 @@ pub const ROWS_BYTES_MAX: usize = 8 << 20;
 pub const RESULT_MAX: usize = 24 * 1024;
 /// The part of `RESULT_MAX` for the rows of a list. The rest is for the fields around the list.
 pub const PAGE_MAX: usize = 20 * 1024;
-/// Maximum size of the part of a message that one answer shows, in bytes after escaping. Longer messages are shown
-/// in parts.
+/// One answer shows at most this many bytes of a message, counted after escaping. Longer messages are shown in parts.
 pub const PART_MAX: usize = 16 * 1024;
 /// Maximum number of unread messages in one mailbox. A full mailbox refuses further messages. It never drops a message
 /// silently.
@@ -50,10 +49,9 @@ pub const PEERS_MAX: usize = 16_384;
 pub const CHANNELS_PER_PEER_MAX: usize = 64;
 /// Maximum number of waiting calls on one connection at the same time.
 pub const WAITS_MAX: usize = 64;
-/// Maximum wait in one call, in seconds. A client that wants to wait longer calls again.
+/// Maximum wait in one call, in seconds. To wait longer, a client makes another call.
 pub const WAIT_SECONDS_MAX: i64 = 3600;
-/// Maximum number of peers for which one connection may act. One Codex server runs many threads, each of which is a
-/// peer.
+/// Maximum number of peers that can share one connection. One Codex server runs many threads, each of which is a peer.
 pub const PEERS_PER_CONNECTION_MAX: usize = 64;
 /// Maximum number of older keys that are remembered for one session. An agent gives its session a new key after each
 /// /clear.
@@ -65,19 +63,20 @@ pub const PRUNE_STEP: i64 = 500;
 pub const RATE_MAX: u32 = 100;
 /// The period in which the messages of a sender are counted, in ms.
 pub const RATE_WINDOW_MS: i64 = 10_000;
-/// How long the locks of a local session outlive its connection, so that a restart of the broker loses no lock.
+/// How long a local session keeps its locks after its connection has ended. A restart of the broker must release no
+/// locks.
 pub const GRACE_MS: i64 = 5_000;
-/// How long the locks of a session on another machine outlive its connection, because a network may fail for a
-/// moment.
+/// How long a session on another machine keeps its locks after its connection has ended. This time allows for a short
+/// failure of the network.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// If a lock would expire while its command still runs, the lock is extended by this many milliseconds.
+/// If a lock would expire while its command is still running, the lock is extended by this many milliseconds.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
-/// Maximum number of peers of one linked mesh that this mesh lists.
+/// This mesh lists at most this many peers of one linked mesh.
 pub const LINKED_MAX: usize = 500;
-/// A linked mesh that has not answered for this long (three polls) counts as silent, and its peers as offline.
+/// A linked mesh that has not answered for this long (three polls) counts as silent, and its peers count as offline.
 pub const LINK_SILENT_MS: i64 = 90_000;
-/// How long expiry and housekeeping pause after the disk has refused a write. Without the pause, the loop would spin
-/// and the log would fill.
+/// How long expiry and housekeeping pause after the disk has refused a write. Without the pause, the broker would try
+/// again at once, and its errors would fill the log.
 pub const REST_MS: i64 = 1_000;
 /// A wakeup waits until no message has arrived for this long, so that several messages cause only one wakeup. A session
 /// that is working will have read the messages by then.
@@ -91,13 +90,13 @@ pub const WAKE_AGAIN_MS: i64 = 30_000;
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
 /// Maximum number of wakeups of one session in `WAKE_WINDOW_MS`. Each wakeup starts a turn, which may cost money.
 pub const WAKES_MAX: usize = 6;
-/// How long mail is kept, whether or not it was read.
+/// How long mail is kept, both read and unread.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 /// How long events are kept.
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
 /// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs. Housekeeping never wakes the broker. Once housekeeping is due, it runs in the next turn
+/// How often housekeeping runs. Housekeeping never wakes the broker. When housekeeping is due, it runs in the next turn
 /// of the broker's loop.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.

@@ -85,19 +85,19 @@ pub struct PathMatcher<'a> {
     patterns: Vec<Vec<&'a str>>,
     /// The components of the plain files. Only comparisons with a folder or a glob need them.
     parts: Vec<Vec<&'a str>>,
-    /// How many steps the comparison may still take.
+    /// The number of steps that are left for the comparison.
     steps: Cell<u64>,
 }
 
 /// Maximum number of steps for comparing one request with all locks. This many steps take about a millisecond. The
-/// patterns that people write need a hundredth of them. If the steps do not suffice, the paths count as overlapping, so
-/// that the request is refused or waits. A longer comparison would hold up other clients.
+/// patterns that people write need a hundredth of these steps. If the steps do not suffice, the paths count as
+/// overlapping, so that the request is refused or waits. A longer comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
-/// How many steps are counted for comparing a pattern with a path.
+/// A comparison of a pattern with a path costs this many steps.
 const STEPS_A_PAIR: usize = 4;
-/// How many steps are counted for comparing two component names if at least one of them is a pattern.
+/// A comparison of two component names costs this many steps if at least one of the names is a pattern.
 const STEPS_A_NAME: usize = 32;
 
 impl<'a> PathMatcher<'a> {
@@ -160,7 +160,7 @@ fn components(path: &str) -> Vec<&str> {
     if path.ends_with('/') {
         parts.push("**");
     }
-    // Two `**` in a row match the same paths as one, but take more steps.
+    // Two `**` in a row match the same paths as one `**`, but take more steps.
     parts.dedup_by(|next, part| *next == "**" && *part == "**");
     parts
 }
@@ -187,9 +187,9 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Compares the beginnings of two patterns, up to the first wildcard in either, and the ends, after the last wildcard
-/// in either. Returns `None` if these parts differ, as in most pairs. Otherwise, returns what is left of both patterns.
-/// This takes linear time, while the tables in `any_path` and `any_name` take quadratic time.
+/// Compares the parts of two patterns before the first wildcard and after the last wildcard of either pattern. Returns
+/// `None` if these parts differ, as in most pairs. Otherwise, returns the rest of both patterns. This comparison takes
+/// linear time, but the tables in `any_path` and `any_name` take quadratic time.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -224,7 +224,7 @@ fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
     left.is_some()
 }
 
-/// Whether some path matches both lists of component patterns, by dynamic programming over both lists.
+/// Whether some path matches both lists of component patterns. Uses dynamic programming over both lists.
 fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     let is_any = |part: &&str| *part == "**";
     let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
@@ -396,7 +396,7 @@ mod tests {
         assert!(n_met == 0 && matcher.steps.get() > super::STEPS_MAX / 2, "{n_met}, {} left", matcher.steps.get());
     }
 
-    /// Whether a word matches a pattern, implemented in the simplest way.
+    /// Whether a word matches a pattern. This test uses the simplest possible method.
     fn fits(word: &[u8], pattern: &[u8]) -> bool {
         match (word, pattern) {
             (_, [b'*', rest @ ..]) => (0..=word.len()).any(|n| fits(&word[n..], rest)),

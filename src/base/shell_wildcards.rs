@@ -60,7 +60,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
         let (c, _) = *text.get(at)?;
         match c {
             ']' if at > start => return Some((Sign::Set(excludes, ranges), at + 1)),
-            // No file name contains a slash, and `[:class:]` is not supported.
+            // A set with a slash can't match a file name, and `[:class:]` is not supported.
             '/' | '[' => return None,
             _ => {}
         }
@@ -73,7 +73,8 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
 
 /// Whether a string matches a pattern. The time is at most proportional to the product of their lengths.
 pub fn text_fits(text: &str, signs: &[Sign]) -> bool {
-    // Most names differ from the pattern at the end, as `a.py` differs from `*.rs`, so the end is compared first.
+    // The end of most names differs from the end of the pattern, as in `a.py` and `*.rs`. So the ends are compared
+    // first.
     if let Some(Sign::Literal(last)) = signs.last()
         && !text.ends_with(*last)
     {

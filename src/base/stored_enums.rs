@@ -7,7 +7,7 @@ use super::id_types::MeshUrl;
 /// The kind of a peer. Each kind has the fields that only peers of this kind need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerKind {
-    /// A session of a coding agent. It is online while a connection acts for it.
+    /// A session of a coding agent. The session is online while a client is connected for it.
     Session {
         /// The agent's own key for the session, if the agent gave one.
         key: Option<String>,
@@ -52,7 +52,7 @@ pub enum MessageState {
     Accepted,
     /// The message was offered to the recipient through a tool result, a hook's output or a push.
     Offered,
-    /// The client has output the whole message.
+    /// The client has shown the whole message.
     Read,
     /// The recipient has answered or acknowledged the message.
     Acked,
@@ -87,7 +87,7 @@ impl MessageState {
         STATES.get(usize::try_from(number).ok()?).map(|(state, _)| *state)
     }
 
-    /// The name of this state that the sender of a message sees.
+    /// The name that the sender of a message sees for this state.
     pub fn word(self) -> &'static str {
         STATES[self as usize].1
     }
@@ -197,7 +197,7 @@ pub enum WakeupOutcome {
     HeldBack,
 }
 
-/// The text that stands for a held-back wakeup in the database, and that the sender of a message sees.
+/// The text for a held-back wakeup. The database contains this text, and the sender of a message sees it.
 const HELD_BACK: &str = "held back: these agents would otherwise keep waking each other";
 
 impl WakeupOutcome {
@@ -240,7 +240,7 @@ pub enum EventKind {
     MessageRead,
     /// A linked mesh accepted a message.
     MessageForwarded,
-    /// A linked mesh refused a message for good.
+    /// A linked mesh permanently refused a message.
     MessageRejected,
     /// An entry of the shared state got a new value.
     StateChanged,

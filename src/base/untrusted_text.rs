@@ -27,7 +27,7 @@ enum Fate {
     Remove,
 }
 
-/// Whether a person or a program may treat this character as the end of a line.
+/// Whether a person or a program might treat this character as the end of a line.
 pub fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
@@ -61,7 +61,7 @@ fn fate(c: char) -> Fate {
     }
 }
 
-/// Whether this character may be followed by the variation selector that makes it an emoji.
+/// Whether the variation selector turns this character into an emoji.
 fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
@@ -84,7 +84,7 @@ pub fn line(text: &str) -> String {
     clean
 }
 
-/// Splits a string into clean lines, whichever characters end the lines.
+/// Splits a string into clean lines. Any kind of line break ends a line.
 pub fn lines(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix(is_line_break).unwrap_or(&text);
@@ -147,7 +147,8 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Turns any name into one that [`check_name`] accepts. Used for names whose owner can't be asked to change them.
+/// Turns any name into one that [`check_name`] accepts. This function is for names whose owners can't be asked to
+/// choose other names.
 pub fn plain_name(name: &str) -> String {
     name.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(NAME_MAX).collect()
 }
@@ -179,7 +180,7 @@ pub fn shown_path(path: &str) -> String {
     if path.chars().all(is_plain) { path.to_owned() } else { quoted(path, limits::PATH_MAX) }
 }
 
-/// A character in the form that an error shows.
+/// Formats a character for an error message.
 fn escaped_char(c: char) -> String {
     if is_visible(c) && c != ' ' { format!("'{c}'") } else { format!("U+{:04X}", c as u32) }
 }

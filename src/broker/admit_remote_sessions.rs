@@ -13,13 +13,12 @@ pub struct RemoteListener {
     /// The thread that checks the secrets of other machines, and the channel for the connections that it accepts.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
-    /// When to check next whether the announcing process still runs, in ms.
+    /// The time, in ms, of the next check that the announcing process is still running.
     announce_at: Option<i64>,
 }
 
 impl RemoteListener {
-    /// Takes over a listener that was started, and the process that announces this hub on the local network, if there
-    /// is one.
+    /// Takes over a running listener, and the process that announces this hub on the local network, if there is one.
     pub fn new(
         door: ListenerHandle,
         arrivals: Receiver<AcceptedPeer>,
@@ -34,7 +33,7 @@ impl RemoteListener {
         self.admission.as_ref().map_or(0, |(door, _)| door.port())
     }
 
-    /// Admits the clients that have proven since the last turn that they know the secret.
+    /// Admits each client that has proven its knowledge of the secret since the last turn.
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {
@@ -53,7 +52,7 @@ impl RemoteListener {
         }
     }
 
-    /// When to check next whether the announcing process still runs, in ms.
+    /// The time, in ms, of the next check that the announcing process is still running.
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-/// The time from a commit until the log is written to the disk, in ms.
+/// The time, in ms, from a commit until the log is written to the disk.
 const SYNC_DELAY_MS: i64 = 200;
-/// The time from the last commit until the log is copied into the database file, in ms. From then on, the database file
-/// alone contains everything, so programs may copy it without its log.
+/// The time, in ms, from the last commit until the log is copied into the database file. After that, the database file
+/// alone contains everything, so programs can copy the file without its log.
 const QUIET_MS: i64 = 20_000;
 /// After this many commits, the log is copied without waiting for a quiet time. Otherwise, the log of a busy mesh would
 /// become so long that SQLite would copy it during a commit. A small commit adds four to eight pages to the log.
@@ -29,18 +29,18 @@ enum Work {
     Copy,
 }
 
-/// The thread, and when it will work next.
+/// The thread, and the times at which it will work next.
 pub struct CheckpointThread {
-    /// The thread; `None` if no thread could be started. In this case, SQLite copies the log during a commit, once the
-    /// log is long enough.
+    /// The thread; `None` if no thread could be started. In this case, SQLite itself copies the log during a commit if
+    /// the log is long.
     running: Option<(SyncSender<Work>, JoinHandle<()>)>,
-    /// When the log will be written to the disk, in ms; `None` if the disk has all of it.
+    /// The time, in ms, at which the log will be written to the disk; `None` if the whole log is on the disk.
     sync_due: Option<i64>,
-    /// When the log will be copied, in ms; `None` if nothing has been written since the last copy.
+    /// The time, in ms, at which the log will be copied; `None` if nothing has been written since the last copy.
     copy_due: Option<i64>,
-    /// The commits since the log was last copied.
+    /// The number of commits since the log was last copied.
     n_commits: u32,
-    /// Whether the thread has just copied most of a long log, and the loop should copy the rest.
+    /// True after the thread has copied most of a long log. The loop should then copy the rest.
     is_rest_due: Arc<AtomicBool>,
 }
 
@@ -59,7 +59,7 @@ impl CheckpointThread {
         self.copy_due = Some(if self.n_commits < COMMITS_MAX { now + QUIET_MS } else { now });
     }
 
-    /// When the log will be written to the disk or copied, in ms.
+    /// The time, in ms, at which the log will be written to the disk or copied.
     pub fn deadline(&self) -> Option<i64> {
         self.sync_due.into_iter().chain(self.copy_due).min()
     }
@@ -71,15 +71,15 @@ impl CheckpointThread {
             mesh.copy_rest_of_log();
         }
         if let (Some(work), Some((sender, _))) = (self.take_due(now), &self.running) {
-            // If the channel is full, the thread is already working, and the work in the channel brings these changes
-            // to the disk. If that work only writes the log, it copies nothing, so a copy is tried again soon.
+            // If the channel is full, the thread is already working, and the work in the channel writes the latest
+            // changes to the disk. If that work only writes the log, it copies nothing, so a copy is tried again soon.
             if matches!(sender.try_send(work), Err(TrySendError::Full(Work::Copy))) {
                 self.copy_due = Some(now + SYNC_DELAY_MS);
             }
         }
     }
 
-    /// Returns the work that is due, and plans the next.
+    /// Returns the work that is due, and plans the next work.
     fn take_due(&mut self, now: i64) -> Option<Work> {
         let is_due = |at: Option<i64>| at.is_some_and(|at| at <= now);
         let work = if is_due(self.copy_due) {
@@ -90,7 +90,7 @@ impl CheckpointThread {
         } else {
             return None;
         };
-        // A copy also brings the log to the disk.
+        // A copy also writes the log to the disk, so no separate write is needed.
         self.sync_due = None;
         Some(work)
     }

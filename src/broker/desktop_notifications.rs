@@ -1,12 +1,12 @@
-//! Notifies the person at this machine of unread alerts. Shows a desktop notification, or runs a command that this
-//! person has set.
+//! Notifies the user of this machine about unread alerts. Shows a desktop notification, or runs a command that the user
+//! has set.
 //!
 //! **Invariant:** the event loop never waits for a notification. At most one command runs at a time, on a separate
 //! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
 //! a peer is never passed to a shell, and no program can mistake it for an option.
 //!
-//! A file contains the number of a message. Only alerts after this message are still to be shown. If the broker ends
-//! before it has shown an alert, the next broker shows this alert.
+//! A file contains the number of a message. Alerts up to this message need no notification. If the broker ends before
+//! it has shown an alert, the next broker shows the alert.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -24,22 +24,22 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long an alert waits before its notification, in ms. A person who is following the mail will have read the alert
-/// by then.
+/// Delay between an alert and its notification, in ms. A person who is watching the messages reads the alert within
+/// this time, so no notification is needed.
 const DELAY_MS: i64 = 1_000;
 /// Minimum time between two notifications, in ms.
 const GAP_MS: i64 = 5_000;
 /// How long the command may run.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
-/// Maximum number of alerts in one notification. Further alerts are only counted.
+/// Maximum number of alerts in one notification. Further alerts are counted, but not shown.
 const ALERTS_MAX: usize = 20;
-/// How many characters of an alert a desktop notification shows.
+/// Maximum length of an alert's text in a desktop notification, in characters.
 const SHOWN_CHARS: usize = 200;
 
 /// The environment variable that contains the address of the message bus of a Linux desktop.
 const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 
-/// Which program shows notifications.
+/// The program that shows notifications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Notifier {
     /// The notification program of the desktop.
@@ -73,8 +73,8 @@ impl Notifier {
     }
 }
 
-/// The command that shows a notification on the desktop. Each argument with text from a peer begins with text of our
-/// own, so no program takes it for an option.
+/// The command that shows a notification on the desktop. An argument never begins with text from a peer, so no program
+/// can mistake such text for an option.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
     let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));
@@ -87,7 +87,7 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
         command.args(script.iter().flat_map(|line| ["-e", line])).args([title, text]);
         return command;
     }
-    // notify-send reads the text as markup, in which backslashes begin escapes.
+    // notify-send reads the text as markup, where a backslash begins an escape sequence.
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
@@ -100,17 +100,17 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     command
 }
 
-/// Up to which message the person was notified, and the command that is running.
+/// The state of the notifications: which alerts have been shown, and which command is running.
 pub struct Notifications {
     /// The program that shows notifications; `None` if notifications are off.
     notifier: Option<Notifier>,
     /// The directory with the file that contains `shown_upto` for the next broker.
     places: DataDir,
-    /// The number of a message. Only alerts after this message are still to be shown.
+    /// The number of a message. Alerts up to this message need no notification.
     shown_upto: i64,
-    /// When the next notification is due, in ms; `None` if no alert waits.
+    /// When the next notification is due, in ms; `None` if no alert is waiting.
     due: Option<i64>,
-    /// No notification is shown until this time, in ms.
+    /// The earliest time of the next notification, in ms.
     rests_until: i64,
     running: Option<JoinHandle<()>>,
     results: Receiver<Result<(), String>>,
@@ -127,7 +127,7 @@ impl Notifications {
         let (report, results) = channel();
         let notifier = Notifier::from_setting(setting);
         if notifier.is_none() {
-            // Without this file, older alerts cause no notification when notifications are turned on later. The removal
+            // The file is removed so that old alerts are not shown if notifications are turned on later. The removal
             // fails if there is no file.
             let _ = std::fs::remove_file(places.alerts());
         }
@@ -146,15 +146,15 @@ impl Notifications {
         }
     }
 
-    /// Begins to notify the person of alerts in this mesh. If an earlier broker ended before it had shown an alert, the
-    /// alert is shown soon, unless it has been read.
+    /// Starts to show notifications of alerts in this mesh. Unread alerts that an earlier broker did not show are shown
+    /// soon.
     pub fn begin(&mut self, mesh: &Mesh, now: i64) {
         if self.notifier.is_none() {
             return;
         }
         let last = mesh.last_message();
         let saved = self.places.read(&self.places.alerts()).and_then(|text| text.trim().parse().ok());
-        // A number that this database has not reached comes from another database, which was replaced.
+        // If the saved number is larger than `last`, it comes from an earlier database that has been replaced.
         match saved.filter(|seq| *seq <= last) {
             Some(seq) => {
                 self.shown_upto = seq;
@@ -210,11 +210,11 @@ impl Notifications {
         let (places, shown_upto) = (self.places.clone(), self.shown_upto);
         let run = move || {
             let result = run_bounded(&mut command, &input, COMMAND_MAX, &cancel);
-            // If this broker has ended the command, the next broker runs it again.
+            // If this broker stopped the command early, nothing is saved, so the next broker runs the command again.
             if !cancel.load(Ordering::Relaxed) {
                 save(&places, shown_upto);
             }
-            // This fails if the event loop is gone because the broker is ending.
+            // Sending fails if the event loop has ended.
             let _ = report.send(result);
             wake();
         };
@@ -233,7 +233,7 @@ impl Notifications {
         self.note_result(result);
     }
 
-    /// Logs a failure, unless the previous notification failed, too.
+    /// Logs a failure, unless the previous notification also failed.
     fn note_result(&mut self, result: Result<(), String>) {
         if let Err(why) = &result
             && !self.has_failed
@@ -250,14 +250,14 @@ impl Notifications {
     pub fn stop(self) {
         self.cancel.store(true, Ordering::Relaxed);
         if let Some(thread) = self.running {
-            // The thread now ends at once. After a panic, it has already ended.
+            // The thread ends at once, because `cancel` is set. `join` fails if the thread has panicked.
             let _ = thread.join();
         }
     }
 }
 
-/// Joins several alerts into the first one. The field `others` contains the other alerts, and `more` the number of
-/// further ones.
+/// Combines several alerts into one. The first alert gets a field `others` with the other alerts, and a field `more`
+/// with the number of alerts that are left out.
 fn joined((alerts, n_more): (Vec<Value>, u64)) -> Option<Value> {
     let mut alerts = alerts.into_iter();
     let mut first = alerts.next()?;

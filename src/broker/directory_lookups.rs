@@ -1,5 +1,5 @@
-//! Inspects directories and connects to sockets whose paths come from clients. Uses separate threads, because access to
-//! a dead network file system may hang forever, and the event loop must not wait for it.
+//! Inspects directories, and connects to sockets. Clients choose the paths. Each lookup runs on a separate thread,
+//! because access to a dead network file system may hang forever, and the event loop must not wait.
 
 use super::push_connection;
 use crate::sys::read_git_files;
@@ -15,7 +15,7 @@ const LOOKUPS_MAX: usize = 16;
 /// The lookups that are running.
 pub struct DirectoryLookups {
     wake: Arc<dyn Fn() + Send + Sync>,
-    /// Each running lookup holds a clone of this, so the number of clones is the number of running lookups.
+    /// Each running lookup holds a clone, so the reference count shows how many lookups are running.
     running: Arc<()>,
 }
 
@@ -50,7 +50,7 @@ impl DirectoryLookups {
         let run = move || {
             let found = look();
             drop(running);
-            // This fails if the event loop no longer waits for the lookup.
+            // Sending fails if the event loop no longer waits for the lookup.
             let _ = sender.send(found);
             wake();
         };

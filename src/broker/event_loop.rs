@@ -39,8 +39,8 @@ pub const DIRECTORY: Token = Token(3);
 /// The token of the first connection. Smaller numbers are reserved for the tokens above.
 const FIRST_CONNECTION: u64 = 16;
 
-/// Once the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
-/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. A single call adds too little to exceed that size.
+/// When the changes of a turn reach this size, a leading hub serves no further calls in this turn. etcd takes 12 ms to
+/// store 256 KiB, and refuses requests of more than 1.5 MiB. A single call adds less than the difference.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a token of its own.
@@ -72,7 +72,7 @@ pub struct LoopContext {
     pub now: i64,
     /// Decides when the broker ends.
     pub shutdown: ShutdownDecision,
-    /// The open web pages, which show changes of the mesh.
+    /// The open web pages, which show changes to the mesh.
     pub pages: PageStreams,
     /// The settings and other values that the broker's own methods need.
     pub info: BrokerInfo,
@@ -109,7 +109,7 @@ pub struct EventLoop {
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
-    /// When this turn began. The time comes from a clock that is read without a system call, unlike `clock`.
+    /// When this turn began. Unlike `clock`, an `Instant` is read without a system call.
     pub turn_began: Instant,
     /// The lock, the socket and the other files that make this process the broker of its data directory.
     pub runtime_files: RuntimeFiles,
@@ -125,7 +125,7 @@ pub struct EventLoop {
     pub processes: ProcessExits,
     /// The links to other meshes.
     pub links: MeshLinks,
-    /// The thread that copies the write-ahead log.
+    /// The thread that copies the write-ahead log into the database.
     pub checkpoints: CheckpointThread,
     /// Shows alerts to the person at this machine.
     pub notifications: Notifications,
@@ -133,7 +133,7 @@ pub struct EventLoop {
     pub opener: MeshOpener,
 }
 
-/// Creates the poll, and the waker with which other threads end the poll's wait.
+/// Creates the poll, and the waker with which other threads wake it.
 ///
 /// # Errors
 /// If the poll or the waker can't be created.
@@ -179,8 +179,8 @@ impl EventLoop {
         }
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
-        // Once the data directory has been removed, the broker must grant nothing to clients, because another broker
-        // could grant the same locks. The turn is still committed when the broker closes, but no client gets an answer.
+        // After the data directory has been removed, the broker must not grant locks, because another broker could
+        // grant the same locks. The turn is committed when the broker closes, but no client gets an answer.
         if has_written && !self.runtime_files.holds_path() {
             self.end_displaced();
             return Ok(());
@@ -214,8 +214,8 @@ impl EventLoop {
         self.context.shutdown.request(ShutdownReason::Displaced);
     }
 
-    /// Whether the path of the data directory no longer leads to this broker. If so, this broker must end, because
-    /// another broker at that path could grant the same locks. Missing files, such as the socket, are created again.
+    /// Whether the data directory of this broker is no longer at its path. If so, this broker must end, because another
+    /// broker at that path could grant the same locks. Missing files, such as the socket, are created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
             self.runtime_files.note_change(self.context.now);
@@ -238,7 +238,7 @@ impl EventLoop {
         }
     }
 
-    /// How long the poll may sleep. It wakes at the next deadline, or at an event.
+    /// How long the poll may sleep: until the next deadline. An event wakes the poll earlier.
     fn timeout(&mut self) -> Option<Duration> {
         if self.processes.has_news() || self.clients.wants_turn() || self.http.has_backlog() || self.links.has_backlog()
         {
@@ -281,8 +281,8 @@ impl EventLoop {
         self.clients.serve(context);
         // The last requests of a session are served before the end of its process is handled.
         self.processes.serve(context);
-        // The loop reads from new clients only in the next turn. If a client has reconnected, the poll will have
-        // reported the end of its old connection by then, so the old connection is closed first.
+        // The loop reads from new clients in the next turn, not in this turn. By then, the poll has reported the end of
+        // old connections. So if a client has reconnected, its old connection is closed first.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -292,9 +292,10 @@ impl EventLoop {
         self.clients.check_liveness(context);
     }
 
-    /// Sends what the turn has produced for clients.
+    /// Sends the output of the turn to clients.
     fn flush(&mut self, is_committed: bool) {
-        // The broker now begins to connect to the sockets of new peers, so that they do not miss their first push.
+        // The broker begins to connect to the sockets of new peers before it sends pushes, so that they do not miss
+        // their first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -315,7 +316,7 @@ impl EventLoop {
     fn apply(&mut self, effect: Effect) {
         let LoopContext { mesh, shutdown, pages, now, .. } = &mut self.context;
         match effect {
-            // A call without an id is a notification, whose sender wants no reply.
+            // A call without an id is a notification. Its sender wants no reply.
             Effect::Reply { id, .. } if id.is_null() => {}
             Effect::Reply { conn, id, result } => self.clients.send(conn, || match result {
                 Ok(value) => rpc::response(&id, &value),
@@ -357,7 +358,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker will end because it is not used, in ms; `None` while it is used.
+    /// When the broker ends because nobody uses it, in ms; `None` while it is used.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.shutdown.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
@@ -372,15 +373,15 @@ impl EventLoop {
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
-        // Dropping the listener announces on the network that the hub leaves. It also frees the port before the next
-        // broker can get the lock.
+        // Dropping the listener announces on the network that the hub is leaving. It also frees the port before the
+        // next broker can get the lock.
         drop(self.remote);
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();
         self.notifications.stop();
         self.context.mesh.checkpoint();
-        // The standby thread must end before the lock is released, because the lock protects the database until the
-        // last write.
+        // This ends the standby thread, which writes to the database. The lock protects the database, so the thread
+        // must end before the lock is released.
         drop(self.context.mesh);
         self.context.role.leave();
         self.runtime_files.release_lock();

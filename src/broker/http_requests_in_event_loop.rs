@@ -42,7 +42,7 @@ impl HttpRequests {
     }
 
     /// Serves the requests that have arrived, for at most `TURN_SHARE`. The HTTP thread passes on one request of each
-    /// connection at a time, so no single connection can use up this time.
+    /// connection at a time, so no connection alone can use up this time.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
         while began.elapsed() < TURN_SHARE && !context.is_turn_full() {
@@ -121,8 +121,7 @@ impl HttpRequests {
         mesh.resume_waiting(now);
     }
 
-    /// Passes the responses of the turn to the HTTP thread. If the commit failed, passes an error instead of each
-    /// response.
+    /// Passes the responses of the turn to the HTTP thread. If the commit failed, replaces each response with an error.
     pub fn send_responses(&mut self, is_committed: bool) {
         for (ticket, response) in self.responses.drain(..) {
             if let Some(server) = &self.server {
@@ -154,12 +153,12 @@ impl HttpRequests {
         self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }
 
-    /// The HTTP thread, through which the web pages get their streams.
+    /// The HTTP server, which sends the streams to the web pages.
     pub fn server(&self) -> Option<&HttpServer> {
         self.server.as_ref()
     }
 
-    /// Ends the HTTP thread, after a moment in which pending responses are sent.
+    /// Ends the HTTP thread. Pending responses get a short time to be sent.
     pub fn stop(self) {
         if let Some(server) = self.server {
             server.stop();

@@ -91,12 +91,12 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
 
 fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Error> {
     // The `Host` header is the address at which the daemon reaches this machine. All peers in the list get this
-    // address, because a loopback address would mean the daemon's own machine.
+    // address, because for the daemon, a loopback address would mean the daemon's own machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mesh_id = mesh.mesh_id();
-    // People are never online, but agents of a linked broker must be able to answer them. So the polls of that broker
-    // ask for people. A SuperLocalMemory daemon does not ask, and so gets none. It would take people for sessions.
+    // A linked broker also requests a list of people. People are never online, but the agents of that broker must be
+    // able to answer them. A SuperLocalMemory daemon requests no people, because it would mistake them for sessions.
     let with_people = query_number(&head.target, "people") == Some(1);
     let people = mesh.peers().all().iter().filter(|peer| with_people && peer.row.kind == PeerKind::Human);
     let rows: Vec<Value> = own_peers(mesh)
@@ -195,7 +195,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
         answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
     let expires = fields.integer("expires_in").map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
     // A linked broker sends a group message once to each member. The group is stored with the message, so that each
-    // member sees that it went to a group. Channels never cross a link, so they are left out.
+    // member sees that the message went to a group. Channels never cross a link, so they are left out.
     let group = match target {
         "peer" => fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group)),
         _ => Some(to),

@@ -1,6 +1,6 @@
 //! Exchanges messages and lists of peers with linked meshes, which are other slm-mesh brokers or SuperLocalMemory
-//! daemons. Each link has two threads. One polls the linked mesh for its online peers. The other posts messages, and
-//! asks for their receipts (whether each message was read).
+//! daemons. Each link has two threads. One thread polls the linked mesh for its online peers. The other thread posts
+//! messages, and asks for their receipts (whether each message was read).
 //!
 //! **Invariant:** the event loop never waits for another mesh, so two meshes that poll each other can't block each
 //! other. The secret is sent only to the address that the user configured, and redirects are not followed. A link posts
@@ -34,11 +34,12 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a reply, in bytes.
 const ANSWER_MAX: u64 = 8 << 20;
-/// The pause after the first failure. The pause doubles after each further failure.
+/// The pause after the first failed attempt. The pause doubles after each further failed attempt.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Maximum pause after a failed attempt to post a message.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum pause after a failed poll. It is short, because a successful poll shows that messages can be sent again.
+/// Maximum pause after a failed poll. The pause is short, because a successful poll shows that messages can be sent
+/// again.
 const POLL_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Minimum time between two polls, however quickly the other mesh replies.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -66,7 +67,7 @@ enum LinkNews {
     PostingEnded(usize),
 }
 
-/// What the posting thread of a link sends.
+/// What the posting thread of a link sends to the linked mesh.
 enum Outgoing {
     Message(ForwardedMessage),
     /// A request for the receipts of earlier messages.
@@ -109,7 +110,7 @@ struct PostingThread(LinkThread);
 
 impl Drop for PostingThread {
     fn drop(&mut self) {
-        // While the broker ends, nobody receives this report.
+        // If the broker is ending, nobody receives this report.
         let _ = self.0.report(LinkNews::PostingEnded(self.0.n));
     }
 }
@@ -189,7 +190,8 @@ impl MeshLinks {
                     Ok(())
                 }
                 LinkNews::Receipts(n, receipts) => {
-                    // A failed request for receipts does not delay messages. The other mesh may still accept them.
+                    // A failed request for receipts does not delay messages, because the other mesh may accept messages
+                    // even if it sends no receipts.
                     self.links[n].state = SendState::Ready;
                     match receipts {
                         Some(receipts) => mesh.on_receipts(n, &receipts, now),
@@ -342,8 +344,8 @@ impl LinkThread {
             // The other mesh accepts no messages at present. Possible reasons are a wrong secret, too many requests, a
             // hub on standby, or a full disk.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
-            // A different kind of server may run at this address. So a reply with any other status says nothing about
-            // the message.
+            // A different kind of server may run at this address. So with any other status, it is unclear whether the
+            // message was accepted.
             _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
     }
@@ -364,8 +366,8 @@ impl LinkThread {
     }
 }
 
-/// Makes an HTTP client that follows no redirects and ignores proxy settings. A reply with an error status is not an
-/// error of the client.
+/// Makes an HTTP client that follows no redirects and ignores proxy settings. The client returns a reply with an error
+/// status like any other reply.
 fn http_agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
     config.timeout_connect(Some(ASK_TIMEOUT)).user_agent(concat!("slm-mesh/", env!("CARGO_PKG_VERSION"))).build().into()
@@ -380,7 +382,7 @@ fn read_answer(
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether the request failed before it reached a server. If so, the message itself can't be the cause.
+/// Whether the request failed before it reached a server. If so, the message can't be the cause of the failure.
 fn is_unreachable(error: &ureq::Error) -> bool {
     use ureq::{Error, Timeout};
     match error {

@@ -1,5 +1,5 @@
-//! Methods that are not operations of the mesh, so the broker itself handles them. One table of them is used both to
-//! find a method and to print `slm-mesh help protocol`.
+//! Methods that are not operations of the mesh, so the broker itself handles them. One table lists these methods. It is
+//! used to find a method and to print `slm-mesh help protocol`.
 
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
@@ -108,7 +108,7 @@ pub struct BrokerInfo {
 }
 
 impl BrokerInfo {
-    /// Takes the settings in force. `web` creates the codes that open the web page.
+    /// Stores the current settings. `web` creates the codes that open the web page.
     pub fn new(settings: Settings, web: Arc<WebAuth>) -> BrokerInfo {
         BrokerInfo { settings, web }
     }

@@ -1,4 +1,4 @@
-//! Watches agent processes. When a process ends, the kernel reports this, and the sessions of the process go offline.
+//! Watches agent processes. The kernel reports when a process ends. The sessions of the process then go offline.
 //!
 //! **Invariant:** a watched process wakes the event loop only when it ends.
 

@@ -43,7 +43,7 @@ pub fn dial_own(path: &Path) -> Option<UnixStream> {
 pub struct NotReading;
 
 impl PushConnection {
-    /// Registers a stream in the poll. Returns `None` if this fails.
+    /// Registers a stream in the poll. Returns `None` if registering fails.
     pub fn register(mut stream: UnixStream, registry: &Registry, token: u64) -> Option<PushConnection> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(token as usize), interest).ok()?;
@@ -56,7 +56,7 @@ impl PushConnection {
         self.token
     }
 
-    /// Queues a line. `seq` is the sequence number of the message in the line, if any.
+    /// Queues a line. If the line contains a message, `seq` is its sequence number.
     ///
     /// # Errors
     /// When the client has left too much output unread.
@@ -91,9 +91,9 @@ impl PushConnection {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
         self.message_ends.retain(|(end, _)| *end > sent);
-        // A client may read all the time and yet never catch up, so sent bytes are removed while others are still
-        // unsent. The removal moves the unsent bytes. To stay cheap, it waits until at least as many bytes have been
-        // sent as are left.
+        // A client may read all the time and never catch up, so sent bytes are removed before all bytes have been sent.
+        // The removal moves the unsent bytes. To move few bytes, it waits until at least half of the bytes have been
+        // sent.
         if sent >= self.n_unsent() {
             self.output.drain(..sent);
             self.message_ends.iter_mut().for_each(|(end, _)| *end -= sent);

@@ -41,8 +41,8 @@ struct PeerSocket {
 enum SocketState {
     /// The broker has been connected since this time, in ms.
     Connected(PushConnection, i64),
-    /// The broker is connecting. These lines wait for the connection. Each has the sequence number of its message, if
-    /// any.
+    /// The broker is connecting. These lines wait for the connection, each with the sequence number of its message, if
+    /// it contains one.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
     /// The broker will try to connect at this time, in ms.
     RetryAt(i64),
@@ -210,7 +210,7 @@ fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)>
     }
 }
 
-/// Formats a line to push, as clients of slm-mesh 1.x expect.
+/// Formats a line for a push in the form that clients of slm-mesh 1.x expect.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
     json!({ "type": kind, "payload": payload, "timestamp": time_format::iso(now) }).to_string()
 }
@@ -283,8 +283,9 @@ impl PeerSocket {
             if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// Drops a connection that the peer has closed, together with its unsent output. Otherwise, the next connection
-    /// would begin in the middle of a line. The count of failures is reset only if the connection lasted for a while.
+    /// Drops a connection that the peer has closed, together with its unsent output. If the output were kept, the next
+    /// connection would begin in the middle of a line. The count of failures is reset only if the connection lasted at
+    /// least `BACKOFF_MS_MAX`.
     fn lose(&mut self, since: i64, now: i64) {
         if now - since >= BACKOFF_MS_MAX {
             self.n_failures = 0;

@@ -15,8 +15,8 @@ use std::time::Duration;
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until this broker, which has just started, knows its role. Then begins this role. Without the wait, a user
-    /// who starts a hub could find that it serves no clients yet.
+    /// Waits until this broker, which has just started, knows whether it leads. If it leads, takes over the mesh.
+    /// Without the wait, a user who has just started a hub could find that it serves no clients yet.
     pub fn settle_role(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else {
             self.notifications.begin(&self.context.mesh, self.context.now);
@@ -82,7 +82,8 @@ impl EventLoop {
             Ok(role) => self.context.role = role,
             Err(error) => return self.give_up(&error),
         }
-        // The sessions of these clients belong to the old mesh. The clients will reconnect to the hub that leads.
+        // The sessions of the connected clients belong to the old mesh. The clients will reconnect to the hub that
+        // leads.
         self.clients.drop_all(&self.context);
         self.pushes.drop_all();
         self.processes = ProcessExits::default();

@@ -1,7 +1,7 @@
 //! Decides when the broker ends. The reasons are a signal, a request, a newer version, a long time without use, or a
 //! data directory that was removed, replaced or moved.
 //!
-//! **Invariant:** the first reason to end wins, but damage of the database outranks all other reasons.
+//! **Invariant:** the first reason to end wins, but damage to the database outranks all other reasons.
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -16,7 +16,7 @@ pub enum ShutdownReason {
     Idle,
     /// A newer client wants to start a broker of its own version.
     Replaced,
-    /// The data directory was removed, replaced or moved, so its path no longer leads to this broker.
+    /// The data directory was removed, replaced or moved, so another broker may use its path.
     Displaced,
     /// The database is damaged. The next broker must check it.
     Damaged,
@@ -69,7 +69,7 @@ impl ShutdownDecision {
         self.request(ShutdownReason::Stopped);
     }
 
-    /// When the broker ends unless it is used before then, in ms.
+    /// The time at which the broker ends if it is not used before, in ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

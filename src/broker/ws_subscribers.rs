@@ -1,6 +1,6 @@
 //! WebSockets of clients of slm-mesh 1.3 on other machines. These clients register over HTTP, and receive pushes on the
-//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to 1.3.1 listen for an id
-//! of their own choice, which is also the name of the socket that they registered.
+//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to 1.3.1 choose this id
+//! themselves. It is also the name of the socket that they registered.
 //!
 //! **Invariant:** everything except hellos is ignored, and no line is answered.
 
@@ -78,7 +78,8 @@ impl Subscribers {
         (0..self.subscribers.len()).for_each(|place| self.enqueue(place, text, None));
     }
 
-    /// Sends as much as the sockets accept. Returns the sequence numbers of the messages that were sent completely.
+    /// Sends as many queued lines as the sockets accept. Returns the sequence numbers of the messages that were sent
+    /// completely.
     pub fn flush(&mut self) -> Vec<i64> {
         let mut sent = Vec::new();
         for subscriber in &mut self.subscribers {

@@ -97,8 +97,8 @@ impl CommandParser {
                 let value = match takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // The error about an unknown flag should contain the verb, which may follow the flag. So the flag
-                    // is kept until the verb is known.
+                    // The error about an unknown flag should contain the verb. But the verb may follow the flag, so the
+                    // flag is kept until the verb is known.
                     None => rest.optional_value().map(utf8).transpose()?,
                 };
                 self.flags.push((name, value));
@@ -133,8 +133,8 @@ impl CommandParser {
         Ok(Some(name.to_lowercase()))
     }
 
-    /// Builds the command of a verb that is not an operation, and takes the words and flags of that verb. Returns
-    /// `None` for any other verb.
+    /// Builds the command from the words and flags of a verb that is not an operation. Returns `None` for any other
+    /// verb.
     fn plain_command(&mut self, verb: &str) -> Result<Option<CliCommand>, Error> {
         Ok(Some(match verb {
             "" if self.words.is_empty() => match self.flags.first() {
@@ -188,7 +188,8 @@ impl CommandParser {
         self.flags.remove(at).1
     }
 
-    /// Returns whether the user gave the flag `on` (true) or the flag `off` (false); `None` if neither.
+    /// Returns whether the user gave the flag `on` (true) or the flag `off` (false); `None` if the user gave neither
+    /// flag.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
             (true, true) => {
@@ -221,8 +222,8 @@ impl CommandParser {
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
         }
-        // Flags that are left here are unknown, and the caller reports them. So the missing command is reported only if
-        // no flag is left.
+        // Flags that remain now are unknown, and the caller reports them. So the missing command is reported only if no
+        // flag remains.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
             return Err(usage("shield"));
         }
@@ -260,8 +261,8 @@ impl CommandParser {
         let grep = self.take_value("grep");
         let mut words = self.words.drain(1..self.words.len().min(2));
         match words.next() {
-            // Flags that are left here are unknown, and the caller reports them. So the missing peer is reported only
-            // if no flag is left.
+            // Flags that remain now are unknown, and the caller reports them. So the missing peer is reported only if
+            // no flag remains.
             None if self.flags.is_empty() && !self.parsed.follow => Err(usage("transcript")),
             peer => Ok(TranscriptOptions { peer: peer.unwrap_or_default(), last, grep }),
         }
@@ -294,7 +295,8 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// Checks the arguments in the same way as the broker, so that a mistake is reported even if no broker is running.
+    /// Checks the arguments in the same way as the broker does, so that a mistake is reported even if no broker is
+    /// running.
     fn check(&self, row: &CliOperation, verb: &str) -> Result<(), Error> {
         let op = row.op;
         let mut checked = self.parsed.args.clone();
@@ -405,7 +407,7 @@ impl CommandParser {
     }
 }
 
-/// Whether an argument is a list of files that users give as plain words.
+/// Whether an argument is a list of files that users type as plain words, without a flag.
 pub fn is_file_list(arg: &Arg) -> bool {
     arg.role == ArgRole::Path && arg.place == CliPlace::Rest
 }

@@ -16,13 +16,14 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
-    // While this process holds the lock, no broker is running, so all files that point to a broker are stale.
+    // While this process holds the lock, no broker is running, so all files that describe a running broker are stale.
     if let Ok(file) = &lock
         && file.try_lock().is_ok()
     {
         typescript_broker::refuse(&places)?;
         let left = [places.socket(), places.pid(), places.port()];
-        // If the files contain the id of a running process, the older TypeScript broker may own them. So they are kept.
+        // If the files contain the id of a running process, a broker of the older TypeScript version may still use
+        // them. So the files are kept.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
@@ -32,7 +33,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
     // Copies of locked files expire after an hour, but a user who runs `clean` wants them removed now. Records of
-    // running commands stay. After such a command, a hook needs the record to report writes to locked files.
+    // running commands stay. When such a command has ended, a hook uses its record to report writes to locked files.
     let is_removed = HeldFiles::remove_copies(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().join("copies").display().to_string());
@@ -58,10 +59,10 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Copies of the database that one hub sends to another. A crash may leave a copy behind. Earlier versions gave the
-/// copy that a hub sends the first of these names. Today, it has a temporary name.
+/// The names of database copies that a hub sends or receives. A crash may leave such a copy behind. Only earlier
+/// versions use the first name, which belongs to the copy that a hub sends.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
-/// What SQLite appends to the name of a database to form the names of its other files.
+/// SQLite creates further files beside a database. Each name consists of the database's name and one of these suffixes.
 const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Whether a crash left this file behind. Such a file has a temporary name, for example `broker.new1234`. If the file

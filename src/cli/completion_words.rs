@@ -83,7 +83,7 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// Returns the next word of each verb that begins with the words so far. Without any words, returns the first word of
+/// Returns the next word of each verb that begins with these words. If there are no words, returns the first word of
 /// each verb.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
@@ -105,7 +105,8 @@ fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
     }
     match FLAGS.iter().find(|flag| flag.is(name) && (flag.verbs.is_empty() || flag.verbs.contains(&verb))) {
         Some(flag) if flag.value == "PEER" => peers(),
-        // `--agent` also accepts the name of an agent that slm-mesh does not know.
+        // `--agent` has a different placeholder, because it also accepts the name of an agent that slm-mesh does not
+        // know.
         Some(flag) if flag.value == "AGENT" || flag.name == "agent" => agents(),
         _ => Vec::new(),
     }

@@ -50,7 +50,7 @@ impl End {
         }
     }
 
-    /// Changes an error so that it contains the argument as users write it.
+    /// Changes an error so that it contains the argument in the form that users type.
     fn on_command_line(self, op: &Op) -> End {
         match self {
             End::Failed(error) => End::Failed(on_command_line(op, error)),
@@ -103,8 +103,8 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
                 if answer["look"] != json!(true) {
                     mark_read(&mut client.client, &Value::Object(params.clone()), &answer);
                 }
-                // If the messages stay in the list after they were shown, the answer contains `next`. The next call
-                // then starts after these messages.
+                // If the messages stay in the list after they have been shown, the answer contains `next`. The next
+                // call then starts after these messages.
                 if let Some(next) = answer.get("next") {
                     params.insert("after".into(), next.clone());
                 }
@@ -118,7 +118,8 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
     }
 }
 
-/// Refuses the lists for which the broker does not wait: a search, sent messages, and all messages of a channel.
+/// Refuses lists that can't be followed: a search, sent messages, and all messages of a channel. The broker does not
+/// wait for new messages in these lists.
 fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
     let word = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or("");
     if !word("search").is_empty() {
@@ -203,7 +204,7 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
     }
 }
 
-/// Returns the states of an entry that are newer than `shown`, oldest first. The states come from the events about the
+/// Returns the states of an entry after the state `shown`, oldest first. The states come from the events about the
 /// entry. If some events were deleted before they were read, the list ends with the current state.
 fn changed_entries<'a>(
     rows: impl Iterator<Item = &'a Value>,
@@ -260,13 +261,14 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<(),
     }
 }
 
-/// A connection to the broker that is replaced when it breaks.
+/// A connection to the broker. When the connection breaks, a new connection replaces it.
 struct ReconnectingClient {
     places: DataDir,
     client: Client,
     retry_limit: RetryLimit,
     n_requests: u64,
-    /// After the broker was stopped, the time at which to give up waiting for a new one; `None` if there is no limit.
+    /// The time at which the verb stops waiting for a new broker, after the old one was stopped; `None` if there is no
+    /// limit.
     deadline: Option<Instant>,
 }
 

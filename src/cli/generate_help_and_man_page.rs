@@ -52,7 +52,7 @@ fn plugin_files(agent: &str) -> Result<String, Error> {
     Ok(files.to_string())
 }
 
-/// Returns each verb with its summary in the help.
+/// Returns all verbs, each with the summary that the help shows.
 pub fn verb_summaries() -> impl Iterator<Item = (&'static str, &'static str)> {
     let verbs = OPS.iter().filter_map(|op| op.verb.map(|verb| (verb, op.summary)));
     verbs.chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))
@@ -78,7 +78,7 @@ fn overview() -> String {
     text
 }
 
-/// Each exit status with its meaning, in order.
+/// Returns all exit statuses, each with its meaning.
 fn exit_statuses() -> Vec<(u8, String)> {
     let mut rows: Vec<(u8, String)> = vec![(0, "done".into())];
     for row in error::CODES {

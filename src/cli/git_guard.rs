@@ -1,7 +1,7 @@
 //! `guard`: git hooks that refuse commits, merges and pushes of files that other peers have locked.
 //!
-//! **Invariant:** if the mesh is down or slow, every commit passes. An earlier hook of the user still runs in full
-//! after the check, under its own name.
+//! **Invariant:** if the mesh is down or slow, every commit passes. A hook that the user already had runs in full after
+//! the check, under its own name.
 
 mod commit_check;
 mod git_hook_installer;

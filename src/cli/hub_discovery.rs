@@ -56,7 +56,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     })
 }
 
-/// Whether a hub proves that it knows the shared secret; `None` if the hub cannot be asked or no secret is set.
+/// Whether a hub proves that it knows the shared secret; `None` if the hub does not answer or no secret is set.
 fn prove(hub: &DiscoveredService, settings: &Settings) -> Option<bool> {
     let is_hub = matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0;
     is_hub.then(|| discovered_hub::proves_secret(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()

@@ -23,9 +23,9 @@ impl SearchedList {
     }
 }
 
-/// Requests pages until `limit` messages are collected or no more exist. Returns all of them in one answer, oldest
-/// first. If the pages go backward in time, `next` in the answer is the end of the log at the time of the first page. A
-/// later call can continue from there.
+/// Requests pages until `limit` messages are collected or there are no more messages. Returns all messages in one
+/// answer, oldest first. If the pages go backward in time, `next` in the answer is the end of the log at the time of
+/// the first page. A later call can continue from there.
 pub fn collect<E>(
     list: SearchedList,
     params: &Map<String, Value>,

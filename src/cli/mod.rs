@@ -71,8 +71,8 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Runs every command except a single call and a hook. The variables of all commands take 20 KB of stack. Because this
-/// is a separate function, a call or a hook need not touch them.
+/// Runs every command except a hook and a single call of an operation. The variables of all these commands take 20 KB
+/// of stack. Because this function is separate, a hook or a single call does not use this memory.
 #[inline(never)]
 fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
@@ -125,8 +125,8 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
     let is_wait = row.stream == Some(RowStream::Events) && params.contains_key("waitSeconds");
     if is_wait && !params.contains_key("after") && !params.contains_key("since") {
-        // If the connection breaks, the call is repeated. This cursor makes the repeated call return the events that
-        // occurred in between.
+        // If the connection breaks, the call is repeated. The cursor `after` makes the repeated call return the events
+        // that occurred in between.
         let connect = || Client::connect_or_start(&places);
         params.insert(
             "after".into(),
@@ -232,7 +232,7 @@ pub fn call_params(
     params.extend(actor_params(settings));
     if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
-        // A look at another peer's mailbox must not mark the mail as read, unless the user asks for that.
+        // A look at another peer's mailbox does not mark the mail as read, unless the user gives `--take`.
         if row.op.args.iter().any(|arg| arg.name == "take") {
             params.entry("take").or_insert(json!(false));
         }
@@ -261,8 +261,8 @@ pub fn call_params(
     Ok(params)
 }
 
-/// Returns the parameters of every call: this program's version, and the caller's peer, session or agent, if one is
-/// set.
+/// Returns the parameters that every call contains: this program's version, and the caller's peer, session or agent, if
+/// one is set.
 fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);

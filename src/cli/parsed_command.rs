@@ -9,10 +9,10 @@ use crate::broker::startup::LogChange;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 
-/// What the program is asked to do.
+/// The command that the user typed.
 #[derive(Debug, Clone)]
 pub enum CliCommand {
-    /// Without arguments: serve MCP, or, on a terminal, show a greeting.
+    /// The command line has no arguments. Serve MCP or, on a terminal, show a greeting.
     Bare,
     /// Serve MCP.
     #[allow(missing_docs)]
@@ -47,7 +47,7 @@ pub enum CliCommand {
     Secret,
     /// Change the agents' settings.
     Setup(SetupOptions),
-    /// Check the broker and the agents. With an agent's name, prove that the agent's hooks work.
+    /// Check the broker and the agents. If an agent is given, test whether its hooks work.
     Doctor(Option<String>),
     /// Install, remove or run the git hooks.
     Guard(Vec<String>),
@@ -69,9 +69,9 @@ pub enum CliCommand {
     Shield(ShieldOptions),
     /// Print a value of the shared state, and then each change of the value.
     WatchState,
-    /// Show the live view, or, if true, print one line per event.
+    /// Show the live view. If the value is true, print one line per event instead.
     WatchMesh(bool),
-    /// Open the web page in a browser, or, if true, only print the link.
+    /// Open the web page in a browser. If the value is true, only print the link.
     Web(bool),
     /// Print the latest passages of a peer's session.
     Transcript(TranscriptOptions),

@@ -360,12 +360,12 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Reduces untrusted text to one line. No character of the line is invisible or can control a terminal.
+/// Reduces untrusted text to one line, without invisible characters and without characters that control a terminal.
 pub fn plain(text: &str) -> String {
     untrusted_text::line(text)
 }
 
-/// Converts an answer to JSON. No character of the JSON is invisible or can control a terminal.
+/// Converts an answer to JSON, without invisible characters and without characters that control a terminal.
 pub fn json_line(value: &Value) -> String {
     untrusted_text::visible_json(value.to_string())
 }

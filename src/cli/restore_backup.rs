@@ -13,10 +13,10 @@ use std::time::Duration;
 /// How long to wait for another process that is starting a broker.
 const STARTED_WITHIN: Duration = Duration::from_secs(4);
 
-/// Stops the broker, sets its database aside, and puts a copy of the backup into its place.
+/// Stops the broker, moves its database aside, and replaces the database with a copy of the backup.
 ///
 /// # Errors
-/// If the backup is not a sound database, if the broker can't be stopped, or if the data directory can't be written.
+/// If the backup is not an intact database, if the broker can't be stopped, or if the data directory can't be written.
 pub fn restore(backup: &str, json: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     startup::own_address(&settings)?;

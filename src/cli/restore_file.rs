@@ -17,11 +17,11 @@ pub struct RestoreOptions {
     pub file: String,
     /// Whether to restore the content without asking.
     pub yes: bool,
-    /// Whether to replace the file even if it has changed again since the command.
+    /// Whether to replace the file even if it was changed again after the command had ended.
     pub force: bool,
 }
 
-/// Shows the difference, and undoes the change if the user agrees.
+/// Shows what the command changed, and undoes the change if the user agrees.
 pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let held = HeldFiles::new(&places);

@@ -35,7 +35,7 @@ impl RetryLimit {
     /// Connects again after the connection was lost.
     ///
     /// # Errors
-    /// The error of the last attempt, once the limit is reached. An error other than a lost connection is returned at
+    /// If the limit is reached, the error of the last attempt. An error other than a lost connection is returned at
     /// once.
     pub fn reconnect(
         &mut self,
@@ -63,7 +63,7 @@ impl RetryLimit {
 }
 
 /// Calls a method. If the connection is lost, connects again and repeats the call. A repeated call waits only for the
-/// rest of `waitSeconds`, and keeps its position in the queue.
+/// rest of `waitSeconds`. A repeated call for a lock keeps its position in the queue for the lock.
 ///
 /// # Errors
 /// The broker's error, or the error of the last attempt to connect.

@@ -1,7 +1,7 @@
 //! `shield -- COMMAND`: runs a command that cannot write the files that other peers have locked in this work tree.
 //!
-//! **Invariant:** the command replaces this process, so the caller sees the command's own exit status, signals and
-//! terminal.
+//! **Invariant:** the command replaces this process, so the caller gets the command's own exit status. The command gets
+//! the caller's terminal and signals.
 
 use super::load_environment;
 use super::parsed_command::ParsedCommand;
@@ -81,8 +81,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent runs each of its shell commands through `shield --if-possible`. So this must not delay the agent
-        // longer than a hook may.
+        // An agent runs each of its shell commands through `shield --if-possible`. So the maximum delay is the same as
+        // for a hook.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 /// The time between two checks of the connection, and between two attempts after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause between two requests for a lost lock that another peer holds. That peer may be a command that died
-/// together with the broker, so its lock may end soon.
+/// The pause between two requests for a lost lock that another peer holds now. That lock may belong to a command that
+/// died together with the broker, and may end soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum time to wait for the reply to `detach`, or for the end of the carrier (the process that forwards the
 /// connection to the hub). During this time, the hub learns that the command has ended.
@@ -131,7 +131,7 @@ struct Renewal {
 enum Renewed {
     /// The lock is held, or the connection failed. The next check of the connection finds such a failure.
     Held,
-    /// Another peer holds a file of this lock.
+    /// Another peer has locked one of the files.
     Refused,
     /// The hub no longer leads.
     Standby,
@@ -190,7 +190,7 @@ fn renew_until_ended(
     let inherited = client.as_fd().as_raw_fd();
     let mut has_reconnected = false;
     loop {
-        // The loss of the broker must be noticed soon, because the lock ends soon after its connection ends.
+        // The lock ends soon after the connection to the broker breaks, so this process must notice the break quickly.
         let pause = wait.min(CHECK_INTERVAL);
         match ended.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -224,8 +224,8 @@ fn renew_until_ended(
     }
 }
 
-/// Waits for a millisecond, and returns whether the connection has ended. If the broker reports meanwhile that a person
-/// has taken the lock, tells the user.
+/// Waits for a millisecond, and returns whether the connection has ended. If the broker reports during this time that a
+/// person has taken the lock, tells the user.
 fn is_connection_lost(client: &mut Client, renewal: &mut Renewal) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

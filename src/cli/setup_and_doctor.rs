@@ -120,7 +120,8 @@ fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {
 }
 
 /// Returns the projects that still have settings of the chosen agents, and the projects that were moved or deleted. If
-/// no agent was chosen, all agents count as chosen. A moved or deleted project is forgotten once it has been reported.
+/// no agent was chosen, all agents count as chosen. A moved or deleted project is reported only once, and then
+/// forgotten.
 fn projects_left(options: &SetupOptions) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let load = if options.dry { Records::load } else { Records::load_locked };
     let storage = |why| Error::new(ErrorKind::Storage, why);
@@ -292,7 +293,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(false, false)?;
     let agent = environment.agents(&[agent.to_owned()])?[0];
     let (user, project) = (agent.files.user, agent.files.project);
-    // If an agent has hooks only in projects, the hooks of the project are tested.
+    // If an agent has hooks only in projects, the hooks of this project are tested.
     environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
     let proofs = prove_hooks::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());

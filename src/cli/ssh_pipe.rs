@@ -32,7 +32,8 @@ pub fn carry_lines() -> Result<u8, Error> {
     let (input_ended, ended) = channel();
     let output_ended = input_ended.clone();
     threads::spawn("read standard input", move || {
-        // When standard input ends, the direction to the broker is closed, so that the broker learns of it.
+        // When standard input ends, the direction to the broker is closed, so that the broker learns that no more lines
+        // will follow.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
             // All processes have closed the other end of standard input, so the connection is no longer needed. Without

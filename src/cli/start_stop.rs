@@ -95,7 +95,8 @@ fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Refused, text))
 }
 
-/// Refuses to start a broker on a machine that has joined a hub, because no verb or new session would use the broker.
+/// Returns an error if this machine has joined a hub. No verb and no new session would use a broker that was started
+/// here.
 pub(super) fn refuse_beside_hub(places: &DataDir, settings: &Settings, verb: &str) -> Result<(), Error> {
     let joined = if discovered_hub::is_enabled(settings) { discovered_hub::joined_hub(places) } else { None };
     let Some(hub) = joined else { return Ok(()) };
@@ -155,8 +156,9 @@ fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Ends the broker's process by force, and returns its process id. If neither the lock nor the socket of the data
-/// directory leads to a process, returns `why`, the error of the earlier attempt to stop the broker.
+/// Ends the broker's process by force, and returns its process id. The lock or the socket of the data directory shows
+/// which process this is. If neither shows a process, returns `why`, the error of the earlier attempt to stop the
+/// broker.
 fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);

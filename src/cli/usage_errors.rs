@@ -7,7 +7,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::core::op_definition::ArgRole;
 use crate::core::{CliPlace, Op};
 
-/// Changes an error so that it contains the argument as users write it: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+/// Changes an error so that it contains the argument in the form that users type: `--ttl` for `ttlMinutes`, `KEY` for
+/// `key`.
 pub fn on_command_line(op: &Op, error: Error) -> Error {
     let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
     let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };
@@ -21,7 +22,7 @@ pub fn on_command_line(op: &Op, error: Error) -> Error {
     Error { text: error.text.replacen(&named, &known, 1), ..error }
 }
 
-/// The error for a word for which the verb has no argument.
+/// The error for an extra word: the verb has no argument for it.
 pub(super) fn unexpected(verb: &str, word: &str) -> Error {
     usage_error(&format!("{verb}: unexpected {word}; see slm-mesh help {verb}"))
 }

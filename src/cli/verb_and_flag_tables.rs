@@ -1,5 +1,5 @@
 //! The verbs and flags of the command line. Some come from the table of operations, and all others from the tables in
-//! this file. The parser, the help, the man page, the README and the completions use them.
+//! this file. The parser, the help, the man page, the README and the completions use all these tables.
 
 use super::verb_rendering_table;
 use crate::core::op_definition::ArgKind;
@@ -221,7 +221,7 @@ fn arg_help(arg: &Arg) -> FlagHelp {
     let also = if arg.short.is_some() { format!("; also --{}", arg.flag()) } else { String::new() };
     let want = match arg.kind {
         ArgKind::Flag => also.trim_start_matches("; ").to_owned(),
-        // The usage line already lists the possible values.
+        // The usage line already lists the possible values, so the help text does not repeat them.
         ArgKind::Choice(_) => also.trim_start_matches("; ").to_owned(),
         ArgKind::Texts { .. } => format!("comma-separated{also}"),
         kind => kind.want() + &also,
@@ -267,7 +267,7 @@ pub fn all_verbs() -> impl Iterator<Item = &'static str> {
 /// The usage line of a verb.
 pub fn usage_line(verb: &str) -> String {
     let mut parts = vec![verb.to_owned()];
-    // Everything after `--` belongs to the command, so the flags come before it.
+    // Everything after `--` belongs to the command, so the flags come before `--`.
     let mut command = if verb == "lock" { "[-- COMMAND…]" } else { "" };
     match VERBS.iter().find(|(known, ..)| *known == verb) {
         Some((_, words, _)) if words.starts_with("--") => command = words,
@@ -286,8 +286,8 @@ pub fn usage_line(verb: &str) -> String {
     parts.join(" ")
 }
 
-/// Returns the known word that is closest to a misspelt word. The two may differ by two letters, or by one letter if
-/// the misspelt word has fewer than five letters.
+/// Returns the known word that is closest to a misspelt word. The two words may differ by two letters, or by one letter
+/// if the misspelt word has fewer than five letters.
 pub fn closest_word<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let reach = if word.chars().count() < 5 { 1 } else { 2 };
     let near = known.map(|known| (edit_distance(&word.to_lowercase(), known), known)).filter(|(far, _)| *far <= reach);

@@ -57,8 +57,8 @@ pub enum SendLocation {
     Never,
     /// All calls.
     Always,
-    /// Only calls whose scope or group is smaller than the whole machine. Other calls do not need the repository, which
-    /// takes time to find.
+    /// Only calls whose scope or group is smaller than the whole machine include the directory and the repository.
+    /// Other calls do not need the repository, which takes time to find.
     WithSmallScope,
 }
 
@@ -78,8 +78,8 @@ pub struct CliOperation {
     pub location: SendLocation,
     /// Whether the answer leaves out the agent whose shell runs the verb.
     pub excludes_caller: bool,
-    /// Whether the verb, while another hub leads, also shows why this machine's hub takes no part in the mesh. The
-    /// leader can't know the reason.
+    /// Whether the verb also shows why this machine's hub takes no part in the mesh. If another hub leads, that hub
+    /// can't know the reason.
     pub shows_own_hub: bool,
     /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,

@@ -1,4 +1,4 @@
-//! The process that forwards the lines of a connection to another machine, such as ssh.
+//! The process that forwards a connection's lines to another machine. For example, this process can be ssh.
 
 use crate::sys::process;
 use std::process::Child;
@@ -9,7 +9,7 @@ use std::process::Child;
 pub struct Carrier(Option<Child>);
 
 impl Carrier {
-    /// Takes over a child process.
+    /// Creates a carrier that owns this child process.
     pub(super) fn of(child: Child) -> Carrier {
         Carrier(Some(child))
     }
@@ -17,7 +17,7 @@ impl Carrier {
     /// Ends the process, unless it has ended already.
     pub(super) fn kill(mut self) {
         if let Some(mut child) = self.0.take() {
-            // If the process has ended, only the wait is needed.
+            // If the process has already ended, the kill fails, but the wait is still needed.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -1,13 +1,14 @@
 //! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not set, a session searches the network.
-//! It joins a hub that proves that it knows the secret, and saves the hub's address. So commands and hooks find the hub
-//! without a search, which takes a second.
+//! The session joins a hub after the hub has proven that it knows the secret, and saves the hub's address. So commands
+//! and hooks find the hub without a search, which takes a second.
 //!
 //! A search also tries the saved address, because the announcement of a running hub can be missing: packets get lost,
 //! and the announcing process may be down. Without the saved address, new sessions could then begin a mesh of their own
 //! while other sessions still use the hub.
 //!
-//! **Invariant:** a response to a search is only an address to try. Only a hub that has proven that it knows the secret
-//! is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
+//! **Invariant:** a response to a search is only an address to try. A hub is saved only after it has proven that it
+//! knows the secret. After a session has joined a hub, the session's process never leaves that hub for a mesh of its
+//! own.
 
 use super::Client;
 use crate::base::error::{Error, ErrorKind};
@@ -48,19 +49,19 @@ enum Membership {
     Left,
 }
 
-/// When this machine leaves a joined hub that does not answer a search.
+/// The rule for when this machine leaves a joined hub that does not answer a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
-    /// Never, because a session of this process uses the hub.
+    /// The machine never leaves the hub, because a session of this process uses it.
     Never,
-    /// After two searches in a row without an answer. After only one failed search, other processes may still be using
-    /// the hub.
+    /// The machine leaves after two searches in a row without an answer. After only one failed search, other processes
+    /// may still be using the hub.
     AfterSecondMiss,
-    /// After the first search without an answer.
+    /// The machine leaves after the first search without an answer.
     Immediately,
 }
 
-/// Whether the settings allow a search for the hub.
+/// Whether the settings allow a search for a hub.
 pub fn is_enabled(settings: &Settings) -> bool {
     !settings.is_set("SLM_MESH_HOST")
         && settings.text(SECRET).len() >= SECRET_MIN
@@ -75,8 +76,8 @@ pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
 }
 
 /// Searches for a hub on behalf of a session. A session calls this before its first connection, and after each failed
-/// connection, because the hub may have moved. If the process `has_joined` a hub, it never returns to a mesh of its
-/// own.
+/// connection, because the hub may have moved. If `has_joined` is true, the process has already joined a hub, and never
+/// returns to a mesh of its own.
 pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
     // Wrong settings are ignored here, because the next connection attempt reports them.
@@ -169,7 +170,7 @@ fn proven_hubs(hubs: Vec<DiscoveredHub>, settings: &Settings) -> Vec<DiscoveredH
         let (settings, sender) = (settings.clone(), sender.clone());
         let ask = move || {
             let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
-            // The send fails if the search has ended because the hub was too slow.
+            // If the hub was too slow, the search has already ended, and the send fails.
             let _ = sender.send(is_proven.then_some(hub));
         };
         n_asked += usize::from(std::thread::Builder::new().stack_size(256 * 1024).spawn(ask).is_ok());
@@ -185,7 +186,7 @@ fn proven_hubs(hubs: Vec<DiscoveredHub>, settings: &Settings) -> Vec<DiscoveredH
     proven
 }
 
-/// Whether a hub proves that it knows our secret; `None` if the hub could not be asked.
+/// Whether a hub proves that it knows our secret; `None` if no secret is set or the hub does not answer.
 pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bool> {
     let secret = settings.text(SECRET);
     if secret.is_empty() {
@@ -199,7 +200,7 @@ pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bo
 }
 
 impl DiscoveredHub {
-    /// Converts the hub to an endpoint, for a connection.
+    /// Converts the hub to the endpoint of a connection.
     pub fn road(self) -> Endpoint {
         Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
     }

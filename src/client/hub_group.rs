@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Maximum duration of a search for the leader. It is longer than the lease that a leader usually has, so that another
 /// hub can replace a dead leader during the search. It is short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// How long a client whose hub is silent asks the other hubs whether one of them leads.
+/// Maximum duration of a search for another leader, after a client's hub has stopped answering.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub to ask during a search for the leader.
@@ -27,7 +27,7 @@ pub enum Candidate {
 }
 
 impl Candidate {
-    /// The address of the candidate, unless it is this machine's broker.
+    /// The address of the hub; `None` for this machine's broker.
     pub fn hub(&self) -> Option<&HubAddress> {
         match self {
             Candidate::ThisMachine => None,

@@ -18,9 +18,9 @@ const SSH_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for a hub's answer before the next hub is asked too.
 const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
-/// How long to wait before a hub that could not be asked is asked again.
+/// The pause after a failed attempt to ask a hub.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long to wait before a standby is asked again. The pause grows with each attempt up to a maximum, because all
+/// The first pause before a standby is asked again. The pause grows with each attempt up to a maximum, because all
 /// guests of a dead hub search at the same time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -102,7 +102,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Asks the next candidate that is due. Returns how long to wait for its answer before the next candidate is asked.
+    /// Asks the next candidate that is due. Returns how long to wait for the answer before another candidate is asked.
     /// Returns `None` if no candidate is due.
     fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
         let is_due = |progress: &Progress| match progress {
@@ -128,7 +128,7 @@ impl<'a> LeaderSearch<'a> {
     }
 
     /// If a standby's error names the leader, moves that hub to the front of the candidates. A hub that is not a
-    /// candidate yet is added there.
+    /// candidate yet is added at the front.
     fn add_hint(&mut self, error: &Error) {
         let Some(hint) = leader_hint(error) else { return };
         let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
@@ -141,7 +141,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Whether the search can still succeed. This is so if at least one candidate has not failed.
+    /// Whether the search can still succeed, because at least one candidate has not failed.
     fn is_hopeful(&self) -> bool {
         self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
     }
@@ -188,8 +188,8 @@ impl<'a> LeaderSearch<'a> {
 }
 
 impl LeaderSearch<'_> {
-    /// Returns the leader that a standby named, if this machine can't connect to it. This is so if the settings contain
-    /// neither that hub nor a secret.
+    /// Returns the leader that a standby named, if this machine can't connect to that leader. The machine can't connect
+    /// if the settings contain neither the leader nor a secret.
     fn leader_out_of_reach(&self) -> Option<HubAddress> {
         let mut hints = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::StandsBy(error) => leader_hint(error),
@@ -220,8 +220,8 @@ impl Progress {
         }
     }
 
-    /// Describes what failed at a hub. Uses only the first clause of the error, because the other clauses contain
-    /// advice for a single hub.
+    /// Describes what failed at a hub. Uses only the first clause of the error. The other clauses contain advice that
+    /// fits only a mesh with a single hub.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
@@ -245,8 +245,8 @@ pub fn leader_hint(error: &Error) -> Option<HubAddress> {
     HubAddress::parse(data["leader"].as_str()?).ok().filter(HubAddress::is_network)
 }
 
-/// Asks a candidate on a separate thread, so that a silent hub does not delay the others. Asks a standby again until
-/// the search ends.
+/// Asks a candidate on a separate thread, so that a silent hub does not delay the other hubs. Asks a standby again
+/// until the search ends.
 fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -> Result<(), Error> {
     let (group, candidate, answers) = (Arc::clone(group), candidate.clone(), answers.clone());
     let ask = move || {

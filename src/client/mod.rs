@@ -49,7 +49,7 @@ const READ_BYTES: usize = 4096;
 /// How long the broker may take to accept a connection, or to read the next part of a long request.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// What arrived from a broker.
+/// A message from a broker.
 #[derive(Debug)]
 pub enum BrokerMessage {
     /// The result of a call, as JSON text.
@@ -75,7 +75,7 @@ pub struct Client {
     last_id: u64,
     /// The process that carries the connection, such as ssh.
     carrier: Option<Carrier>,
-    /// What to call the broker in messages to people.
+    /// The name of the broker in messages to people.
     pub server_name: String,
     /// The hubs among which the client searches for the leader if its own hub is a standby.
     group: Option<Arc<HubGroup>>,
@@ -87,12 +87,14 @@ pub struct Client {
 /// Where a broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
-    /// On this machine. The process id is known if the broker is in the same PID namespace as the client.
+    /// The broker runs on this machine. The process id is known if the broker is in the same PID namespace as the
+    /// client.
     Local(Option<i64>),
-    /// On another machine. No pings are needed, because the connection itself detects that the other side is gone.
+    /// The broker runs on another machine. No pings are needed, because the connection itself detects that the other
+    /// side is gone.
     Remote,
-    /// On another machine, behind a local process that forwards requests and answers. A child process can inherit the
-    /// connection to that local process.
+    /// The broker runs on another machine. A local process forwards requests and answers. A child process can inherit
+    /// the connection to that local process.
     Carried,
 }
 
@@ -288,7 +290,7 @@ impl Client {
         refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()
     }
 
-    /// Sends a request only on this connection, even if the hub is a standby.
+    /// Sends a request on this connection. If the hub is a standby, does not connect to the leader instead.
     ///
     /// # Errors
     /// The errors of [`Client::call`], and `Standby`.

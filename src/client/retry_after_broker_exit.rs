@@ -1,4 +1,4 @@
-//! Repeats a call that the broker on this machine did not read because it was shutting down.
+//! Repeats a call that the broker on this machine did not read because the broker was shutting down.
 
 use super::Client;
 use crate::base::error::Error;
@@ -21,10 +21,10 @@ pub(super) enum Reconnect {
     OrStart(DataDir),
 }
 
-/// What is known about a call, if no earlier call on the same connection waits for an answer.
+/// Facts that show whether the broker has run the current call.
 #[derive(Debug, Default)]
 pub(super) struct CallFate {
-    /// The number of lines that this client has sent since the broker answered all earlier ones.
+    /// The number of lines that this client has sent after the broker had answered all earlier calls.
     pub(super) n_sent: u32,
     /// Whether the broker has said that it is ending.
     is_broker_ending: bool,
@@ -45,7 +45,7 @@ impl CallFate {
     }
 
     /// Whether this error means that the broker has not run the call. This can be known only if all earlier calls have
-    /// been answered, and nothing but this call has been sent since. Even then, there are only two cases. In the first,
+    /// been answered, and only this call has been sent after them. Even then, there are only two cases. In the first,
     /// the kernel reset the connection, because the broker closed it without reading everything. In the second, the
     /// broker said that it was ending. A broker says so only after it has sent all answers, so it will not run this
     /// call.

@@ -54,8 +54,8 @@ impl Route {
     /// # Errors
     /// If the settings are wrong.
     pub fn find(places: &DataDir) -> Result<Route, Error> {
-        // If none of these variables is set and there is no settings file, the machine uses no hub. With this check,
-        // most machines need not read the settings.
+        // If no variable for a hub is set and there is no settings file, the machine uses no hub. With this check, most
+        // machines need not read the settings.
         let is_set = |name: &str| std::env::var_os(name).is_some();
         if ![HOST, SECRET, STORE].into_iter().any(is_set) && !places.config().exists() {
             return Ok(Route::ThisMachine);
@@ -217,7 +217,7 @@ pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
 }
 
 /// Whether the hub recently failed to respond and is marked as silent. A hook skips such a hub. A command can wait, so
-/// it tries the hub, and removes the mark if it succeeds.
+/// the command tries the hub, and removes the mark if the hub responds.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))

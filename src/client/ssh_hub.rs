@@ -54,7 +54,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
                 let print = move || {
                     BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
                 };
-                // If no thread can be started, only these messages are lost.
+                // If no thread can be started, only the later messages of ssh are lost.
                 let _ = std::thread::Builder::new().spawn(print);
             }
             Ok(client)

@@ -16,8 +16,8 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// Maximum number of brokers that a client starts in a row. It starts another one if the last one was stopped before
-/// the client could connect.
+/// Maximum number of brokers that a client starts in a row. The client starts another broker if the last broker was
+/// stopped before the client could connect.
 const STARTS_MAX: usize = 3;
 
 /// Starts a broker while holding the start lock. If many clients do this at the same time, one of them starts the
@@ -36,7 +36,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     }
     for _ in 0..STARTS_MAX {
         match spawn_broker(places) {
-            // Another program may have started a broker without taking this lock.
+            // Another program may have started a broker without taking the start lock.
             Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
             started => started?,
         }
@@ -49,11 +49,11 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     Client::connect_local(places).map_err(|error| unreachable(places, &error))
 }
 
-/// Runs `slm-mesh start` detached, and waits until the broker is ready.
+/// Runs `slm-mesh start` in the background, and waits until the broker is ready.
 fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     let log = places.open_log()?;
-    // An older version may have left the log readable by other users. A failure is ignored, because the directory is
-    // private anyway.
+    // An older version may have let other users read the log. If the change of permissions fails, the error is ignored,
+    // because the directory is private anyway.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
     let program = sys::own_path();
     let spawned = Command::new(&program)
@@ -73,7 +73,7 @@ fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     })?;
     let mut report = String::new();
     if let Some(out) = child.stdout.take() {
-        // If the report is empty, the broker ended without one, and the code below handles this case.
+        // If the report is empty, the broker ended without a report, and the code below handles this case.
         let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
     }
     let report: Value = serde_json::from_str(&report).unwrap_or(Value::Null);

@@ -62,7 +62,7 @@ pub static LIST: Op = Op {
     run: list,
 };
 
-/// Maximum number of a channel's members that are listed by name in an answer.
+/// Maximum number of members that an answer lists by name for each channel.
 const NAMED_MAX: usize = 20;
 /// Maximum number of rows in a page. Each row has at least 60 bytes, so no more rows fit.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
@@ -131,7 +131,7 @@ fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
 
-/// Whether a peer can't be in a channel, because it is gone for good or belongs to a linked mesh.
+/// Whether a peer can't be in a channel, because the peer is gone for good or belongs to a linked mesh.
 fn has_ended(peer: &Peer) -> bool {
     match peer.row.kind {
         PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),

@@ -1,4 +1,4 @@
-//! The end of a turn: its commit or rollback, and the effects that leave afterwards.
+//! Ends a turn: commits it or rolls it back, and then passes on its effects.
 
 use super::{Effect, Mesh};
 use crate::base::error::Error;

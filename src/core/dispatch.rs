@@ -1,4 +1,4 @@
-//! Runs calls: finds the acting peer, runs the operation inside a savepoint, and keeps calls that must wait.
+//! Runs calls: finds the acting peer, runs the operation inside a savepoint, and stores calls that must wait.
 
 use super::event_loop_turn::{Dirty, Effect};
 use super::mail::{receipts, wakeups};
@@ -18,8 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. The operation runs again when a change concerns the given reason, and at the latest at
-    /// the given time, in ms.
+    /// There is no result yet. The operation runs again when a change may end the wait, and at the latest at the given
+    /// time, in ms.
     Pending(WaitReason, i64),
 }
 
@@ -35,8 +35,8 @@ pub struct CallContext {
     /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
     /// for a wakeup. `None` if the call has not waited yet.
     pub until: Option<i64>,
-    /// If the call waits for events or messages, the sequence number after which they must come. If the call waits for
-    /// a wakeup, the time at which the wait ends, in ms.
+    /// For a call that waits for events or messages: only those after this sequence number count. For a call that waits
+    /// for a wakeup: the time at which the wait ends, in ms.
     pub cursor: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
@@ -57,8 +57,8 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Returns the time until which a call may wait, if it asks to wait for `seconds`. Returns `None` if the call must
-    /// answer now.
+    /// Returns the time until which a call may wait. The call asks to wait for `seconds`. Returns `None` if the call
+    /// must answer now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
         until.filter(|until| !self.deadline_reached && *until > self.now)
@@ -76,7 +76,7 @@ pub struct Call {
     pub op: &'static Op,
     /// The arguments.
     pub args: Args,
-    /// The name of the peer as which the caller wants to act, if the call contains one.
+    /// The name of the peer as which the caller wants to act, if the call contains such a name.
     pub acting: Option<String>,
     /// The session that started the caller's shell, if the shell's environment contains it.
     pub shell_session: Option<String>,
@@ -124,7 +124,7 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Calls that wait for a wakeup do not count towards the limit. A connection has at most one of them for each
+        // Calls that wait for a wakeup do not count towards the limit. A connection has at most one such call for each
         // peer and wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         let since = call.args.int(WAITING_SINCE).unwrap_or(now).min(now);
@@ -217,7 +217,7 @@ impl Mesh {
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
-        // A caller that has just given back a name now acts as a new peer, so the notices for the new peer are added.
+        // A caller that gives back a name then acts as a new peer. So the notices for the new peer are added.
         let new =
             value["you"]["id"].as_str().filter(|_| is(call.op, &decline_name_takeover::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());

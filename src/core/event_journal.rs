@@ -66,7 +66,7 @@ pub static EMIT: Op = Op {
     run: emit,
 };
 
-/// Subscribes a connection to events, which are then pushed to it.
+/// Subscribes a connection to events, which are then pushed to this connection.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
     summary: "Choose which events are pushed over this connection, and return the current cursor; MCP clients see no \
@@ -113,8 +113,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
     let mut found = turn.store.events(&filter)?;
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor beyond the end comes from a different database, so there is a gap. There is also a gap if events after
-    // the cursor have been removed. The caller must learn of a gap at once, even if the caller asked to wait.
+    // A cursor beyond the last event comes from a different database, so there is a gap. There is also a gap if events
+    // after the cursor have been removed. The caller must learn of a gap at once, even if the caller asked to wait.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
@@ -320,7 +320,8 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// Maximum number of events from which one call removes a deleted value. This many take about two milliseconds.
+/// Maximum number of events from which one call removes a deleted value. Removing the value from this many events takes
+/// about two milliseconds.
 const BLANKED_MAX: usize = 2_000;
 
 /// The stream of events and its subscribers.
@@ -381,7 +382,7 @@ impl Journal {
         for _ in 0..BLANKED_MAX {
             let Some(seq) = next else { break };
             let found = turn.store.value_event(seq)?;
-            // If the event is too old to be kept, then so are the events before it.
+            // Old events are removed first, so if this event is gone, all earlier events are gone, too.
             next = found.as_ref().and_then(|event| event.earlier);
             if let Some(event) = found {
                 let mut payload: Value = serde_json::from_str(&event.payload).unwrap_or(Value::Null);

@@ -1,7 +1,8 @@
 //! A turn: one round of the broker's event loop. A turn has an open transaction, and effects (such as replies) that
 //! leave the core after the commit. It also records which changes require that waiting calls run again.
 //!
-//! **Invariant:** no effect leaves before the commit, because `Turn::take_effects` is called only afterwards.
+//! **Invariant:** no effect leaves the core before the commit, because `Turn::take_effects` is called only after the
+//! commit.
 
 use super::ConnId;
 use super::waiting_calls::WaitReason;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-/// Something that leaves the core after the commit of the turn.
+/// An action that follows the commit of the turn, and that other parts of the broker carry out.
 #[allow(missing_docs)] // the comment of each variant explains its fields
 #[derive(Debug)]
 pub enum Effect {
@@ -24,15 +25,15 @@ pub enum Effect {
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
     /// A JSON-RPC notification to a connection. The parameters are JSON text.
     Notification { conn: ConnId, method: &'static str, params: String },
-    /// An error to write to the log, because no caller waits for the result.
+    /// An error that must be written to the log, because no caller waits for the result.
     Log(Error),
     /// A message for a peer that receives pushes on a Unix socket of its own.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
-    /// There is a new alert to the person at this machine.
+    /// The person at this machine has received a new alert.
     Alert,
-    /// An event, for observers and for peers with push sockets.
+    /// A new event. Observers and peers with push sockets receive it.
     Event(Rc<Event>),
-    /// A message that was sent, or whose delivery state has changed, for observers.
+    /// A new message, or a message whose delivery state has changed. Observers receive it.
     Message(Rc<Message>),
 }
 
@@ -94,8 +95,8 @@ impl Turn {
         }
     }
 
-    /// Returns the time to store with a new message or event. Messages and events are searched by time, so a new one
-    /// never gets an earlier time than the one before it.
+    /// Returns the time to store with a new message or event. Searches rely on this time, so it is never earlier than
+    /// the time of the previous message or event.
     pub(super) fn time_of_row(&mut self, now: i64) -> i64 {
         self.newest = self.newest.max(now);
         self.newest
@@ -117,14 +118,14 @@ impl Turn {
         self.effects.push(effect);
     }
 
-    /// If a rule failed, logs its error, because no caller waits for the result of this rule.
+    /// If the result of a rule is an error, logs the error, because no caller waits for the result.
     pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
         if let Err(error) = result {
             self.push(Effect::Log(error));
         }
     }
 
-    /// The present number of effects, for a later call of [`Turn::drop_effects`].
+    /// The current number of effects, for a later call of [`Turn::drop_effects`].
     pub(super) fn effect_count(&self) -> usize {
         self.effects.len()
     }
@@ -156,7 +157,8 @@ impl Turn {
     /// Commits the turn.
     ///
     /// # Errors
-    /// When the database can't be written. The error then replaces every reply of the turn, and no other effect leaves.
+    /// When the database can't be written. The error then replaces every reply of the turn, and no other effect leaves
+    /// the core.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let error = match (self.broken.take(), self.store.commit()) {
             (None, Ok(_)) => return Ok(()),
@@ -180,7 +182,7 @@ impl Turn {
         Ok(self.store.seal(position)?)
     }
 
-    /// Rolls the turn back. The error replaces every reply of the turn, and no other effect leaves.
+    /// Rolls the turn back. The error replaces every reply of the turn, and no other effect leaves the core.
     pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
         self.effects.retain_mut(|effect| match effect {

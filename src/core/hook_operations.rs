@@ -30,12 +30,12 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that are still running",
 )
 .at(CliPlace::Hidden);
-/// How long a lock lasts if it was taken automatically for an edit. The next edit of the file renews the lock, and so
-/// does each tool call of the turn.
+/// How long an automatic lock for an edit lasts, in ms. The next edit of the file renews the lock. Tool calls of the
+/// same turn also renew the lock.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long the locks of background work last, unless the work ends earlier.
+/// How long the locks of background work last, in ms. The locks end earlier if the work ends earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. If there are more, the hook only says how many more there are.
+/// Maximum number of messages that one hook shows. For the remaining messages, the hook shows only their number.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -107,8 +107,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
-        // An edit by the main agent shows that a turn is running. So the end of a background task must not release the
-        // locks of the turn any more.
+        // An edit by the main agent shows that a turn is running. So the locks of the turn must no longer be released
+        // when a background task ends.
         peers.set_background_tasks(&id, &[]);
     }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -126,8 +126,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
     };
-    // If the agent process has several sessions and its calls contain no session key, a lock of this process may belong
-    // to any of its sessions. So the lock blocks none of them.
+    // If an agent process has several sessions and sends no session keys, a lock of the process may belong to any of
+    // the sessions. So the lock blocks none of these sessions.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
@@ -175,13 +175,13 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         peers.set_background_tasks(&id, &[]);
     }
     if !direct && args.flag("userPrompted") != Some(true) {
-        // The session has used a tool, so its turn goes on, and its locks are renewed. To avoid frequent writes, a lock
-        // is renewed only in the second half of its lease.
+        // The session has used a tool. So its turn is still running, and its locks are renewed. To avoid frequent
+        // writes, a lock is renewed only in the second half of its lease.
         let is_due = |lock: &LockRow| lock.holder == id && lock.owner.is_edit() && lock.expires < ctx.now + EDIT_MS / 2;
         locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
     if !direct || !rows.is_empty() {
-        // If `direct` is set, the session is about to stop, but continues its turn if there is mail.
+        // If `direct` is set, the session is about to stop. But if there is mail, the session continues its turn.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -242,8 +242,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// Returns the session of the hook, if the mesh knows the session. If the hook's key for the session is new, stores the
-/// key.
+/// Returns the session of the hook, or `None` if the mesh does not know the session. If the hook's key for the session
+/// is new, stores the key.
 fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
     let evidence = HookEvidence {
         agent: args.word("agent"),
@@ -260,8 +260,8 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// Returns the session of the hook. For an unknown session, creates a peer, which the session's MCP server takes over
-/// when it connects.
+/// Returns the session of the hook. For an unknown session, creates a peer. The session's MCP server takes over this
+/// peer when the server connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let id = match known_session(&mut mesh.turn, &mut mesh.peers, ctx, args)? {
         Some(id) => id,
@@ -283,14 +283,15 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     Ok(id)
 }
 
-/// Whether a hook arrived after its session had ended. Such a hook shows no mail and does not bring the session back.
-/// If it did, the session might never end again, because its process may be unknown or may serve other sessions.
+/// Whether a hook arrived after its session had ended. Such a hook shows no mail, and does not mark the session as
+/// active again. If the session became active again, it might never end, because its process may be unknown or may
+/// serve other sessions.
 fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 
-/// Returns the first few peers that are online in the repository or directory of a session, and the first few locks
-/// that other peers hold there.
+/// Returns a few peers that are online in the repository or directory of a session, and a few locks that other peers
+/// hold there.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {
@@ -308,5 +309,5 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
     (json!(near), json!(held))
 }
 
-/// Maximum number of peers, and of locks, that `neighbours` returns.
+/// `neighbours` returns at most this many peers, and at most this many locks.
 const NEIGHBOURS_MAX: usize = 8;

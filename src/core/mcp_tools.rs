@@ -6,16 +6,16 @@ use crate::core::op_definition::ArgKind;
 use crate::core::{Args, OPS, Op};
 use serde_json::{Map, Value, json};
 
-/// The texts and hints of an MCP tool. The arguments are not listed here, because they come from the tool's operations.
+/// The texts and hints of an MCP tool. The tool's operations define its arguments.
 #[derive(Debug)]
 pub struct Tool {
-    /// The tool's name without the prefix `mesh_`: what the tool acts on, such as `lock`.
+    /// The tool's name without the prefix `mesh_`, such as `lock`.
     pub noun: &'static str,
     /// The title that people see.
     pub title: &'static str,
     /// The description that a model reads, with the main point first.
     pub about: &'static str,
-    /// The action of a call that does not specify one.
+    /// The action of a call in which `action` is missing.
     pub default: Option<&'static str>,
     /// The MCP hints `readOnly`, `destructive` and `idempotent`, in this order. The hint `openWorld` is always false,
     /// because no tool affects anything outside the mesh.
@@ -100,7 +100,7 @@ pub fn name(tool: &Tool) -> String {
     format!("mesh_{}", tool.noun)
 }
 
-/// Returns the operations of the tool `noun`, each with its action if the tool has actions.
+/// Returns the operations of the tool `noun`. If the tool has actions, each operation comes with its action.
 pub fn actions(noun: &str) -> impl Iterator<Item = (&'static Op, Option<&'static str>)> {
     OPS.iter().copied().filter_map(move |op| op.tool.filter(|(tool, _)| *tool == noun).map(|(_, action)| (op, action)))
 }
@@ -114,7 +114,7 @@ pub fn definition(tool: &Tool) -> Value {
             "title": tool.title, "readOnlyHint": read_only, "destructiveHint": destructive,
             "idempotentHint": idempotent, "openWorldHint": false,
         },
-        // Without this field, a model in Claude Code must search for the tool before the model can use it.
+        // Without this field, a model in Claude Code must search for the tool before it can use the tool.
         "_meta": { "anthropic/alwaysLoad": true },
     })
 }
@@ -182,8 +182,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     Ok((op, op.check(rest)?))
 }
 
-/// Refuses an argument that this action of the tool does not have, even if the operation accepts the argument over the
-/// socket. The error lists the arguments of the action.
+/// Returns an error if a call contains an argument that is not part of this action of the tool. The error lists the
+/// arguments of the action. The operation may accept the argument over the socket.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

@@ -1,12 +1,12 @@
-//! The rules of the mesh. A rule is the code of one operation: a function of a request, the time and the store.
+//! The rules of the mesh. A rule is the code of one operation. Its inputs are a request, the time and the store.
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
-//! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes each rule the parts that
-//! the rule needs. [`event_loop_turn`] holds the open transaction, and the effects (such as replies) that leave the
-//! core after the commit.
+//! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes to each rule the parts
+//! that the rule needs. [`event_loop_turn`] contains the open transaction, and the effects (such as replies) that the
+//! caller takes after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
-//! that returns random numbers. The caller also takes the effects after the commit.
+//! that returns random numbers.
 
 pub mod channels;
 mod commit_or_roll_back_turn;
@@ -94,7 +94,7 @@ pub const OPS: &[&Op] = &[
     &mail::wakeups::REPORT,
 ];
 
-/// The operation with this name.
+/// Returns the operation with this name.
 pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
@@ -112,20 +112,19 @@ pub struct Mesh {
     channels: Channels,
     journal: Journal,
     federation: Federation,
-    /// The function that returns the status of all hubs of this mesh at a given time; `None` if this broker is the only
-    /// hub.
+    /// The function that returns the current status of all hubs of this mesh; `None` if this broker is the only hub.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
     damage: status::Damage,
-    /// When the mesh opened, in ms.
+    /// The time at which the mesh was opened, in ms.
     started: i64,
-    /// When [`Mesh::tick`] last ran, in ms.
+    /// The time at which [`Mesh::tick`] last ran, in ms.
     ticked_at: i64,
-    /// When old rows will be removed next, in ms.
+    /// The time at which old rows will be removed next, in ms.
     next_prune: i64,
-    /// How far a cleanup has come: the events no longer contain values of entries that were deleted up to this
-    /// position.
+    /// The progress of a cleanup of the events. The values of all entries that were deleted up to this position have
+    /// been removed from the events.
     values_forgotten_until: DeletionPosition,
-    /// When timed work, such as expiry, resumes after the disk has refused a write, in ms.
+    /// The time, in ms, at which timed work (such as expiry) resumes after the disk has refused a write.
     retry_after: i64,
 }
 
@@ -152,7 +151,8 @@ impl Mesh {
         turn.store.begin_call();
         let mut peers = Peers::new(settings.clone(), random, now);
         let ids = PublicIds::new(instance_number(&mut turn, &mut peers)?);
-        // If another machine already has the new name, the peers and locks of the two machines must not be mixed up.
+        // If another machine already has the new name, nothing is renamed, because the peers and locks of the two
+        // machines must not be mixed up.
         if let Some(former) = &settings.former_host
             && !peers::is_machine_known(&turn, &settings.host)?
         {
@@ -194,27 +194,27 @@ impl Mesh {
         })
     }
 
-    /// Sets the function that returns the status of all hubs of this mesh at a given time, in ms. The operation
-    /// `status` calls this function.
+    /// Sets the function that returns the status of all hubs of this mesh. The function's argument is the current time,
+    /// in ms. The operation `status` calls the function.
     pub fn set_hub_status(&mut self, describe: Box<dyn Fn(i64) -> Value + Send>) {
         self.hub_status = Some(describe);
     }
 
-    /// Sets the function that describes the last damaged database. The function gets a time, in ms, and returns `None`
-    /// if no damaged database has been set aside since that time.
+    /// Sets the function that describes the last damaged database. The function's argument is a time, in ms. The
+    /// function returns `None` if no damaged database has been set aside after that time.
     pub fn set_damage_report(&mut self, describe: Box<dyn Fn(i64) -> Option<String> + Send>) {
         self.damage.describe = Some(describe);
     }
 
     /// Sets the function that checks whether a process on this machine is alive. After a restart of the broker, the
-    /// name of a session stays reserved while its process is alive, so that the session can reconnect.
+    /// name of a session stays reserved as long as its process is alive, so that the session can reconnect.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
 
-    /// Records which agents run the MCP servers that were connected to an earlier broker. `agent_above` gets the
-    /// process id of an MCP server, and returns the agent process above this server. `is_known` checks whether slm-mesh
-    /// knows an agent type.
+    /// Records which agents run the MCP servers that were connected to an earlier broker. `agent_above` takes the
+    /// process id of an MCP server, and returns the agent process that started this server. `is_known` checks whether
+    /// slm-mesh knows an agent type.
     pub fn expect_servers(&mut self, agent_above: impl Fn(i64) -> Option<Process>, is_known: impl Fn(&str) -> bool) {
         self.peers.expect_servers(agent_above, is_known);
     }
@@ -224,7 +224,7 @@ impl Mesh {
         self.journal.set_observed(observed);
     }
 
-    /// Whether the mesh is idle: no peer is online, no call waits, and no message waits to be forwarded.
+    /// Whether the mesh is idle: no peer is online, no call is waiting, and no message is waiting to be forwarded.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
@@ -249,12 +249,12 @@ impl Mesh {
         self.peers.set_agent_process(conn, ancestors);
     }
 
-    /// When the mesh opened, in ms.
+    /// The time at which the mesh was opened, in ms.
     pub fn started(&self) -> i64 {
         self.started
     }
 
-    /// The settings that the mesh got when it opened.
+    /// The settings with which the mesh was opened.
     pub fn settings(&self) -> &MeshSettings {
         &self.settings
     }
@@ -306,7 +306,7 @@ impl Mesh {
 
 /// Returns the random number in this mesh's public ids. The number is chosen once and then stored.
 fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
-    // Version 0.1.0 stored the number under this name, and its databases must stay readable.
+    // Version 0.1.0 stored the number under this name. Databases of version 0.1.0 must stay readable.
     const NAME: &str = "salt";
     if let Some(known) = turn.store.meta(NAME)?.and_then(|hex| u128::from_str_radix(&hex, 16).ok()) {
         return Ok(known);
@@ -316,7 +316,8 @@ fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
     Ok(number)
 }
 
-/// Converts a JSON value to an object, so that a caller can add fields. Returns an empty object for any other type.
+/// Converts a JSON value to an object, so that a caller can add fields. If the value is not an object, returns an empty
+/// object.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,

@@ -1,5 +1,5 @@
-//! The definition of an operation. One [`Op`] determines the socket method, the MCP tool and its schema, the verb (the
-//! subcommand of the command line), its help, the man page and the README's tables.
+//! The definition of an operation. An [`Op`] determines the socket method, the MCP tool and its schema, and the verb
+//! (the subcommand of the command line). The help, the man page and the README's tables also come from it.
 //!
 //! **Invariant:** the code of an operation receives only [`Args`] that have passed [`Op::check`].
 
@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
 
-/// The kinds of values that an argument can have.
+/// The kind of value that an argument has.
 #[allow(missing_docs)] // the comment of each variant explains its limits
 #[derive(Debug, Clone, Copy)]
 pub enum ArgKind {
@@ -23,9 +23,9 @@ pub enum ArgKind {
     Flag,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// Up to `items` strings of 1 to `max` bytes each.
+    /// At most `items` strings. Each string has 1 to `max` bytes.
     Texts { items: usize, max: usize },
-    /// A JSON object of at most `max` bytes, nested at most `limits::DEPTH_MAX` levels deep.
+    /// A JSON object of at most `max` bytes and at most `limits::DEPTH_MAX` nested levels.
     Object { max: usize },
 }
 
@@ -34,15 +34,15 @@ pub enum ArgKind {
 pub enum CliPlace {
     /// The argument follows its flag: `--kebab-name VALUE`.
     Flag,
-    /// The argument stands at a fixed position, without a flag.
+    /// The argument has a fixed position and no flag.
     Positional,
     /// The argument takes all remaining words.
     Rest,
-    /// The command line does not accept the argument, because only programs send it.
+    /// The command line does not accept the argument. Only programs send it.
     Hidden,
 }
 
-/// How a client treats an argument before it sends the value.
+/// What a client does with the value of an argument before it sends the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgRole {
     /// The client sends the value unchanged.
@@ -54,21 +54,21 @@ pub enum ArgRole {
     IdempotencyKey,
 }
 
-/// The argument that says when the caller began to wait, in ms since the epoch, by the caller's clock. A client that
-/// repeats a call after a lost connection sends this time, so that callers keep their order in the line. A duration
-/// would become wrong while the call is on its way, for instance while the broker starts.
+/// The argument that contains the time at which the caller began to wait, in ms since the epoch, by the caller's clock.
+/// When a client repeats a call after a lost connection, it sends this time. So callers keep their order in the line. A
+/// duration would be wrong on arrival, because the call may wait on its way, for instance while the broker starts.
 pub const WAITING_SINCE: &str = "waitingSince";
 
 /// One argument of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg {
-    /// The name on the socket and in MCP, in camelCase.
+    /// The name of the argument on the socket and in MCP, in camelCase.
     pub name: &'static str,
-    /// Which values the argument accepts.
+    /// The kind of value that the argument accepts.
     pub kind: ArgKind,
-    /// Whether a call without the argument is refused.
+    /// Whether every call must contain the argument.
     pub required: bool,
-    /// One line for the schema, the help and the man page.
+    /// A description in one line, for the schema, the help and the man page.
     pub help: &'static str,
     /// How the command line accepts the argument.
     pub place: CliPlace,
@@ -76,9 +76,9 @@ pub struct Arg {
     pub short: Option<&'static str>,
     /// The word for the value in usage lines, such as `PEER`; `None` for the default word.
     pub placeholder: Option<&'static str>,
-    /// Whether the MCP tool accepts this argument. If not, only people and hooks use it.
+    /// Whether the MCP tool accepts this argument. If it does not, only people and hooks use the argument.
     pub tool: bool,
-    /// How clients treat the argument before they send the value.
+    /// What clients do with the value before they send it.
     pub role: ArgRole,
 }
 
@@ -97,7 +97,7 @@ impl Arg {
             role: ArgRole::Value,
         }
     }
-    /// Makes the argument that says how long a call may wait, in seconds.
+    /// Makes the argument for the maximum time that a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }
@@ -133,12 +133,12 @@ impl Arg {
         self.tool = false;
         self
     }
-    /// Marks the argument as a path, which clients make absolute.
+    /// Marks the argument as a path. Clients make the path absolute.
     pub const fn path(mut self) -> Arg {
         self.role = ArgRole::Path;
         self
     }
-    /// Marks the argument as the key that makes the call repeatable.
+    /// Marks the argument as an idempotency key.
     pub const fn idempotency_key(mut self) -> Arg {
         self.role = ArgRole::IdempotencyKey;
         self
@@ -155,8 +155,8 @@ impl Arg {
         flag
     }
 
-    /// Whether `flag` is the long or the short flag of the argument. The comparison builds no string, because each verb
-    /// checks many arguments.
+    /// Whether `flag` is the long or the short flag of the argument. Each verb checks many arguments, so this
+    /// comparison builds no strings.
     pub fn has_flag(&self, flag: &str) -> bool {
         let mut rest = flag.bytes();
         let is_equal = self.name.bytes().all(|byte| {
@@ -182,7 +182,7 @@ pub enum Auth {
 pub struct Op {
     /// The name of the method on the socket: a noun, or `noun.action`.
     pub name: &'static str,
-    /// One line about what the operation does.
+    /// A description of the operation, in one line.
     pub summary: &'static str,
     /// The arguments, in the order in which the documentation lists them.
     pub args: &'static [Arg],
@@ -190,9 +190,9 @@ pub struct Op {
     pub actor: Auth,
     /// The verb on the command line, such as `state set`, if there is one.
     pub verb: Option<&'static str>,
-    /// The MCP tool and its action, if the operation belongs to a tool.
+    /// The MCP tool of the operation and the action of this tool, if there are any.
     pub tool: Option<(&'static str, Option<&'static str>)>,
-    /// Whether a client may repeat a call after it has lost the connection, without asking its user.
+    /// Whether a client that has lost the connection may repeat a call without asking its user.
     pub repeatable: bool,
     /// The function that runs the operation.
     pub run: fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>,
@@ -205,17 +205,18 @@ impl std::fmt::Debug for Op {
 }
 
 impl Op {
-    /// The argument that makes a call of this operation repeatable, if there is one.
+    /// The operation's idempotency key, if it has one. With this argument, a call can be repeated safely.
     pub fn idempotency_key(&self) -> Option<&'static Arg> {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
     }
 
-    /// Whether callers of the operation wait in line. If so, a repeated call must say when its caller began to wait.
+    /// Whether callers of the operation wait in line. If they do, a repeated call must contain the time at which its
+    /// caller began to wait.
     pub fn has_line(&self) -> bool {
         self.args.iter().any(|arg| arg.name == WAITING_SINCE)
     }
 
-    /// Checks that all arguments are known and well-formed. An argument that is null counts as absent.
+    /// Checks that all arguments are known and well-formed. An argument with the value null counts as absent.
     pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Error> {
         for (name, value) in &mut given {
             if value.is_null() {
@@ -258,8 +259,8 @@ impl ArgKind {
         }
     }
 
-    /// Converts a string to a value of this kind, if the meaning is certain. Models often write `"5"` for 5, `"true"`
-    /// for true, and JSON text for a list or an object.
+    /// Converts a string to a value of this kind if the meaning is certain. Models often write `"5"` instead of 5,
+    /// `"true"` instead of true, and JSON text instead of a list or an object.
     fn coerce(&self, value: &mut Value) {
         let Value::String(text) = &*value else { return };
         let text = text.trim();
@@ -268,7 +269,8 @@ impl ArgKind {
             ArgKind::Flag => text.to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             ArgKind::Texts { .. } => match serde_json::from_str(text) {
                 Ok(Value::Array(list)) => Some(Value::Array(list)),
-                // A string with a comma or a line break may stand for several items, so it is not converted.
+                // A string that contains a comma or a line break is not converted, because it may stand for several
+                // items.
                 _ => (!text.is_empty() && !text.contains([',', '\n'])).then(|| json!([text])),
             },
             ArgKind::Object { .. } => serde_json::from_str(text).ok().filter(Value::is_object),
@@ -334,7 +336,7 @@ fn is_flat(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// Converts a JSON number to a whole number, if it is one. Some clients write 5 as `5.0`.
+/// Converts a JSON number to an integer if the number is whole. Some clients write 5 as `5.0`.
 fn whole(n: &serde_json::Number) -> Option<i64> {
     n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
 }
@@ -344,7 +346,7 @@ fn whole(n: &serde_json::Number) -> Option<i64> {
 pub struct Args(Map<String, Value>);
 
 impl Args {
-    /// Returns all arguments, some of which [`Op::check`] may have converted.
+    /// Returns all arguments. [`Op::check`] may have converted some of them.
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
@@ -360,7 +362,7 @@ impl Args {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
-    /// The value of a required text argument; empty if the argument is missing, which [`Op::check`] prevents.
+    /// The value of a required text argument. [`Op::check`] ensures that the argument is present.
     pub fn word(&self, name: &str) -> &str {
         self.text(name).unwrap_or("")
     }

@@ -1,5 +1,5 @@
-//! Tells the holder of a lock when a shell command of another peer has changed the locked file. A hook sends one report
-//! to each holder, as a message.
+//! Reports to the holder of a lock that a shell command of another peer has changed the locked file. A hook sends one
+//! message to each holder.
 
 use super::hook_operations::session_of_hook;
 use super::op_definition::ArgKind;
@@ -10,7 +10,7 @@ use crate::base::{limits, untrusted_text};
 use crate::store::Message;
 use serde_json::json;
 
-/// Maximum number of characters of a command's first line in the message.
+/// The message contains at most this many characters of the command's first line.
 const COMMAND_SHOWN: usize = 200;
 /// Maximum number of files that the message lists.
 const FILES_SHOWN: usize = 10;
@@ -52,7 +52,8 @@ fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))
 }
 
-/// Returns the message to the holder of the locks. The message lists the first files and says how many more there are.
+/// Returns the message to the holder of the locks. The message lists the first files, and contains the number of the
+/// remaining files.
 fn report_text(args: &Args) -> String {
     let files = args.texts("files");
     let shown: Vec<String> = files.iter().take(FILES_SHOWN).map(|path| untrusted_text::shown_path(path)).collect();

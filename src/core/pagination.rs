@@ -1,9 +1,9 @@
-//! Splits lists that are too long for one reply into pages. A reply contains one page, and a cursor from which the next
-//! page begins.
+//! Splits lists that are too long for one reply into pages. A reply contains one page and a cursor. The next page
+//! begins at the cursor.
 //!
 //! A cursor describes the last row of a page by a number and a string. The rows are sorted by the number, and the
-//! string distinguishes rows with the same number. So no row is missed or repeated, even if other rows appear or
-//! disappear before the next page is read.
+//! string distinguishes rows with the same number. No row is missed or repeated, even if other rows appear or disappear
+//! before the next page is read.
 
 use super::Arg;
 use super::op_definition::ArgKind;
@@ -12,10 +12,10 @@ use crate::base::json_text::json_length;
 use crate::base::limits;
 use serde_json::{Value, json};
 
-/// Maximum size of the rows in a page for people, in bytes. Two messages of maximum length fit.
+/// Maximum size of all rows in a page for people, in bytes. Two messages of maximum length fit into a page.
 pub const PAGE_FOR_PEOPLE_MAX: usize = 128 * 1024;
 
-/// Maximum length of a cursor, in bytes: enough for a number and a path.
+/// Maximum length of a cursor, in bytes. This is enough for a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
 /// The argument `limit`, the maximum number of rows in a reply.
@@ -33,14 +33,14 @@ pub const fn before(help: &'static str) -> Arg {
     Arg::new("before", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// The argument `after` of a list whose next page begins at a cursor. The cursor has at most `max` bytes.
+/// The argument `after` for the cursor at which the next page begins. The cursor has at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
     Arg::new("after", ArgKind::Text { min: 1, max }, "Where to start: `next` from the previous answer")
         .placeholder("CURSOR")
         .not_in_tool()
 }
 
-/// One page of a list: the rows of one reply.
+/// One page of a list. It contains the rows of one reply.
 #[derive(Debug)]
 pub struct Page {
     rows: Vec<Value>,
@@ -61,8 +61,8 @@ impl Page {
         Page { size_max: PAGE_FOR_PEOPLE_MAX, ..Page::default() }
     }
 
-    /// Adds a row if there is room, and returns whether the row was added. The first row is always added, because a row
-    /// that fits into no page would otherwise block all later rows.
+    /// Adds a row if there is room for it, and returns whether the row was added. The first row is always added.
+    /// Otherwise, a row that is too long for any page would block all later rows.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
         self.size += json_length(&row);
@@ -89,7 +89,7 @@ impl Page {
     }
 }
 
-/// If rows remain after this page, adds to the reply how many rows remain, and the cursor of the next page. `last`
+/// If rows remain after this page, adds the number of these rows and the cursor of the next page to the reply. `last`
 /// describes the last row of this page.
 pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
     if let Some((number, text)) = last.filter(|_| n_left > 0) {

@@ -1,4 +1,4 @@
-//! Limits how much one sender may send in a short time.
+//! Limits how many messages and changes one sender may send in a short time.
 
 use super::peers::Peers;
 use crate::base::error::{Error, ErrorKind};
@@ -6,13 +6,14 @@ use crate::base::limits;
 use serde_json::json;
 use std::collections::HashMap;
 
-/// Counts how much each sender has sent in its current time window.
+/// Counts the messages and changes that each sender has sent in its current time window.
 #[derive(Debug)]
 pub struct RateLimiter {
     /// Maximum number of messages that a sender may send in one time window. A small change, such as a new value of a
-    /// state entry or a new summary, costs a tenth of a message.
+    /// state entry or a new summary, counts as a tenth of a message.
     messages_max: u32,
-    /// For each sender, the start of its time window, and how many tenths of a message it has spent since then.
+    /// For each sender, the start of its time window, and the amount that it has sent in this window, in tenths of a
+    /// message.
     spent: HashMap<String, (i64, u32)>,
 }
 
@@ -21,11 +22,11 @@ impl RateLimiter {
         RateLimiter { messages_max, spent: HashMap::new() }
     }
 
-    /// Charges `cost` tenths of a message to a sender. `sender` is the id of a peer, or the name of a budget that
-    /// several callers share.
+    /// Counts `cost` tenths of a message against the limit of a sender. `sender` is the id of a peer, or the name of a
+    /// budget that several callers share.
     ///
     /// # Errors
-    /// When the sender has used up the budget of its time window. The error says how long to wait.
+    /// When the sender would exceed the limit of its time window. The error contains the time to wait.
     pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
         let Err(pause) = self.spend(sender, cost, now) else { return Ok(()) };
         let wait = (pause + 999) / 1000;
@@ -39,10 +40,10 @@ impl RateLimiter {
         Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })))
     }
 
-    /// Charges `cost` tenths of a message to a budget.
+    /// Counts `cost` tenths of a message against a budget.
     ///
     /// # Errors
-    /// When the budget of the time window is used up. The error is the time until the window ends, in ms.
+    /// When the budget of the time window would be exceeded. The error is the time until the window ends, in ms.
     pub(super) fn spend(&mut self, budget: &str, cost: u32, now: i64) -> Result<(), i64> {
         if self.spent.len() > limits::PEERS_MAX {
             self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);

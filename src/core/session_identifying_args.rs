@@ -1,5 +1,5 @@
 //! The arguments by which a hook, a subcommand or a wakeup channel identifies its session. All operations about a
-//! session accept the same arguments, so a hook can send the same values to all of them.
+//! session accept these arguments, so a hook can send the same arguments to all operations.
 
 use super::op_definition::ArgKind;
 use super::{Arg, CliPlace};
@@ -37,8 +37,8 @@ pub(crate) const NAMING: [Arg; 13] = [
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
-/// Like [`NAMING`], but all arguments are optional, because the connection of the call may already identify the
-/// session.
+/// The same arguments as [`NAMING`]. Here, all arguments are optional, because the connection of the call may already
+/// identify the session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 13] = {
     let mut all = NAMING;
     let mut n = 0;
@@ -61,8 +61,8 @@ pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Ar
     all
 }
 
-/// Makes the argument list of an operation about a session: first the arguments that identify the session, then the
-/// operation's own.
+/// Makes the argument list of an operation about a session. First come the arguments that identify the session, then
+/// the operation's own arguments.
 macro_rules! session_args {
     ($naming:expr; $($own:expr),* $(,)?) => {{
         const NAMED_BY: &[$crate::core::Arg] = &$naming;

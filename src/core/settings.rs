@@ -1,13 +1,13 @@
-//! The settings that a mesh gets when it opens.
+//! The settings with which a mesh is opened.
 
 use crate::base::limits;
 
-/// The name that this machine had before.
+/// The former name of this machine.
 #[derive(Debug, Clone)]
 pub struct FormerHost {
     /// The name.
     pub name: String,
-    /// What must be added to the stored start time of a process of this machine. The stored number depends on the
+    /// The number to add to the stored start time of each process of this machine. The stored start time depends on the
     /// machine's name.
     pub start_shift: u64,
 }
@@ -15,19 +15,19 @@ pub struct FormerHost {
 /// The settings of a mesh.
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
-    /// How long an HTTP peer may go without a heartbeat before it counts as stale, in ms.
+    /// An HTTP peer counts as stale if it has sent no heartbeat for this long, in ms.
     pub stale_ms: i64,
-    /// How long an HTTP peer may go without a heartbeat before it counts as gone, in ms.
+    /// An HTTP peer counts as gone if it has sent no heartbeat for this long, in ms.
     pub dead_ms: i64,
-    /// How long a lock lasts if the caller gives no duration, in minutes.
+    /// How long a lock lasts if the caller specifies no duration, in minutes.
     pub lock_ttl_min: i64,
-    /// How many messages one sender may send within `limits::RATE_WINDOW_MS`.
+    /// Maximum number of messages that one sender may send within `limits::RATE_WINDOW_MS`.
     pub rate_max: u32,
     /// The name of this machine.
     pub host: String,
     /// The id of this machine's current boot; `None` on a system without such ids.
     pub boot_id: Option<String>,
-    /// The name that this machine had when the mesh was last opened here, if that was a different name.
+    /// The former name of this machine, if the machine was renamed after the mesh was last opened here.
     pub former_host: Option<FormerHost>,
     /// The name of the user who owns the mesh. The peer that stands for this person has the same name.
     pub user: String,
@@ -37,7 +37,7 @@ pub struct MeshSettings {
     pub pid: u32,
     /// The HTTP port of the broker.
     pub port: u16,
-    /// The address and the port at which other machines reach the broker; `None` if it serves only this machine.
+    /// The address and port at which other machines reach the broker; `None` if the broker serves only this machine.
     pub serves: Option<String>,
     /// The addresses of the linked meshes, which this mesh polls.
     pub links: Vec<String>,

@@ -1,5 +1,5 @@
-//! Shared state: small values under keys. Each key has a version, which increases with every change. After a deletion,
-//! a tombstone keeps the version for a long time.
+//! Shared state. It consists of small values, each with a key. Each key has a version, which increases with every
+//! change. After an entry is deleted, a tombstone keeps the version for a long time.
 //!
 //! **Invariant:** only this module writes entries.
 
@@ -17,8 +17,8 @@ use crate::base::{limits, time_format};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// A value of at most this many bytes always fits into a reply together with its key, because JSON needs at most six
-/// bytes for each byte.
+/// If a value has at most this many bytes, the value and its key always fit into a reply. JSON needs at most six bytes
+/// for each byte.
 const SHORT_VALUE_MAX: usize = 2048;
 
 const KEY: Arg =
@@ -124,8 +124,8 @@ fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// If a value is too long for one reply, keeps only the part that contains the byte at `from`. In the reply, `next` is
-/// the start of the next part.
+/// If a value is too long for one reply, keeps only the part that contains the byte at position `from`. In the reply,
+/// `next` is the start of the next part.
 fn cut_to_part(value: &mut Value, from: usize) {
     let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
     let starts = part_starts(&whole);
@@ -150,7 +150,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let mut row = view(&mesh.peers, &entry);
     let n = new.value.len();
     if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
-        // The caller has just sent the value, so a value that is too long is left out of the reply.
+        // A value that is too long is left out of the reply, because the caller has just sent it and does not need it.
         row["value"] = Value::Null;
     }
     let value = json_object([("ok", Value::Bool(true)), ("version", entry.version.into()), ("entry", row)]);
@@ -190,12 +190,12 @@ fn namespace(args: &Args) -> &str {
     args.text("namespace").unwrap_or("default")
 }
 
-/// An entry that is neither deleted nor expired.
+/// Returns an entry, if it is neither deleted nor expired.
 fn live_entry(store: &Store, namespace: &str, key: &str, now: i64) -> Result<Option<StateEntry>, Error> {
     Ok(store.entry(namespace, key)?.filter(|entry| entry.is_live(now)))
 }
 
-/// An entry in the form that clients see, with the keys of the old HTTP API first.
+/// Returns an entry in the form that clients see. The JSON keys of the old HTTP API come first.
 fn view(peers: &Peers, entry: &StateEntry) -> Value {
     let mut value = json_object([
         ("key", entry.key.as_str().into()),
@@ -213,7 +213,7 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
 }
 
 /// If the caller expects a version, checks that the key has this version. A key without an entry has version 0. Returns
-/// the last entry of the key, even if it has been deleted or has expired.
+/// the last entry of the key, even if the entry has been deleted or has expired.
 fn last_entry(
     store: &Store,
     peers: &Peers,
@@ -246,7 +246,7 @@ pub struct NewEntry<'a> {
     pub key: &'a str,
     /// The new value.
     pub value: &'a str,
-    /// When the entry expires, in ms.
+    /// The time at which the entry expires, in ms.
     pub expires: Option<i64>,
 }
 
@@ -261,13 +261,14 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a limited amount of old data: tombstones of entries that were deleted long ago, and values that events still
-/// contain although their entries were deleted. Such values remain because the deletion of an entry cleans only a
-/// limited number of events. Entries that were deleted up to the position `after` are already clean. Returns the
-/// position for the next call, and whether more work is left to do now.
+/// Removes old data, up to a limit. First, tombstones of entries that were deleted long ago are removed. Then, values
+/// of deleted entries are removed from the events. Some events still contain such values, because the deletion of an
+/// entry cleans only a limited number of events. For entries that were deleted up to the position `after`, all events
+/// are already clean. Returns the position for the next call, and whether more old data is left.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    // Entries that are deleted in the current millisecond are left to a later call, because more of them may follow.
+    // Entries that were deleted in the current millisecond are left for a later call, because further entries may be
+    // deleted in the same millisecond.
     let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
     let mut last = after;
     for (position, entry) in &deleted {
@@ -285,14 +286,14 @@ fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }
 
-/// Replaces an entry by its tombstone, and removes the values of the entry from the events.
+/// Replaces an entry with its tombstone, and removes the values of the entry from the events.
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
     // If more events contain values of the entry, `prune` removes these values later.
     forget_values(turn, gone).map(|_| ())
 }
 
-/// Removes the values of a deleted entry from the events. Returns false if some values are left for a further call.
+/// Removes the values of a deleted entry from the events. Returns false if some values remain for the next call.
 fn forget_values(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
     let next = Journal::forget_values(turn, gone)?;
     if next != gone.last_event {
@@ -329,7 +330,7 @@ impl Mesh {
         Ok(found.iter().take_while(fits).map(|entry| view(&self.peers, entry)).collect())
     }
 
-    /// Writes an entry, if its version is the one that the caller expects.
+    /// Writes an entry. If the caller expects a version, the entry must have this version.
     ///
     /// # Errors
     /// When the entry has a different version, or the database can't be written.
@@ -356,7 +357,7 @@ impl Mesh {
     /// Deletes an entry. Returns false if there was no such entry.
     ///
     /// # Errors
-    /// When the version of the entry is not the one that the caller expects, or the database can't be written.
+    /// When the entry does not have the version that the caller expects, or the database can't be written.
     pub fn delete_entry(
         &mut self,
         namespace: &str,

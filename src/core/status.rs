@@ -1,4 +1,4 @@
-//! The status of the mesh. The store keeps counters of messages and events, so the status need not count them.
+//! The status of the mesh. Messages and events are not counted here, because the store keeps counters of them.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
@@ -6,9 +6,10 @@ use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// How long the status mentions a damaged database, in ms: a week, because some people rarely look at the status.
+/// How long the status mentions a damaged database, in ms. This is a week, because some people rarely look at the
+/// status.
 const SHOWN_MS: i64 = 7 * 86_400_000;
-/// New sessions are told about a damaged database until this long after it was set aside, in ms.
+/// After a damaged database is set aside, new sessions get a report about it for this long, in ms.
 const TOLD_MS: i64 = 86_400_000;
 
 /// Shows the status of the mesh.
@@ -34,7 +35,8 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 /// Reports a damaged database that was set aside, so that people and sessions learn why data is missing.
 #[derive(Default)]
 pub(super) struct Damage {
-    /// Describes the last damaged database and the lost data, if the database was set aside at or after the given time.
+    /// Describes the last damaged database and the lost data. Returns `None` if the database was set aside before the
+    /// given time.
     pub(super) describe: Option<Box<dyn Fn(i64) -> Option<String> + Send>>,
     /// The sessions that have received the report.
     told: HashSet<PeerId>,
@@ -58,7 +60,7 @@ impl Mesh {
         self.hub_status.as_ref().map(|describe| describe(now))
     }
 
-    /// Returns the status, with the keys of the old HTTP API first.
+    /// Returns the status. The JSON keys of the old HTTP API come first.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -6,7 +6,7 @@ use crate::base::error::Error;
 use crate::base::limits;
 
 impl Mesh {
-    /// Does the work that is due at this time: ends waits, expires locks and entries, marks silent peers as gone,
+    /// Does the work that is due at the time `now`: ends waits, expires locks and entries, marks silent peers as gone,
     /// and removes old rows.
     pub fn tick(&mut self, now: i64) {
         if now >= self.retry_after {
@@ -18,14 +18,15 @@ impl Mesh {
             }
         }
         self.ticked_at = now;
-        // If a lock expires at the instant at which a wait for it ends, the waiting call still gets the lock.
+        // Waiting calls run before their waits are ended. So a call gets its lock even if the lock becomes free at the
+        // instant at which the wait ends.
         self.resume_waiting(now);
         self.end_waits(now);
         self.resume_waiting(now);
     }
 
-    /// When [`Mesh::tick`] will next have work to do, in ms. The removal of old rows is not included, because it is not
-    /// urgent.
+    /// The next time at which [`Mesh::tick`] will have work to do, in ms. The removal of old rows does not count,
+    /// because it is not urgent.
     pub fn deadline(&mut self) -> Option<i64> {
         let writes = [
             self.locks.deadline(),
@@ -52,7 +53,7 @@ impl Mesh {
         mail.expire(turn, journal, now)
     }
 
-    /// Removes a bounded number of old rows, and forgets peers that have been offline for long.
+    /// Removes old rows, up to a limit, and forgets peers that have been offline for a long time.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
         if now < self.next_prune {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Calls that wait: for mail, for events, for a lock, or until a session may be woken.
+//! Calls that are waiting for mail, for events, for a lock, or for a time at which a session may be woken.
 
 use super::event_loop_turn::Dirty;
 use super::locks::request_conflicts::LockRequest;
@@ -8,39 +8,42 @@ use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// The arguments of a waiting call that can contain the name of a peer.
+/// These arguments of a waiting call can contain the name of a peer.
 const PEER_ARGUMENTS: [&str; 2] = ["from", "with"];
 
-/// What a waiting call is waiting for.
+/// The reason why a call is waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitReason {
-    /// The call waits for a message to this peer.
+    /// The call is waiting for a message to this peer.
     Mail(PeerId),
-    /// The call waits for an event after this cursor.
+    /// The call is waiting for an event after this cursor.
     Events(i64),
-    /// The call waits for any message after this cursor.
+    /// The call is waiting for any message after this cursor.
     Messages(i64),
-    /// The call waits for a message that is allowed to wake this peer. It waits at most until this time, in ms.
+    /// The call is waiting for a message that may wake this peer. The wait ends at this time, in ms, even if there is
+    /// no such message.
     Wakeup(PeerId, i64),
-    /// The call waits until no lock conflicts with this request, and no earlier request for the same files is waiting.
+    /// The call is waiting until no lock conflicts with this request, and no earlier request for the same files is
+    /// waiting.
     Locks(Rc<LockRequest>),
 }
 
-/// A call that waits.
+/// A call that is waiting.
 #[derive(Debug)]
 pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// When the caller began to wait, in ms. A call that is repeated after a lost connection contains this time, by the
-    /// caller's clock. If this time is in the future, the time of arrival is used instead.
+    /// The time at which the caller began to wait, in ms. If a call is repeated after a lost connection, the call
+    /// contains this time, by the caller's clock. If this time is in the future, the time at which the call arrived is
+    /// used instead.
     pub(super) since: i64,
-    /// What the call waits for; `None` until the operation has run for the first time.
+    /// The reason why the call is waiting; `None` before the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,
 }
 
 impl WaitingCall {
-    /// Whether a change affects the call, so that the call must run again.
+    /// Whether the call must run again because of the changes in `dirty`.
     pub(super) fn is_due(&self, dirty: &Dirty) -> bool {
         match &self.reason {
             Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => dirty.mail.contains(peer),
@@ -51,7 +54,7 @@ impl WaitingCall {
         }
     }
 
-    /// Replaces the names of peers in the arguments by their ids, because a peer may be renamed while the call waits.
+    /// Replaces the names of peers in the arguments with ids, because a peer may be renamed while the call is waiting.
     pub(super) fn pin_peers(&mut self, peers: &Peers) {
         for argument in PEER_ARGUMENTS {
             if let Some(id) = self.args.text(argument).and_then(|name| peers.resolve(name).ok()) {
@@ -60,7 +63,7 @@ impl WaitingCall {
         }
     }
 
-    /// Returns the call's lock request, if the call waits for locks.
+    /// Returns the call's lock request, if the call is waiting for locks.
     pub(super) fn lock_request(&self) -> Option<&LockRequest> {
         match &self.reason {
             Some(WaitReason::Locks(request)) => Some(request),
@@ -68,7 +71,7 @@ impl WaitingCall {
         }
     }
 
-    /// Whether the call is waiting for a reason to wake this peer.
+    /// Whether the call is waiting for a message that may wake this peer.
     pub(super) fn would_wake(&self, id: &str) -> bool {
         matches!(&self.reason, Some(WaitReason::Wakeup(of, _)) if of == id)
     }
@@ -78,8 +81,8 @@ impl WaitingCall {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     calls: Vec<WaitingCall>,
-    /// The waiting calls that the current rule has ended, each with its former position. If the rule fails, these calls
-    /// are put back.
+    /// The waiting calls that the current rule has ended. Each call is stored with its former position. If the rule
+    /// fails, these calls are put back.
     ended: Vec<(usize, WaitingCall)>,
     /// The number of waiting calls ahead of the call that is running.
     n_ahead: usize,
@@ -94,7 +97,7 @@ impl Waiting {
         self.calls.is_empty()
     }
 
-    /// All waiting calls, beginning with the one that has waited longest.
+    /// All waiting calls. The call that has waited longest comes first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &WaitingCall> {
         self.calls.iter()
     }
@@ -109,8 +112,8 @@ impl Waiting {
         self.calls.remove(place)
     }
 
-    /// Records that a call begins to run, and returns its position in the line. A call that has waited before keeps its
-    /// former position. Any other call goes behind all callers who began to wait earlier.
+    /// Records that a call begins to run, and returns its position in the line. A call that has already waited keeps
+    /// its former position. Any other call is placed behind all calls whose callers began to wait earlier.
     pub(super) fn begin(&mut self, former: Option<usize>, since: i64) -> usize {
         let behind_older = || self.calls.iter().rposition(|call| call.since <= since).map_or(0, |last| last + 1);
         self.n_ahead = former.unwrap_or_else(behind_older).min(self.calls.len());
@@ -122,12 +125,12 @@ impl Waiting {
         self.calls.insert(place.min(self.calls.len()), call);
     }
 
-    /// When the next waiting call must run again, even if nothing changes until then, in ms.
+    /// The next time at which a waiting call must run again, even if nothing has changed, in ms.
     pub(super) fn deadline(&self) -> Option<i64> {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// The waiting lock requests, in the order of the line.
+    /// The waiting lock requests, in the same order as their calls in the line.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(WaitingCall::lock_request)
     }
@@ -142,8 +145,8 @@ impl Waiting {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }
 
-    /// Ends the waits of the matching calls. If the current rule fails, they wait again. Returns their connections, ids
-    /// and reasons.
+    /// Ends the waits of the matching calls. If the current rule fails, these calls wait again. Returns the
+    /// connections, ids and wait reasons of these calls.
     pub(super) fn end(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<(ConnId, Value, Option<WaitReason>)> {
         let mut ended = Vec::new();
         while let Some(place) = self.position(0, &fits) {
@@ -155,12 +158,13 @@ impl Waiting {
         ended
     }
 
-    /// Forgets the calls that the current rule has ended. They need not wait again, because the rule has succeeded.
+    /// Forgets the calls that the current rule has ended. These calls need not wait again, because the rule has
+    /// succeeded.
     pub(super) fn keep_ended(&mut self) {
         self.ended.clear();
     }
 
-    /// Puts back the calls that the current rule has ended. They continue to wait, because the rule has failed.
+    /// Puts back the calls that the current rule has ended. These calls continue to wait, because the rule has failed.
     pub(super) fn restore_ended(&mut self) {
         for (place, call) in std::mem::take(&mut self.ended).into_iter().rev() {
             self.insert(place, call);

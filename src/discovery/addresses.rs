@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-/// The beginnings of the names of virtual interfaces. Such interfaces lead only to containers, virtual machines or a
-/// directly connected phone.
+/// The names of virtual interfaces begin with these words. Such interfaces lead only to containers, virtual machines or
+/// a directly connected phone.
 const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];
 
-/// Maximum number of addresses of this machine. More would not make the machine any easier to reach.
+/// Maximum number of this machine's addresses that are used. More addresses would not make the machine easier to reach.
 const ADDRESSES_MAX: usize = 16;
 
 /// One address of an interface.
@@ -25,8 +25,8 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Whether `other` is on the link of this interface. This is so if both addresses have the same network prefix, or
-    /// if both are IPv6 addresses and `other` is link-local.
+    /// Whether `other` is on the same link as this interface. Returns true if both addresses have the same network
+    /// prefix, or if both are IPv6 addresses and `other` is link-local.
     pub fn is_on_link(&self, other: IpAddr) -> bool {
         match (self.address, other.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
@@ -60,8 +60,8 @@ pub fn lan_interfaces() -> Vec<Interface> {
     known.filter(Interface::is_lan).collect()
 }
 
-/// Returns the addresses at which other machines reach this one, sorted. Link-local IPv6 addresses are included only if
-/// there are no other IPv6 addresses.
+/// Returns the sorted addresses at which other machines reach this machine. Link-local IPv6 addresses are included only
+/// if there are no other IPv6 addresses.
 pub fn local_addresses() -> Vec<IpAddr> {
     select_reachable(&lan_interfaces())
 }

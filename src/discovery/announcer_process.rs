@@ -1,7 +1,7 @@
-//! The process that announces a hub by multicast DNS. Its command is `slm-mesh announce`, and only the broker starts
-//! it.
+//! The process that announces a hub by multicast DNS. Only the broker starts this process, with the command `slm-mesh
+//! announce`.
 //!
-//! **Invariant:** the process knows no secret and keeps no state, so it can simply be restarted after a crash. A single
+//! **Invariant:** the process knows no secrets and keeps no state, so it can be restarted after a crash. A single
 //! packet can overflow the stack of libmdns (librespot-org/libmdns issue 56), and another packet can make one of its
 //! threads panic. A panic in any thread ends the process, so that the broker notices the failure.
 
@@ -17,17 +17,18 @@ use std::time::Duration;
 const LABEL_BYTES_MAX: usize = 62;
 /// Maximum length of the version, in bytes. Other hubs ignore longer versions.
 const VERSION_BYTES_MAX: usize = 32;
-/// Maximum number of addresses. A packet has room for this many.
+/// Maximum number of addresses. This many addresses fit into a packet.
 const ADDRESSES_MAX: usize = 16;
-/// How long to wait while libmdns sends its goodbye packet. libmdns does not report when it has sent the packet.
+/// How long the process waits while libmdns sends the goodbye packet. libmdns does not report when it has sent the
+/// packet.
 const GOODBYE: Duration = Duration::from_millis(100);
-/// The exit status after a thread has panicked.
+/// The exit status of this process if a thread panics.
 const PANICKED: i32 = 101;
 
-/// What the process announces.
+/// The data that the process announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// The name of the service instance: a single DNS label of a length that libmdns accepts.
+    /// The name of the service instance. It is a single DNS label, and short enough for libmdns.
     name: String,
     /// The HTTP port of the hub.
     port: u16,
@@ -65,7 +66,7 @@ impl Announcement {
     /// Parses the arguments of the command line.
     ///
     /// # Errors
-    /// When the arguments are wrong. The error says what was expected.
+    /// When the arguments are wrong. The error describes the expected arguments.
     pub fn from_args(words: &[String]) -> Result<Announcement, String> {
         let [name, port, ws_port, version, addresses @ ..] = words else {
             return Err("expected NAME PORT WSPORT VERSION ADDRESS…; only the broker runs this command".into());
@@ -85,10 +86,11 @@ impl Announcement {
 /// Announces the hub until standard input ends. Then sends a goodbye packet.
 ///
 /// # Errors
-/// When there is no network, or another program uses the port of multicast DNS and does not share it.
+/// When there is no network, or when another program uses the port of multicast DNS and does not share the port.
 pub fn announce(announcement: &Announcement) -> Result<(), String> {
     exit_on_panic();
-    // libmdns must not get an empty list, because it would then announce all addresses, even those of containers.
+    // The list for libmdns must not be empty. For an empty list, libmdns announces all addresses, even those of
+    // containers.
     let addresses =
         if announcement.addresses.is_empty() { addresses::local_addresses() } else { announcement.addresses.clone() };
     if addresses.is_empty() {
@@ -109,7 +111,8 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     let service = responder.register(SERVICE, &announcement.name, announcement.port, &texts);
     // The end of standard input tells this process to stop, even if reading ended with an error.
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-    // Dropping the service sends a goodbye packet. The responder must live until the packet is sent.
+    // When the service is dropped, a goodbye packet is sent. The responder must not be dropped before the packet is
+    // sent.
     drop(service);
     std::thread::sleep(GOODBYE);
     drop(responder);
@@ -122,7 +125,7 @@ fn exit_on_panic() {
         sys::print_error(&format!("slm-mesh announce: {info}"));
         std::process::exit(PANICKED);
     }));
-    // If this fails, a crash leaves a core dump, which does no harm.
+    // If this fails, the error is ignored, because a core dump does no harm.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 

@@ -1,6 +1,6 @@
-//! Looks for hubs: sends a query on every interface that leads to a LAN, and collects responses for a while.
+//! Looks for hubs. A query is sent on every interface that leads to a LAN, and responses are collected for a while.
 //!
-//! Browsing uses no well-known port and joins no multicast group, so it works alongside any other program that uses
+//! Browsing uses no well-known port and joins no multicast group. So it does not conflict with other programs that use
 //! multicast DNS. The responses arrive by unicast.
 
 use super::addresses::{Interface, lan_interfaces};
@@ -9,27 +9,28 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Maximum number of hubs. No LAN has more hubs than this, so further ones would come from an attacker.
+/// Maximum number of hubs. No LAN has more hubs than this. Further responses would come from an attacker.
 const HUBS_MAX: usize = 64;
-/// Maximum number of hubs at one address. A machine may run the hubs of several users, but they must not displace the
-/// hubs of other machines.
+/// Maximum number of hubs at one address. A machine may run the hubs of several users, but these hubs must leave room
+/// for the hubs of other machines.
 const HUBS_PER_ADDRESS_MAX: usize = 8;
-/// How many addresses are tried for each hub.
+/// Maximum number of addresses that are tried for each hub.
 const ADDRESSES_MAX: usize = 8;
-/// How many packets are parsed in one second. Further packets are dropped unread.
+/// Maximum number of packets that are parsed in one second. Further packets are dropped and not parsed.
 const PACKETS_PER_SECOND_MAX: u32 = 256;
 /// Maximum size of a multicast DNS packet, in bytes (RFC 6762, section 17).
 const PACKET_BYTES_MAX: usize = 9000;
-/// Maximum number of sockets. Each address of this machine needs at most one.
+/// Maximum number of sockets. Each address of this machine needs at most one socket.
 const SOCKETS_MAX: usize = 32;
-/// How many times the query is sent. A packet may be lost, and a busy responder drops some packets.
+/// How many times the query is sent. Several queries are needed, because a packet may be lost and a busy responder may
+/// drop packets.
 const QUERIES: u32 = 3;
 
 const PORT: u16 = 5353;
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
-/// Which program has responded, according to the response.
+/// The kind of program that has responded, according to its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKind {
     /// A hub of slm-mesh.
@@ -38,27 +39,27 @@ pub enum ServiceKind {
     SuperLocalMemory,
 }
 
-/// A service that has responded. Only its address is certain. Everything else is what the sender of the response
-/// claims.
+/// A service that has responded. Only its address is certain. All other data comes from the sender of the response and
+/// may be false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredService {
     /// The name of the service instance: any text of at most 63 characters.
     pub name: String,
-    /// Which program the service claims to be.
+    /// The kind of program that the service claims to be.
     pub kind: ServiceKind,
-    /// The address from which the response came, combined with the HTTP port.
+    /// The address from which the response came, with the HTTP port.
     pub address: SocketAddr,
-    /// All addresses at which to try the service. The first one is `address`.
+    /// All addresses at which a client should try to reach the service. The first address is `address`.
     pub addresses: Vec<IpAddr>,
     /// The HTTP port.
     pub http_port: u16,
-    /// The WebSocket port. If the response contains none, this is the port after the HTTP port.
+    /// The WebSocket port. If the response contains no WebSocket port, this is the HTTP port plus one.
     pub ws_port: u16,
-    /// The version; empty if the response contains none.
+    /// The version; empty if the response contains no version.
     pub version: String,
 }
 
-/// Sends queries and collects responses until the time is up. Without a LAN, returns an empty list at once.
+/// Sends queries and collects responses until the timeout ends. If there is no LAN, returns an empty list at once.
 pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
     let id = crate::sys::random_u128() as u16;
     let sockets: Vec<QuerySocket> =
@@ -80,8 +81,8 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
         let until = if n_sent < QUERIES { timeout * n_sent / QUERIES } else { timeout };
         wait_readable(&sockets, until.saturating_sub(began.elapsed()));
         for socket in &sockets {
-            // Each round takes one packet from each socket, so that a flood on one interface does not block the
-            // others.
+            // Each round reads one packet from each socket, so that a flood on one interface does not block the other
+            // interfaces.
             if let Ok((n, from)) = socket.udp.recv_from(&mut buffer) {
                 results.take_packet(&buffer[..n], from, &socket.interface, began.elapsed());
             }
@@ -94,7 +95,7 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
 fn wait_readable(sockets: &[QuerySocket], most: Duration) {
     let mut fds: Vec<PollFd> = sockets.iter().map(|socket| PollFd::new(&socket.udp, PollFlags::IN)).collect();
     let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos() as _ };
-    // An error, such as an interruption by a signal, merely makes the wait shorter.
+    // An error, such as an interruption by a signal, is ignored, because it only makes the wait shorter.
     let _ = poll(&mut fds, Some(&most));
 }
 
@@ -106,11 +107,12 @@ struct QuerySocket {
 }
 
 impl QuerySocket {
-    /// Opens a socket. An interface that can't be used is not an error, because other interfaces may work.
+    /// Opens a socket. Returns `None` if the interface can't be used. This is not an error, because other interfaces
+    /// may work.
     fn open(interface: Interface) -> Option<QuerySocket> {
         let (own, group) = match interface.address {
             IpAddr::V4(own) => (SocketAddr::new(own.into(), 0), SocketAddr::new(GROUP_V4.into(), PORT)),
-            // The multicast group is limited to the link, so the query must come from the interface's link-local
+            // The multicast group exists only on the link, so the query must be sent from the interface's link-local
             // address.
             IpAddr::V6(own) if own.is_unicast_link_local() => {
                 let on_link = |address, port| SocketAddrV6::new(address, port, 0, interface.index).into();
@@ -133,7 +135,7 @@ impl QuerySocket {
     }
 
     fn send_query(&self, query: &[u8]) {
-        // If this fails, this interface simply gets no responses, so the error is ignored.
+        // If this fails, this interface gets no responses. The error is ignored.
         let _ = self.udp.send_to(query, self.group);
     }
 }
@@ -168,8 +170,9 @@ impl DiscoveryResults {
         }
     }
 
-    /// Adds a service, unless the same address has already sent a service of this name. Equal names from different
-    /// addresses are different services, so no machine can change what another machine has sent.
+    /// Adds a service, unless a service of this name from the same address has already been added. Services with the
+    /// same name but different addresses are different services. So no machine can change the services of another
+    /// machine.
     fn add(&mut self, service: ServiceRecord, from: SocketAddr) {
         let of_one = self.found.iter().filter(|(found, _)| found.address.ip() == from.ip());
         let is_known = of_one.clone().any(|(found, _)| found.name == service.name);
@@ -196,7 +199,7 @@ impl DiscoveryResults {
         self.found.push((found, service.target));
     }
 
-    /// Returns all services, sorted by name. If a service responded over both IPv4 and IPv6, it is listed once.
+    /// Returns all services, sorted by name. A service that has responded over both IPv4 and IPv6 is listed only once.
     fn finish(self) -> Vec<DiscoveredService> {
         let (mut done, others): (Vec<_>, Vec<_>) =
             self.found.into_iter().partition(|(found, _)| found.address.is_ipv4());
@@ -223,7 +226,7 @@ impl DiscoveryResults {
 }
 
 /// Whether another machine can be reached at this address. A link-local IPv6 address is useless, because the record
-/// does not say to which link it belongs.
+/// does not contain the link to which the address belongs.
 fn is_usable(address: &IpAddr) -> bool {
     let is_partial = match address {
         IpAddr::V4(v4) => v4.is_broadcast(),

@@ -1,17 +1,17 @@
-//! Multicast DNS packets. Builds our query, and parses responses. Any machine may have sent a response.
+//! Builds our multicast DNS query, and parses responses. Any machine on the network can send a response.
 //!
 //! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. A pointer in a name must lead
 //! backward, and the number of records is limited. A malformed packet yields no result.
 
 use std::net::IpAddr;
 
-/// How many pointers one name may follow. RFC 1035, section 4.1.4, sets no limit, but real names need few.
+/// Maximum number of pointers that a name may contain. RFC 1035, section 4.1.4, sets no limit, but real names need few.
 const HOPS_MAX: usize = 16;
-/// Maximum length of a name, in bytes, without the empty label at its end (RFC 1035, section 2.3.4).
+/// Maximum length of a name, in bytes, not counting the empty label at its end (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
-/// Maximum number of records of each kind that are taken from one packet.
+/// Maximum number of records that are kept from one packet, for each kind of record.
 const RECORDS_MAX: usize = 64;
-/// Maximum length of a version, in bytes. A longer one is ignored.
+/// Maximum length of a version, in bytes. A longer version is ignored.
 const VERSION_BYTES_MAX: usize = 32;
 
 /// The name `_slm-mesh._tcp.local` in wire format.
@@ -27,7 +27,7 @@ const IN: u16 = 1;
 /// records are no longer valid.
 const TOP_BIT: u16 = 0x8000;
 
-/// A service, as a response describes it.
+/// A service that a response describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRecord {
     /// The name of the service instance: any text of at most 63 characters.
@@ -40,7 +40,7 @@ pub struct ServiceRecord {
     pub addresses: Vec<IpAddr>,
     /// The WebSocket port, if the response contains one.
     pub ws_port: Option<u16>,
-    /// The version of the service; empty if the response contains no valid one.
+    /// The version of the service; empty if the response contains no valid version.
     pub version: String,
     /// Whether the response claims to come from a SuperLocalMemory daemon.
     pub is_superlocalmemory: bool,
@@ -49,7 +49,7 @@ pub struct ServiceRecord {
 /// A name in wire format. Pointers are resolved, and the empty label at the end is left out.
 type EncodedName = Vec<u8>;
 
-/// Builds a query for hubs. The query asks for unicast responses.
+/// Builds a query that looks for hubs and asks for unicast responses.
 pub fn build_query(id: u16) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + SERVICE.len() + 5);
     for word in [id, 0, 1, 0, 0, 0] {
@@ -121,7 +121,7 @@ fn instance_name(owner: &[u8]) -> Option<String> {
     rest.eq_ignore_ascii_case(SERVICE).then(|| String::from_utf8_lossy(label).into_owned())
 }
 
-/// The records of a packet that describe services.
+/// The SRV, TXT and address records of one packet.
 #[derive(Default)]
 struct ResourceRecords<'a> {
     srv: Vec<(EncodedName, u16, EncodedName)>,
@@ -144,7 +144,8 @@ impl<'a> ResourceRecords<'a> {
             reader.bytes(4)?;
         }
         let mut records = ResourceRecords::default();
-        // A record has at least eleven bytes, so even with a wrong count, the loop soon reaches the end of the packet.
+        // Each record has at least eleven bytes. So even if the count is wrong, the loop soon reaches the end of the
+        // packet.
         for _ in 0..n_records {
             records.add_next(&mut reader)?;
         }
@@ -306,8 +307,8 @@ pub(super) mod tests {
 
     #[test]
     fn pointers_and_capitals_are_read() {
-        // The service's name is at offset 12. The instance's name ends with a pointer to it, and the SRV record
-        // contains pointers to the instance's name.
+        // The service's name is at offset 12. The instance's name ends with a pointer to the service's name. The SRV
+        // record contains pointers to the instance's name.
         let mut builder = Builder::new(ID).record(&[SERVICE, &[0]].concat(), PTR, 60, b"\x04Desk\xc0\x0c");
         let at = builder.bytes.len() as u8 - 7;
         builder = builder.record(&[0xc0, at], SRV, 60, &[0, 0, 0, 0, 0x1e, 0xdb, 0xc0, at]);

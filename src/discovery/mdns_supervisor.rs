@@ -21,7 +21,7 @@ const STABLE_MS: i64 = 60_000;
 /// How often the supervisor checks that the process is running, and that the machine still has the announced
 /// addresses.
 const CHECK_MS: i64 = 5000;
-/// How often the supervisor checks whether a process that was told to stop has ended.
+/// How often the supervisor checks that the process has ended, after it told the process to stop.
 const STOP_CHECK_MS: i64 = 150;
 
 /// Keeps the announcing process running.
@@ -52,8 +52,8 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Starts, checks or restarts the process, as needed. Returns the time at which this must be called again; `None`
-    /// once the process has been stopped.
+    /// Starts, checks or restarts the process, as needed. Returns the time at which the caller must call again; `None`
+    /// after the process has been stopped.
     pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
@@ -70,7 +70,7 @@ impl MdnsSupervisor {
         Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Tells the process to send its goodbye packet and to end. Does not wait for the end.
+    /// Tells the process to send its goodbye packet and to end. Does not wait until the process has ended.
     pub fn stop(&mut self) {
         self.is_stopped = true;
         self.ask_to_stop();
@@ -81,7 +81,8 @@ impl MdnsSupervisor {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Checks a running process. A process that announces old addresses is told to stop, and a new one replaces it.
+    /// Checks the running process. If the process announces old addresses, stops it, so that a new process can replace
+    /// it.
     fn check_running(&mut self, now_ms: i64) -> Option<i64> {
         let was_asked = self.child.as_ref().is_some_and(|child| child.stdin.is_none());
         if !was_asked && (self.local_addresses)() != self.announcement.addresses {
@@ -129,7 +130,8 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Schedules a restart. The pause doubles each time. Only the first failure in a row is logged.
+    /// Schedules a restart. The pause doubles each time. If several starts fail in a row, only the first failure is
+    /// logged.
     fn retry_later(&mut self, now_ms: i64, why: &str) {
         if self.pause_ms == PAUSE_MS_MIN {
             sys::print_error(&format!("slm-mesh: this hub is not announced on the LAN: {why}; trying again"));
@@ -191,8 +193,8 @@ mod tests {
 
     #[test]
     fn it_stops_on_request_and_restarts_for_new_addresses() {
-        // xargs stands in for slm-mesh, because it also runs until its input ends. It does not use its arguments before
-        // that.
+        // This test runs xargs instead of slm-mesh. Like slm-mesh, xargs runs until its input ends. Until then, it
+        // ignores its arguments.
         let mut supervisor = with("/usr/bin/xargs");
         assert_eq!(supervisor.supervise(0), Some(CHECK_MS));
         let first = supervisor.pid().unwrap();

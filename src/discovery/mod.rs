@@ -19,5 +19,5 @@ pub mod mdns_supervisor;
 pub use browse::{DiscoveredService, ServiceKind, browse};
 pub use mdns_supervisor::MdnsSupervisor;
 
-/// The service type of hubs, in the form in which libmdns expects it.
+/// The service type of hubs, in the form that libmdns expects.
 const SERVICE: &str = "_slm-mesh._tcp";

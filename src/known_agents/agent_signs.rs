@@ -5,7 +5,7 @@
 /// slm-mesh does not know.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// Returns the agent type for the name that an agent gives itself. Drops any version after the name. Returns `None` if
+/// Turns the name that an agent uses for itself into an agent type. Drops any version after the name. Returns `None` if
 /// the text is not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
@@ -23,19 +23,19 @@ pub struct Identity {
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
     /// The environment variable that contains the key of the agent's session. An agent that runs inside another agent
-    /// inherits this variable, so the variable counts only if this agent is found to run the MCP client.
+    /// inherits this variable, so the variable counts only if this agent runs the MCP client.
     pub session_variable: Option<&'static str>,
     /// How the agent's processes can be recognised.
     pub processes: &'static [ProcessSign],
     /// Whether one process of the agent serves several sessions, each with its own key.
     pub has_many_sessions: bool,
-    /// Whether people open terminals in the agent, as in an editor. If so, a shell below the agent's process may belong
-    /// to a person.
+    /// Whether people can open terminals in the agent, for example because it is an editor. If so, a shell that
+    /// descends from the agent's process may belong to a person.
     pub hosts_terminals: bool,
 }
 
 impl Identity {
-    /// Whether the agent's tool calls show which session makes them.
+    /// Whether each tool call of the agent shows which session makes the call.
     pub fn calls_name_session(&self) -> bool {
         self.has_many_sessions || self.session_variable.is_some()
     }

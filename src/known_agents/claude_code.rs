@@ -17,7 +17,7 @@ const HOOKS: HookFile = HookFile {
         ("UserPromptSubmit", ""),
         ("PreToolUse", WRITING_TOOLS),
         ("PostToolUse", ""),
-        // A command that fails may still have written files.
+        // Even a command that fails may have written files.
         ("PostToolUseFailure", WRITING_TOOLS),
         ("Stop", ""),
         ("SubagentStop", ""),
@@ -42,9 +42,9 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // Claude Code shows a hook's `reason` twice, and as if the user had written it. The mail therefore goes into
-        // `additionalContext`. Other agents that run these hooks read only `reason`, so `reason` says how to read the
-        // mail.
+        // Claude Code shows a hook's `reason` twice, and makes it look as if the user had written it. The mail
+        // therefore goes into `additionalContext`. Other agents that run these hooks read only `reason`, so `reason`
+        // says how to read the mail.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,
@@ -73,8 +73,8 @@ pub(super) const AGENT: Agent = Agent {
                     remove_in_directory: &["mcp", "remove", "slm-mesh", "-s", "local"],
                 }),
             }),
-            // Only the user's file gets a hook that wakes the agent. Other agents also read the project's file, and
-            // would wait for this hook to end.
+            // Only the user's hook file gets a hook that wakes the agent. The project's hook file does not, because
+            // other agents also read it, and would wait for the hook to end.
             hooks: Some(HookFile { wake_event: Some("Stop"), ..HOOKS }),
             commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
@@ -111,8 +111,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // Claude Code passes these variables to hooks, shell commands and MCP servers. Since 2.1.224, the documentation
-        // promises this for hooks and shell commands.
+        // Claude Code sets the variables of the socket for hooks, shell commands and MCP servers. Since 2.1.224, its
+        // documentation promises the variables for hooks and shell commands.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {
@@ -120,8 +120,8 @@ pub(super) const AGENT: Agent = Agent {
                 token: "CLAUDE_CODE_MESSAGING_TOKEN",
             },
         },
-        // This hook is marked `asyncRewake`. Only interactive sessions may have one, because `claude -p` does not end
-        // while such a hook waits.
+        // This hook is marked `asyncRewake`. Only interactive sessions may have such a hook, because `claude -p` does
+        // not end while the hook waits.
         Wakeup {
             channel: "background hook",
             means: Means::BackgroundHook {
@@ -134,8 +134,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("claude", "Claude Code")
 };
 
-/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Summaries, lines of subagents, and texts that Claude Code itself
-/// inserted are skipped.
+/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Skips summaries, lines of subagents, and texts that Claude Code
+/// itself inserted.
 fn read_passage(line: &Value) -> Option<Passage> {
     if ["isMeta", "isSidechain", "isCompactSummary"].iter().any(|mark| line[*mark] == json!(true)) {
         return None;

@@ -25,11 +25,11 @@ pub struct Dialect {
     pub deny: fn(&HookCall, &str) -> Value,
     /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if this is impossible.
     pub shell_lines: Option<ShellLines>,
-    /// Builds the hook output that makes the agent continue once instead of stopping.
+    /// Builds the hook output that makes the agent continue instead of stopping.
     pub go_on: fn(&str) -> Value,
     /// How the hook at the start of a session sets environment variables for the session's shell commands.
     pub shell_environment: Option<ShellEnvironment>,
-    /// Whether the agent treats the reason for continuing as a prompt from its user, and therefore runs the prompt
+    /// Whether the agent treats a hook's reason for continuing as a prompt from the user, and therefore runs the prompt
     /// hook. For such an agent, the reason is a fixed sentence, and the prompt hook shows the mail.
     pub reason_is_prompt: bool,
     /// Whether other agents run this agent's hooks in addition to their own.
@@ -41,10 +41,10 @@ pub struct Dialect {
 /// How a hook sets environment variables for the shell commands of its session.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellEnvironment {
-    /// The hook appends lines to a file. An environment variable of this name, or the field of this name in the hook's
-    /// input, contains the path of the file.
+    /// The hook appends lines to a file. An environment variable with this name, or a field with this name in the
+    /// hook's input, contains the path of the file.
     File(&'static str),
-    /// The hook's output contains the variables, in the field of this name.
+    /// The hook's output contains the variables, in the field with this name.
     Answer(&'static str),
 }
 
@@ -54,10 +54,11 @@ pub enum ShellLines {
     /// The hook at a session's start appends the lines to a file. The environment variable of this name contains the
     /// path of the file. The agent's shell, bash or zsh, runs the file before each command.
     File(&'static str),
-    /// The agent runs commands with bash, which first runs the file in the variable `BASH_ENV`. The hook at a session's
-    /// start sets this variable.
+    /// The agent runs commands with bash. Bash first runs the file whose path is in the variable `BASH_ENV`. The hook
+    /// at a session's start sets this variable.
     BashEnv,
-    /// Like `BashEnv`, but the agent runs commands with the shell in the variable `SHELL`. Only bash uses `BASH_ENV`.
+    /// Like `BashEnv`, but the agent runs commands with the shell that the variable `SHELL` specifies. This works only
+    /// if that shell is bash.
     BashEnvInUsersShell,
 }
 
@@ -108,18 +109,18 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The text with which a hook makes the agent continue because mail has arrived. It is used if the mail itself reaches
-/// the model in another way.
+/// The text with which a hook makes the agent continue when mail has arrived. The text is used if the mail itself
+/// reaches the model in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you were working. It is in your context; mesh_inbox with filter `all` also shows it.";
 
-/// The text with which a hook keeps the agent from stopping, because commands in the turn changed files that other
+/// The text with which a hook keeps the agent from stopping. It says that commands in the turn changed files that other
 /// agents have locked. The text is used only if no hook ran right after these commands.
 pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. Each of \
                                  these agents got a message that names its files; to see these messages, use \
                                  mesh_inbox with filter `sent`.";
 
-/// Claude Code's events, which several agents have copied.
+/// Claude Code's events. Several agents have copied them.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("SessionStart", HookKind::Start),
     ("UserPromptSubmit", HookKind::Prompt),
@@ -134,7 +135,7 @@ pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("SessionEnd", HookKind::End),
 ];
 
-/// Claude Code's dialect, which several agents have copied.
+/// Claude Code's dialect. Several agents have copied it.
 pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     events: CLAUDE_EVENTS,
     unnamed_event: |_| None,

@@ -123,12 +123,12 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The first agent for which at least one of its environment variables is set. `has` returns whether a variable is set.
+/// The first agent for which one of its environment variables is set. `has` returns whether a variable is set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }
 
-/// The agent to which a process belongs. `words` are the name of the process, followed by its arguments.
+/// The agent to which a process belongs. `words` contains the name of the process and then its arguments.
 pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let arguments = arguments.join(" ");
@@ -136,7 +136,7 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
 }
 
 /// The agent whose own program a process runs. Never returns an agent in which people open terminals, because a shell
-/// below such an agent may belong to a person. `words` are the name of the process, followed by its arguments.
+/// that such an agent started may belong to a person. `words` contains the name of the process and then its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));

@@ -5,7 +5,7 @@ use super::vocabulary::*;
 const SKILL: &str = include_str!("pi_skill.md");
 
 pub(super) const AGENT: Agent = Agent {
-    // Pi itself sets the title of its process, so the process has this name although Node runs it.
+    // Pi sets the title of its own process. So the process has the name `pi`, although it runs Node.
     identity: Identity {
         processes: &[ProcessSign::Name("pi"), ProcessSign::ArgumentsHave("/pi-coding-agent/")],
         ..UNSEEN

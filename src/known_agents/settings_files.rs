@@ -5,7 +5,7 @@
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible paths of the agent's settings directory. The first one is used, but a path that depends on an
+    /// The possible paths of the agent's settings directory. The first path is used. But a path that depends on an
     /// environment variable is skipped if the variable is not set.
     pub directory: &'static [Directory],
     /// The files that apply to all projects of a user.
@@ -24,7 +24,7 @@ pub struct Files {
     pub plugin: Option<Plugin>,
 }
 
-/// What `setup` says if the user does not have to approve anything.
+/// What `setup` prints if the user does not have to approve anything.
 pub(super) const RESTART: &str = "Sessions that are already running see the change only after a restart.";
 
 /// An agent without settings files.
@@ -45,7 +45,7 @@ pub(super) const NO_SETTINGS: Files = Files {
 pub struct Plugin {
     /// The path of the package's manifest.
     pub manifest: &'static str,
-    /// The file of the package that registers servers; `None` if the manifest registers them.
+    /// The file that registers the package's servers; `None` if the manifest registers them.
     pub server_file: Option<&'static str>,
     /// The placeholder for the path of the package's folder, for use in the package's files.
     pub root: &'static str,
@@ -67,8 +67,8 @@ pub enum PluginSign {
 /// A possible path of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// The environment variable in the first field contains a directory. The settings directory is the folder below it
-    /// that the second field names, or the directory itself if the second field is empty.
+    /// The first field is the name of an environment variable, which contains a directory. The second field is the path
+    /// of the settings directory, relative to that directory; empty if the two are the same.
     Variable(&'static str, &'static str),
     /// A folder below the directory in `XDG_CONFIG_HOME`. A relative path in this variable is ignored, as the XDG
     /// specification demands.
@@ -104,7 +104,8 @@ pub enum FilePath {
     Settings(&'static str),
     /// In the user's home directory.
     Home(&'static str),
-    /// In the user's home directory, or in the settings directory if an environment variable moves that directory.
+    /// In the settings directory if an environment variable moves the settings directory; otherwise, in the user's home
+    /// directory.
     HomeUnlessMoved(&'static str),
     /// In the project's directory.
     Project(&'static str),
@@ -144,7 +145,8 @@ pub struct ServerFile {
 pub enum Writer {
     /// Set-up edits the file.
     Us,
-    /// The agent's own command writes the entry, because a running session of the agent also rewrites the file.
+    /// The agent's own command writes the entry. If set-up edited the file, a running session of the agent could undo
+    /// the edit.
     Agent(AgentCommand),
 }
 
@@ -161,10 +163,10 @@ pub struct AgentCommand {
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
-    /// The key in the same file under which the agent keeps the settings for individual directories. If the settings
-    /// for a directory contain an entry for the server, that entry replaces the user's entry in this directory.
+    /// The same file also contains settings for individual directories, below this key. If the settings for a directory
+    /// contain an entry for the server, this entry replaces the user's entry in that directory.
     pub directories: &'static str,
-    /// The arguments that remove the server for the working directory alone.
+    /// The arguments that remove the server only from the settings for the working directory.
     pub remove_in_directory: &'static [&'static str],
 }
 
@@ -196,9 +198,9 @@ pub struct HookFile {
     pub has_version: bool,
     /// Whether each event contains groups with a matcher, and each group contains hooks.
     pub has_groups: bool,
-    /// How an entry for a hook writes our command, for example as one string or as a list of words.
+    /// The form of our command in a hook's entry, for example one string or a list of words.
     pub command: HookCommand,
-    /// The unit of the hook's time limit.
+    /// The field and the unit of the hook's time limit.
     pub limit: TimeLimit,
     /// The events, each with a pattern for the names of tools (empty for all tools).
     pub events: &'static [(&'static str, &'static str)],
@@ -206,7 +208,7 @@ pub struct HookFile {
     pub wake_event: Option<&'static str>,
 }
 
-/// The hook file of Claude Code, which several agents have copied.
+/// Claude Code's hook file. Several agents have copied its format.
 pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
     path: FilePath::Settings("settings.json"),
     key: Some("hooks"),
@@ -234,14 +236,14 @@ pub enum HookCommand {
     ShellLine,
     /// `command`, a command line for a shell, and `name`.
     NamedShellLine,
-    /// `bash`: a command line for a shell. It succeeds even if slm-mesh has been removed. An agent with this field
-    /// denies every tool call whose hook fails.
+    /// `bash`: a command line for a shell. An agent that uses this field denies every tool call whose hook fails. The
+    /// command line therefore succeeds even if slm-mesh has been removed.
     BashIfPresent,
     /// TOML: an array of tables. Each table has an `event` and a `command`, which is a command line for a shell.
     TomlLine,
 }
 
-/// The field for a hook's time limit, and its unit.
+/// The field for a hook's time limit, and the unit of the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeLimit {
     /// `timeout`, in seconds.
@@ -286,7 +288,7 @@ pub struct OwnFile {
 }
 
 impl EntryShape {
-    /// Whether a file with this entry is JSON.
+    /// Whether a file with an entry in this format is JSON.
     pub fn is_json(self) -> bool {
         !matches!(self, EntryShape::TomlTable | EntryShape::YamlLine)
     }

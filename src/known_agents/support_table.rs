@@ -26,7 +26,8 @@ pub enum Evidence {
     Run,
     /// Our tests show the feature with real settings files, but without the real agent.
     Test,
-    /// The agent's documentation describes the feature. Our tests follow the documentation, without the real agent.
+    /// The agent's documentation describes the feature. Our tests follow the documentation, but do not run the real
+    /// agent.
     Docs,
     /// The feature does not work.
     No,
@@ -43,7 +44,7 @@ pub struct ShellTiers {
     pub shielded: Evidence,
 }
 
-/// An agent that `setup` can set up, but that has no hooks, or whose hooks cannot show mail.
+/// The features of an agent that has no hooks, or only hooks that cannot show mail. `setup` can set up the agent.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,
@@ -55,18 +56,18 @@ pub(super) const NO_HOOKS: Support = Support {
 };
 
 impl Support {
-    /// An agent that works completely, except for waking and shields. `make test-agents` has shown this for `version`
-    /// of the agent.
+    /// The features of an agent for which everything works except waking and shields. `make test-agents` has shown this
+    /// with this version of the agent.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// Adds that the agent's commands can run in a shield. `shielded` says how we know that.
+    /// Adds the feature of running commands in a shield. `shielded` says how we know that this feature works.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
 
-    /// An agent for which everything should work except waking and shields, according to its documentation.
+    /// The features of an agent for which, according to its documentation, everything works except waking and shields.
     pub(super) const fn documented() -> Support {
         Support::hooks(Evidence::Docs)
     }

@@ -3,7 +3,7 @@
 /// A way to wake a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Wakeup {
-    /// The name of this wakeup channel in the records of how messages were delivered.
+    /// The name of this wakeup channel in the delivery records of messages.
     pub channel: &'static str,
     /// What makes the agent begin a turn.
     pub means: Means,
@@ -12,8 +12,8 @@ pub struct Wakeup {
 /// What makes the agent begin a turn.
 #[derive(Debug, Clone, Copy)]
 pub enum Means {
-    /// Our MCP server writes to the session's Unix socket. The agent passes these two environment variables to our
-    /// server.
+    /// Our MCP server writes to the session's Unix socket. The agent passes the path of the socket and a token to our
+    /// server, each in an environment variable.
     SessionSocket {
         /// The environment variable that contains the path of the socket.
         socket: &'static str,
@@ -30,7 +30,7 @@ pub enum Means {
         /// An environment variable that the command needs, but that the agent does not pass to its MCP servers.
         variable: &'static str,
     },
-    /// The command `slm-mesh hook AGENT --wake` waits in the background. Its result wakes the agent.
+    /// The command `slm-mesh hook AGENT --wake` waits in the background. The command's result wakes the agent.
     BackgroundHook {
         /// How the hook gives its result to the agent.
         answer: HookAnswer,

@@ -1,7 +1,6 @@
 //! If the user has allowed wakeups, wakes the client of this session, so that the client begins a turn.
 //!
-//! **Invariant:** a wakeup sends only a fixed sentence of the mesh, and the token for the session's socket is kept only
-//! in memory.
+//! **Invariant:** a wakeup sends only a fixed sentence. The token for the session's socket is kept only in memory.
 
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup_means::Means;
@@ -33,8 +32,8 @@ pub struct AgentNotifier {
 /// How the wakeup sentence is sent to the session.
 #[derive(Debug, Clone)]
 enum NotifyRoute {
-    /// The session's Unix socket, and the token that must be sent first. Then the sentence is sent in a message of type
-    /// `user`, which the agent accepts.
+    /// The session's Unix socket, and its token. The token is sent first. The wakeup sentence follows in a message of
+    /// type `user`, which the agent accepts.
     Socket { path: String, token: String },
     /// One of the agent's commands, and the session's key.
     Command { program: &'static str, arguments: &'static [&'static str], variable: &'static str, session: String },
@@ -48,7 +47,7 @@ impl AgentNotifier {
             Means::SessionSocket { socket, token } => {
                 Some(NotifyRoute::Socket { path: var(socket)?, token: var(token)? })
             }
-            // Without the session's key, the command can't tell which session to wake.
+            // Without the session's key, the command can't know which session to wake.
             Means::Command { program, arguments, variable } if !session.is_empty() => {
                 Some(NotifyRoute::Command { program, arguments, variable, session: session.to_owned() })
             }
@@ -94,9 +93,9 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
     stream.write_all(lines.as_bytes())
 }
 
-/// Makes the command that runs the agent's program once more. The program may be missing from PATH, and it needs the
-/// environment variable `variable`, which the agent may hide from its MCP servers. But the agent is the parent of this
-/// MCP server, so `/proc` shows the path of its program and the value of the variable.
+/// Makes the command that starts another process of the agent's program. The program may be missing from PATH. It needs
+/// the environment variable `variable`, which the agent may hide from its MCP servers. But the agent is the parent of
+/// this MCP server, so `/proc` shows the program's path and the variable's value.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));

@@ -24,12 +24,13 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of calls in progress. Further calls are refused.
 const CALLS_MAX: usize = 64;
-/// How long a call may still take after the client has closed standard input. Clients kill a server after 2 s.
+/// How long a call may take after the client has closed standard input. Clients kill a server that has not ended after
+/// 2 s.
 const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The main thread's handle to the connection with the broker.
+/// The main thread's handle of the connection to the broker.
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
@@ -40,8 +41,8 @@ pub struct BrokerClient {
 }
 
 impl BrokerClient {
-    /// Makes a client that has no connection and no thread yet, because some MCP clients start a server only to list
-    /// its tools.
+    /// Makes a client. The client has no connection and no thread yet, because some MCP clients start a server only to
+    /// list its tools.
     pub fn new(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
@@ -122,7 +123,7 @@ impl BrokerClient {
     /// Drops a call whose answer the client no longer wants.
     pub fn cancel(&self, id: &Value) {
         let mut state = self.shared.lock();
-        // If a client has used an id twice, this drops the oldest call with that id.
+        // If a client has used an id twice, the oldest call with that id is dropped.
         let named = state.calls.iter().filter(|(_, call)| call.target.id == *id).map(|(request, _)| *request);
         let Some(request) = named.min() else { return };
         if let Some(batch) = state.calls.remove(&request).and_then(|call| call.target.batch)
@@ -145,9 +146,9 @@ impl BrokerClient {
             .wait_while(state, until, |state| !state.calls.is_empty() || state.is_answering || state.is_attaching);
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
-        // The broker ends the connection after it has read the `detach`. If this process ended earlier, with unread
-        // data on the connection, the operating system could discard the `detach` on its way to a hub. So this function
-        // waits for the end of the connection.
+        // The broker ends the connection after it has read the `detach`. If this process ended earlier and left unread
+        // data on the connection, the `detach` might never reach a hub. So this function waits for the end of the
+        // connection.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         drop(state);
         self.shared.announce_change();

@@ -1,6 +1,6 @@
-//! Finds the folder to which relative paths refer. If the working directory is not a project, this is the client's
-//! root, provided that the client lists exactly one. Some clients start this session in the home folder or in `/`,
-//! regardless of the workspace.
+//! Finds the folder to which relative paths refer. This is the working directory if it is a project. Otherwise, it is
+//! the client's root, provided that the client lists exactly one root. Some clients start this session in the home
+//! folder or in `/`, regardless of the workspace.
 
 use crate::base::error::Error;
 use crate::sys::path_normalization;

@@ -46,7 +46,7 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
         };
         server.receive(&buffer[..n]);
     }
-    // The client may have closed standard input without ending its last line.
+    // The client may have closed standard input without a newline after its last line. The server adds the newline.
     server.receive(b"\n");
     server.close();
     Ok(())

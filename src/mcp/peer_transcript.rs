@@ -82,8 +82,8 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
         if grep.as_ref().is_some_and(|grep| !passage.text.to_lowercase().contains(grep)) {
             return true;
         }
-        // An agent may write a message again after it has added text. Only the newest version is complete, so older
-        // versions are skipped.
+        // An agent may write a message several times, each time with more text. Only the newest version is complete, so
+        // older versions are skipped.
         let id = line["id"].as_str().unwrap_or("").to_owned();
         if count(&found, passage.speaker) < filter.per_speaker && (id.is_empty() || !ids.contains(&id)) {
             let at = line["timestamp"].as_str().unwrap_or("").chars().take(40).collect();
@@ -97,7 +97,7 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
     Ok(LastPassages { passages: found, more })
 }
 
-/// Replaces the path of a peer's transcript in the broker's reply with the last passages of the transcript.
+/// In the broker's reply, replaces the path of a peer's transcript with the last passages of the transcript.
 pub(super) fn add_last_words(answer: &mut Value) {
     let filter = PassageFilter { per_speaker: SHOWN, total: 2 * SHOWN, grep: None };
     let transcript = match last_passages(answer, &filter) {

@@ -58,7 +58,7 @@ impl ReplyTarget {
     }
 }
 
-/// Collects the answers to a batch in one line.
+/// Collects the answers to a batch of requests, and writes them as one line.
 #[derive(Debug)]
 pub struct BatchReply {
     gathered: Mutex<Gathered>,
@@ -69,8 +69,7 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that tell the broker that the mail in the answers was read. They must not be sent before the answers are
-    /// written.
+    /// Lines that report the mail in the answers as read. They must not be sent before the answers are written.
     reports: Vec<String>,
 }
 
@@ -81,7 +80,7 @@ impl BatchReply {
     }
 
     /// Adds an answer. The last answer completes the batch, which is then written as one line. Returns true only if the
-    /// whole line was written. Until then, the client has seen none of the answers.
+    /// whole line was written.
     pub fn add(&self, answer: Value) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.answers.push(answer);
@@ -96,7 +95,7 @@ impl BatchReply {
         self.send_if_complete(&mut gathered)
     }
 
-    /// Keeps a line that reports to the broker that the mail in one of the answers was read.
+    /// Keeps a line that reports the mail in one of the answers as read.
     pub fn add_report(&self, line: String) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }
@@ -146,10 +145,10 @@ pub struct PendingCall {
 }
 
 impl PendingCall {
-    /// Makes a call. The arguments must have been checked against the operation before.
+    /// Makes a call. The caller must already have checked the arguments against the operation.
     pub fn new(target: ReplyTarget, op: &'static Op, mut arguments: Map<String, Value>, thread: String) -> PendingCall {
         if takes_idempotency_key(op) && !arguments.contains_key("key") {
-            // With a key, the call can be sent again after a lost connection and still run only once.
+            // With a key, the call runs only once, even if it is sent again after a lost connection.
             arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
         if reads_in_parts(op) {
@@ -170,7 +169,7 @@ impl PendingCall {
         }
     }
 
-    /// Makes the call report progress under the client's token while the call waits.
+    /// Makes the call report progress while the call waits. Each report contains the client's token.
     pub fn report_progress(&mut self, token: Value) {
         self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
     }
@@ -192,13 +191,13 @@ impl PendingCall {
     }
 
     /// Whether the call waits for events but has no cursor. If such a call is sent again after a lost connection, it
-    /// needs a cursor, so that it misses no event in between.
+    /// needs a cursor, so that it misses no event.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
         ptr::eq(self.op, &event_journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
     }
 
-    /// If the call is sent again, it will ask only for events after this one.
+    /// Makes the call ask only for events after the event `seq`, if the call is sent again.
     pub fn continue_after(&mut self, seq: i64) {
         self.arguments.insert("after".into(), json!(seq));
     }
@@ -260,8 +259,8 @@ fn complete_tool_result(text: &str, is_error: bool, version: ProtocolVersion) ->
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
 
-/// Returns the line that answers a tool call, for revisions of MCP that add no fields to a result. The result equals
-/// [`tool_result`], but the line is built directly, because each layer of JSON would copy the text.
+/// Returns the line that answers a tool call. Works only for revisions of MCP that add no fields to a result. The
+/// result equals [`tool_result`], but the line is built directly, because each layer of JSON would copy the text.
 fn tool_result_line(id: &Value, text: &str, is_error: bool) -> String {
     let id = json_text(id);
     let mut line =

@@ -61,7 +61,7 @@ impl ProtocolVersion {
         result
     }
 
-    /// Removes the fields that do not exist in this revision from the definition of a tool.
+    /// Removes from a tool's definition those fields that do not exist in this revision.
     pub fn fit_tool(self, mut tool: Value) -> Value {
         if let Some(map) = tool.as_object_mut() {
             if self < V2025_06_18 {
@@ -121,8 +121,8 @@ impl Negotiation {
         }
     }
 
-    /// Agrees on a revision after `initialize`. This is the one that the client asks for, if the server supports it. If
-    /// not, it is the latest revision that has a handshake.
+    /// Agrees on a revision after `initialize`. If the server supports the revision that the client asks for, uses that
+    /// revision. Otherwise, uses the latest revision that has a handshake.
     pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
         let wanted = params.get("protocolVersion").and_then(Value::as_str);
         let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);

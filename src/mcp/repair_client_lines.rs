@@ -29,7 +29,7 @@ pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     Ok(value)
 }
 
-/// Returns the arguments of a tool call, which are an object or a string that contains a JSON object. `null`, `""` and
+/// Returns the arguments of a tool call. They are an object, or a string that contains a JSON object. `null`, `""` and
 /// `[]` mean that there are no arguments.
 pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, ProtocolError> {
     let given = match given {
@@ -52,7 +52,7 @@ fn make_id_whole(message: &mut Value) {
     }
 }
 
-/// Finds the `id` of the outermost object in a line that is not JSON, or in the beginning of a JSON text.
+/// Finds the `id` of the outermost object in a line. The line may be malformed, or only the beginning of a JSON text.
 pub fn find_id(line: &[u8]) -> Option<Value> {
     let mut depth = 0usize;
     let mut at = 0;

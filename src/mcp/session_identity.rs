@@ -7,16 +7,16 @@ use crate::sys::settings::Settings;
 use crate::sys::{process, read_git_files};
 use serde_json::{Value, json};
 
-/// Maximum length of the name of an agent that slm-mesh does not know, in characters.
+/// Maximum length, in characters, of the name of an agent that slm-mesh does not know.
 const NAME_MAX: usize = 40;
 
 /// What is known about the client's identity.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIdentity {
-    /// The agent's name from the command line (`mcp --agent NAME`). If it is given, the client's name, the environment
-    /// and the process tree are ignored.
+    /// The agent's name from the command line (`mcp --agent NAME`). If this name is set, the client's name, the
+    /// environment and the process tree are ignored.
     pub chosen: Option<String>,
-    /// The client's name, as the client itself sent it. If it sent several names, this is the first one.
+    /// The name that the client sent for itself. If the client sent several names, this is the first name.
     pub name: Option<String>,
 }
 
@@ -31,8 +31,8 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
         .or_else(process::agent_above)
 }
 
-/// The key that an agent gives to its own session, in an environment variable. Only the variable of the given agent is
-/// read. A variable of another agent may be inherited, because one agent can start another.
+/// The key of an agent's session. The agent passes the key in an environment variable. Only the variable of the given
+/// agent is read. A variable of another agent may be inherited, because one agent can start another.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
     std::env::var(name).ok().map(|key| id_types::session_key(&key)).filter(|key| !key.is_empty())

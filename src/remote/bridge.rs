@@ -20,7 +20,7 @@ const WAITING_MAX: usize = 256 << 10;
 /// Maximum number of reads from each side in one turn of a bridge. After these reads, the thread serves the other
 /// bridges.
 const TURN_MAX: usize = 32;
-/// Maximum number of bytes that are read from the socket pair at once. They fit into one message.
+/// Maximum number of bytes that are read from the socket pair at once. This many bytes fit into one message.
 const READ_LEN: usize = 16 << 10;
 
 /// The result of one turn of a bridge.
@@ -42,8 +42,8 @@ pub enum Framing {
     Plain(LineBuffer),
 }
 
-/// Which sides may have unread bytes. The poll reports only changes, so the bridge must remember this. Otherwise, it
-/// would have to read from each side in each turn, and most of these reads would find nothing.
+/// Which sides may have unread bytes. The poll reports only changes, so the bridge keeps this record. Without the
+/// record, the bridge would have to read from each side in each turn, and most of these reads would find nothing.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
@@ -61,8 +61,8 @@ pub struct Bridge {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll also reports when the pair accepts bytes again. This is true only while `waiting` contains
-    /// bytes, so that the thread does not wake up for each line that the broker reads from the pair.
+    /// Whether the poll reports an event when the pair accepts bytes again. This is true only while `waiting` contains
+    /// bytes. Otherwise, the thread would wake up for each line that the broker reads from the pair.
     watches_room: bool,
     /// Bytes from the network that the pair has not accepted yet.
     waiting: Vec<u8>,
@@ -109,7 +109,7 @@ impl Bridge {
         }
     }
 
-    /// Carries all lines that it can carry now, in both directions.
+    /// Carries as many lines as one turn allows, in both directions.
     pub fn run_turn(&mut self, registry: &Registry) -> BridgeStatus {
         let status = self.carry_both_ways();
         let watches_room = !self.waiting.is_empty();

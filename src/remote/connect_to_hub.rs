@@ -17,9 +17,9 @@ use tungstenite::{Message, WebSocket};
 /// The pauses between attempts, in ms, while the hub has no room for another handshake. The actual pause is random: at
 /// least half as long, and at most one and a half times as long.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
-/// How long connecting to one address may take, in ms.
+/// Maximum time for connecting to one address, in ms.
 const CONNECT_MS: u64 = 3_000;
-/// How many addresses are tried if the hub's name has several.
+/// How many addresses are tried if the hub's name has several addresses.
 const ADDRESSES_TRIED: usize = 4;
 
 /// The address of a hub.
@@ -28,8 +28,8 @@ struct HubAddress<'a> {
     port: u16,
 }
 
-/// Asks the other hubs of the mesh, and returns whether one of them leads now. It is called when the hub at the other
-/// end of a connection does not answer.
+/// Asks the other hubs of the mesh, and returns whether one of them leads now. The function is called when the hub at
+/// the other end of a connection does not answer.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Connects to a hub, and proves that this machine knows the secret. Returns the stream of lines.

@@ -87,8 +87,8 @@ impl HubStream {
         self.is_nonblocking = nonblocking;
     }
 
-    /// Ends the connection. With `Shutdown::Write`, the hub still receives everything that was written, and then closes
-    /// the connection.
+    /// Ends the connection. With `Shutdown::Write`, the hub receives everything that was written, and then closes the
+    /// connection.
     pub fn shutdown(&self, how: Shutdown) {
         if how == Shutdown::Write {
             self.shared.lock().say_goodbye();
@@ -172,7 +172,7 @@ impl Write for HubStream {
 }
 
 impl AsFd for HubStream {
-    /// Returns the TCP socket. When it becomes readable, lines may have arrived, or just a ping.
+    /// Returns the TCP socket. It becomes readable when lines or pings arrive.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.network.as_fd()
     }
@@ -288,8 +288,8 @@ impl Drop for Connection {
     }
 }
 
-/// Ends this connection if another hub leads. The other hubs are asked on a separate thread. The current hub may just
-/// be slow, and lines from this hub must not wait for the other hubs.
+/// Ends this connection if another hub leads. The current hub may just be slow, so the other hubs are asked on a
+/// separate thread. Lines from the current hub then need not wait for the answers of the other hubs.
 fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
     let (second_opinion, network) = (Arc::clone(second_opinion), Arc::clone(network));
     let ask = move || {

@@ -65,7 +65,7 @@ enum Stage {
 /// A connection whose client has not yet proven that it knows the secret.
 pub struct PendingHandshake {
     stage: Stage,
-    /// What the client wants. This is empty until the client's HTTP request has been read.
+    /// What the client wants; empty until the client's HTTP request has been read.
     role: Arc<OnceLock<RequestedRole>>,
 }
 
@@ -152,7 +152,7 @@ fn await_confirmation(
             Err(_) => reject(socket),
         },
         Ok(None) => Progress::Pending(PendingHandshake { stage: Stage::AwaitingConfirmation(socket, handshake), role }),
-        // The client has left. Its message 1 was right, so it probably knows the secret.
+        // The client has left. Its message 1 was right, so this does not count as a wrong secret.
         Err(()) => Progress::Rejected(Rejection::NoSecret),
     }
 }

@@ -32,11 +32,11 @@ const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// Otherwise, new connections could replace others from which nothing has been read yet.
 const ACCEPT_MAX: usize = 32;
 /// After this many wrong secrets in a minute, an address is suspect: it may have fewer pending handshakes, and each of
-/// them is delayed. This also affects those guests at the address that have the right secret.
+/// them is delayed. This also affects guests at the same address that have the right secret.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
-/// How often the thread looks for handshakes that take too long, and for clients that are gone.
+/// How often the thread looks for slow handshakes and for dead connections.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How long the thread pauses when it fails to accept a connection, usually because no file descriptor is free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -44,9 +44,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What an accepted connection may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedRole {
-    /// A session or a command of slm-mesh, which has proven that it knows the secret.
+    /// A session or a command of slm-mesh. It has proven that it knows the secret.
     Session,
-    /// A push client of slm-mesh 1.3, which has a valid bearer token.
+    /// A push client of slm-mesh 1.3. It has a valid bearer token.
     PushSubscriber,
 }
 
@@ -149,8 +149,8 @@ struct Acceptor {
     key: NetworkKey,
     broker: BrokerHooks,
     stopping: Arc<AtomicBool>,
-    /// The next free token. Each connection has two tokens: an even one for the network, and the one after it for
-    /// the pair.
+    /// The next free token. Each connection has two tokens: an even number for the network, and the next number for the
+    /// socket pair.
     next_token: usize,
     pending: HashMap<usize, PendingConnection>,
     accepted: HashMap<usize, Bridge>,
@@ -303,22 +303,23 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many from this address are pending, drops the oldest of them. If this address has
-    /// also sent many wrong secrets, drops the new connection instead. If too many are pending in total, drops the
-    /// oldest one from the address with the most.
+    /// Begins a handshake. If too many handshakes of this address are pending, drops the oldest of them. But if the
+    /// address has sent many wrong secrets, drops the new connection instead. If too many handshakes are pending in
+    /// total, drops the oldest one of the address with the most pending handshakes.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // Here, the new connection is dropped. Each handshake of this address is delayed for a second. If new
-            // connections replaced older ones within that second, no handshake of this address might ever finish.
+            // The new connection is dropped instead of an older one. Each handshake of this address is delayed for a
+            // second. If new connections replaced older ones within that second, no handshake of this address might
+            // ever finish.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // The address with the most pending handshakes loses its oldest one, so that a single address can't push
+            // The address with the most pending handshakes loses its oldest handshake. So a single address can't push
             // out the handshakes of others.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
@@ -336,8 +337,7 @@ impl Acceptor {
         self.unfinished.push(n);
     }
 
-    /// Ends handshakes that took too long and connections that are dead, starts delayed handshakes, and reports
-    /// rejected clients.
+    /// Ends slow handshakes and dead connections, starts delayed handshakes, and reports rejected clients.
     fn check_deadlines(&mut self, now: Instant) {
         let limit = Duration::from_millis(HANDSHAKE_MS);
         for (_, late) in self.pending.extract_if(|_, pending| now.duration_since(pending.since) >= limit) {
@@ -356,7 +356,7 @@ impl Acceptor {
     }
 }
 
-/// The connections that were rejected since the last report, by reason.
+/// The connections that were rejected since the last report, grouped by the reason.
 #[derive(Default)]
 struct Rejections {
     wrong_secret: AuthFailures,

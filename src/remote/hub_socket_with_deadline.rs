@@ -21,12 +21,12 @@ impl HubSocket {
         HubSocket { network: Arc::new(network), deadline: Some(deadline) }
     }
 
-    /// The TCP socket, for waiting and for closing the connection.
+    /// The TCP socket. The caller can use it to wait for data, and to close the connection.
     pub fn network(&self) -> Arc<TcpStream> {
         Arc::clone(&self.network)
     }
 
-    /// Removes the deadline of the handshake. From now on, no read or write blocks.
+    /// Removes the deadline of the handshake. After this call, no read or write blocks.
     ///
     /// # Errors
     /// When the socket is gone.

@@ -45,9 +45,9 @@ const DOUBT_AFTER: Duration = Duration::from_secs(1);
 /// The numbers in a ping or pong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The number of the question that the sender asks; 0 if it asks none.
+    /// The number of the question that the sender asks; 0 if the sender asks no question.
     question: u32,
-    /// The number of the question that the message answers; 0 if it answers none.
+    /// The number of the question that the message answers; 0 if the message answers no question.
     answer: u32,
 }
 
@@ -70,7 +70,7 @@ struct Question {
     number: u32,
     asked_at: Instant,
     /// Whether the question was sent in a ping. The other side answers such a question at once. It answers a question
-    /// in a pong only in its own next ping.
+    /// from a pong only in its own next ping.
     in_ping: bool,
 }
 
@@ -141,14 +141,15 @@ impl Liveness {
         self.unheard_since = self.unheard_since.filter(|sent_at| *sent_at > at);
     }
 
-    /// Records the answer in a ping, and returns the pong.
+    /// Processes a ping: records the answer that the ping contains, and returns the pong.
     pub fn answer(&mut self, ping: Heartbeat, now: Instant) -> Heartbeat {
         self.note_answer(ping.answer);
         let asks = self.asks_in_pongs && now >= self.asked_at + ASK_EVERY;
         Heartbeat { question: if asks { self.ask(now, false) } else { 0 }, answer: ping.question }
     }
 
-    /// Processes a pong: records the answer that it contains, and keeps its question for the next ping to answer.
+    /// Processes a pong: records the answer that the pong contains, and keeps the question that the next ping must
+    /// answer.
     pub fn note_pong(&mut self, pong: Heartbeat) {
         self.note_answer(pong.answer);
         if pong.question != 0 {
@@ -168,7 +169,7 @@ impl Liveness {
         now >= self.dead_at()
     }
 
-    /// When the other side counts as gone, unless it gives a sign of life.
+    /// The time after which the other side counts as gone, if it gives no further sign of life.
     fn dead_at(&self) -> Instant {
         let dead_at = self.alive_at + self.dead_after;
         self.unanswered_ping().map_or(dead_at, |asked_at| dead_at.min(asked_at + PONG_WITHIN))
@@ -259,9 +260,9 @@ mod tests {
             Pair { hub: Liveness::of_hub(start), guest: Liveness::of_guest(start), n_pings: 0, n_hub_pings: 0 }
         }
 
-        /// Simulates both sides for `ms` milliseconds, in steps of 100 ms. During `cut`, the cable is unplugged.
-        /// Nothing arrives from then until two seconds after the end of `cut`. Returns whether the guest has given up
-        /// the hub, and whether the hub has given up the guest.
+        /// Simulates both sides for `ms` milliseconds, in steps of 100 ms. During `cut`, the cable is unplugged. From
+        /// the start of `cut` until two seconds after its end, nothing arrives. Returns whether the guest considers the
+        /// hub dead, and whether the hub considers the guest dead.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
             // The messages in transit, each with a flag that is true for a ping.
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());
@@ -379,7 +380,7 @@ mod tests {
         assert!(!hub.is_dead(after(start, 17_999)) && hub.is_dead(after(start, 18_000)));
         hub.note_pong(pong(1));
         assert!(!hub.is_dead(after(start, 27_999)));
-        // No ping is sent during this time, as if the guest's machine were asleep.
+        // Before this check, no ping is sent for a while, as if the guest's machine were asleep.
         assert!(hub.is_dead(after(start, 28_000)));
     }
 

@@ -174,7 +174,7 @@ impl NoiseChannel {
     /// Decrypts the next message from the other side.
     ///
     /// # Errors
-    /// When this is not the next message, or the message does not come from the other side.
+    /// When `message` is not the next message, or does not come from the other side.
     pub fn open(&mut self, message: &[u8]) -> Result<(ContentKind, Vec<u8>), Error> {
         let mut content = vec![0; message.len()];
         let length = self.0.read_message(message, &mut content)?;
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn the_stretching_is_pbkdf2() {
-        // The inputs are from RFC 6070. Its results are for SHA-1, so these are the first bytes of the well-known
-        // results for SHA-256.
+        // The inputs are from RFC 6070. The RFC contains only results for SHA-1, so these numbers are the first bytes
+        // of the well-known results for SHA-256.
         for (rounds, want) in [(1, 0x120f_b6cf_u32), (2, 0xae4d_0c95), (4096, 0xc5e4_78d5)] {
             assert_eq!(stretch(b"password", b"salt", rounds).unwrap()[..4], want.to_be_bytes());
         }
@@ -226,8 +226,8 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // The handshake succeeds between two sides with the same wrong secret. Below, a guest with the right secret
-        // rejects the reply of this hub.
+        // This hub and this guest have the same wrong secret, so the handshake succeeds. Below, a guest with the right
+        // secret rejects this hub's reply.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();

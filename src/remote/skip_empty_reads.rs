@@ -12,7 +12,7 @@ pub struct GuestSocket {
     has_had_event: bool,
     /// Whether the guest has closed its side. If so, no read is skipped, because no further event reports unread bytes.
     has_ended: bool,
-    /// Whether the socket is empty, because the last read did not fill the buffer.
+    /// Whether the socket is empty. This is certain if the last read did not fill the buffer.
     is_empty: bool,
 }
 
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(socket.read(&mut buffer).expect("bytes"), 8);
         guest.write_all(b"bye").expect("the hub's socket");
         drop(guest);
-        // One event reports both the last bytes and the end.
+        // One event reports both the last bytes and the end of the stream.
         socket.note_event(true);
         assert_eq!(socket.read(&mut buffer).expect("bytes"), 3);
         assert_eq!(socket.read(&mut buffer).expect("the end"), 0);

@@ -6,7 +6,7 @@ use crate::base::id_types::{EntryStamp, LogId, Term};
 /// The first byte of an encoded entry: the version of this format.
 const FORMAT: u8 = 1;
 /// The length of the header before the changes, in bytes: format, schema, log id, and two stamps. A stamp is a term and
-/// a time. The first stamp is the entry's own, and the second one is that of the previous entry.
+/// a time. The first stamp belongs to this entry, and the second stamp belongs to the previous entry.
 const HEADER_LEN: usize = 1 + 4 + 16 + 2 * (8 + 8);
 
 /// The changes that the leader made in one turn of its event loop.
@@ -18,7 +18,8 @@ pub struct LogEntry {
     pub schema: u32,
     /// The term of the leader. A term is a period in which one hub leads.
     pub term: Term,
-    /// The time on the mesh's clock in this turn, in ms. The clock of the next leader never runs behind this time.
+    /// The time on the mesh's clock when the leader made the changes, in ms. The clock of the next leader never runs
+    /// behind this time.
     pub now: i64,
     /// The stamp of the previous entry; all zeros in the first entry. A hub applies this entry only if the last entry
     /// in its database has this stamp.

@@ -5,11 +5,11 @@
 const BEGIN: &str = "*** Begin Patch";
 /// The beginnings of the lines that contain a path. OpenCode also accepts a path without a space after the colon.
 const MARKS: &[&str] = &["*** Update File:", "*** Add File:", "*** Delete File:", "*** Move to:"];
-/// The first characters of the lines that contain a line of a file.
+/// If a line of a patch begins with one of these characters, the rest of it is a line of a file.
 const CONTENTS: &[char] = &['+', '-', ' '];
 
 /// The paths of all files in the patch that a text contains; empty if the text contains no patch. Like Codex, this
-/// ignores spaces before a line with a path, even though an indented line can be a part of a file's contents.
+/// function accepts spaces before a line with a path, although such a line can be a part of a file's contents.
 pub fn paths(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.contains(BEGIN).then(|| text.lines()).into_iter().flatten();
     lines.filter_map(path_in).filter(|path| !path.is_empty())

@@ -2,7 +2,7 @@
 
 use super::syntax_tree::{Part, Word};
 
-/// Maximum number of words that the braces of one word may expand to.
+/// Maximum number of words that may result from the braces in one word.
 const WORDS_MAX: usize = 256;
 
 /// An element of a word. `Live` is a character outside quotes, so it may be a brace. `Part` is anything else.
@@ -12,8 +12,8 @@ enum Atom {
     Part(Part),
 }
 
-/// Maximum length of a word whose braces are expanded. The time grows with the square of the length, so a longer word
-/// counts as unknown.
+/// Maximum length of a word whose braces are expanded. The time for the expansion grows with the square of the length,
+/// so a longer word counts as unknown.
 const LENGTH_MAX: usize = 1024;
 
 /// The length of a word that has braces outside quotes; 0 for any other word. Each quoted part and each expansion
@@ -55,7 +55,7 @@ fn word_of(atoms: &[Atom]) -> Word {
     word
 }
 
-/// Expands the first group of braces, and then the words that result.
+/// Expands the first group of braces, and then the resulting words.
 fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<()> {
     if depth > 16 || words.len() >= WORDS_MAX {
         return None;
@@ -78,8 +78,7 @@ fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<(
     Some(())
 }
 
-/// The alternatives of the group of braces at the start of `atoms`, and the length of the group; `None` if no group
-/// starts there.
+/// If `atoms` begins with a group of braces, returns the alternatives in the group and the group's length.
 fn choices(atoms: &[Atom]) -> Option<(Vec<Vec<Atom>>, usize)> {
     let mut depth = 0;
     let mut commas = vec![0];

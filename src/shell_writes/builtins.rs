@@ -201,7 +201,8 @@ fn set_options(state: &mut State, arguments: &[Field]) {
     }
 }
 
-/// Runs `shift`, which removes the first positional parameter. With a number, it may remove any of them.
+/// Runs `shift`, which removes the first positional parameter. With an argument, it may remove any number of
+/// parameters.
 fn shift(state: &mut State, arguments: &[Field]) {
     let is_plain = arguments.is_empty() && !state.arguments.contains(&Field::Many);
     let rest = if is_plain { state.arguments.iter().skip(1).cloned().collect() } else { vec![Field::Many] };
@@ -236,14 +237,14 @@ fn is_name_or_t(field: &Field) -> bool {
     field.text().is_some_and(|word| word == "-t" || !word.starts_with('-'))
 }
 
-/// Whether `read` reads exactly one line of the input. The options `-d`, `-n` and `-N` change where it stops, and `-u`
-/// reads from another file.
+/// Whether `read` reads exactly one line of the input. The options `-d`, `-n` and `-N` change where `read` stops. With
+/// `-u`, it reads from another file.
 fn reads_a_line(arguments: &[Field]) -> bool {
     let options = arguments.iter().filter_map(Field::text).filter_map(|word| word.strip_prefix('-'));
     arguments.iter().all(|field| field.text().is_some()) && !options.flat_map(str::chars).any(|c| "dnNu".contains(c))
 }
 
-/// The first line of a text, with its end.
+/// The first line of a text, including the newline at its end.
 fn first_line(text: &str) -> &str {
     text.split_inclusive('\n').next().unwrap_or("")
 }
@@ -350,7 +351,8 @@ fn unescaped(text: &str, after_zero: bool) -> Option<String> {
                     code = code * 8 + digit;
                     chars.next();
                 }
-                // A code beyond ASCII is a part of a character. A percent sign would begin a directive of `printf`.
+                // A code beyond ASCII is only a part of a character. A percent sign would begin a directive of
+                // `printf`. In both cases, the result is unknown.
                 out.push(char::from_u32(code).filter(|c| c.is_ascii() && *c != '%')?);
             }
             _ => return None,

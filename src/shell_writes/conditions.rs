@@ -1,4 +1,5 @@
-//! Evaluates conditions such as `[ -f file ]`. If the result is certain, the branch that does not run is ignored.
+//! Evaluates conditions such as `[ -f file ]`. If the result of a condition is certain, the branch that does not run is
+//! ignored.
 
 use super::ShellWrite;
 use super::evaluator::Evaluator;
@@ -8,7 +9,7 @@ use crate::base::shell_wildcards::has_wildcards;
 use std::path::Path;
 
 impl Evaluator<'_> {
-    /// Whether a command succeeds; `None` if that is unknown.
+    /// Whether a command succeeds. `None` means that this is unknown.
     pub(super) fn status(&mut self, command: &Command, state: &State) -> Option<bool> {
         if !self.spend(1) {
             return None;
@@ -39,8 +40,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The result of `test` with these arguments. `None` if it is unknown, for example because a word may expand to
-    /// several words.
+    /// The result of `test` with these arguments. `None` if the result is unknown, for example because a word may
+    /// expand to several words.
     fn test_words(&mut self, words: &[Word], state: &State) -> Option<bool> {
         let mut inner = self.copy(state);
         let texts: Option<Vec<String>> = words.iter().map(|word| self.text_of(&mut inner, word)).collect();
@@ -61,7 +62,7 @@ impl Evaluator<'_> {
         match texts {
             ["!", rest @ ..] => self.simple_test(rest, state).map(|passes| !passes),
             [test, operand] => self.unary_test(test, operand, state),
-            // In `[[ … ]]`, the right side is a pattern, so it is compared only if it contains no wildcards.
+            // In `[[ … ]]`, the right side is a pattern. It is compared only if it contains no wildcards.
             [left, "=" | "==", right] if !has_wildcards(right) => Some(left == right),
             [left, "!=", right] if !has_wildcards(right) => Some(left != right),
             _ => None,
@@ -89,7 +90,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Whether a path certainly does not exist after the commands that the script has run so far.
+    /// Whether this path certainly does not exist at this point of the script.
     pub(super) fn is_missing(&mut self, path: &str) -> bool {
         let is_made = self.has_run_program || self.is_touched(path);
         let is_inside = |made: &String| Path::new(path).starts_with(made);

@@ -1,4 +1,4 @@
-//! Runs compound commands: lists, pipelines, branches and loops.
+//! Simulates lists, pipelines, branches and loops.
 
 use super::builtins::set_read;
 use super::evaluator::{Ending, Evaluator, RunResult, StreamText, joined};
@@ -33,8 +33,8 @@ impl Evaluator<'_> {
                 }
                 Joint::Or => {
                     // A failed command is assumed to have changed nothing, so the command after `||` starts with the
-                    // state before the list. After `cd a || exit`, however, the script continues only if `cd`
-                    // succeeded, so the state after `cd` is kept.
+                    // state before the list. After `cd a || exit`, the script continues only if `cd` succeeded, so the
+                    // state after `cd` is kept.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if status.is_some() {
@@ -87,7 +87,7 @@ impl Evaluator<'_> {
         RunResult::printed(output)
     }
 
-    /// Returns [`Ending::Shell`] if `set -e` is on and the command certainly fails.
+    /// Returns [`Ending::Shell`] if `set -e` is in effect and the command certainly fails.
     pub(super) fn error_ending(&mut self, command: &Command, state: &State) -> Option<Ending> {
         let counts = matches!(command, Command::Simple(_) | Command::Condition(_)) && state.options.exits_on_error;
         (counts && self.status(command, state) == Some(false)).then_some(Ending::Shell)
@@ -169,14 +169,14 @@ impl Evaluator<'_> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// If a loop's condition is a command such as `read line`, returns the names of the variables that the command
-    /// sets, and the separator of the lines.
+    /// The names of the variables that a loop condition such as `read line` sets, and the character that separates the
+    /// lines. `None` for other conditions.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,
             Command::Sequence(commands) => match commands.as_slice() {
                 [Command::Simple(simple)] => simple,
-                // `read line || [ -n "$line" ]` also accepts a last line without a line end.
+                // `read line || [ -n "$line" ]` accepts a last line without a line end.
                 [Command::AndOr(first, _)] => return self.read_names(first),
                 _ => return None,
             },

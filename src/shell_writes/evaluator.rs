@@ -1,4 +1,4 @@
-//! Simulates the commands of a script, and records which files they write.
+//! Simulates the commands of a script, and records the files that the commands write.
 
 use super::parser::Parser;
 use super::shell_state::{Field, InputTaken, Shell, State, Value};
@@ -9,15 +9,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// The number of steps that an evaluation may take, even for a very short command line. A longer command line may take
-/// more steps.
+/// Maximum number of steps for the evaluation of a very short command line. A longer command line may take more steps.
 const STEPS_MIN: usize = 16_000;
 /// Maximum nesting depth of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
 /// Maximum number of folders that may be listed for one command line.
 const LISTINGS_MAX: usize = 2000;
 
-/// The text that a command reads from standard input, or that it prints.
+/// The text that a command reads from standard input, or the text that it prints.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum StreamText {
     /// The text is unknown.
@@ -67,12 +66,12 @@ pub(super) enum Ending {
 pub(super) struct RunResult {
     /// The text that the command prints.
     pub output: StreamText,
-    /// The part of the script that certainly ends at this command; `None` if the next command runs.
+    /// The part of the script that certainly ends at this command. `None` if the next command runs.
     pub ending: Option<Ending>,
 }
 
 impl RunResult {
-    /// The result of a command with this output, after which the next command runs.
+    /// The result of a command that prints `output`. The next command runs.
     pub(super) fn printed(output: StreamText) -> RunResult {
         RunResult { output, ending: None }
     }
@@ -96,9 +95,9 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether another command reads the output of the current command.
     pub(super) output_is_read: bool,
-    /// Whether the command line has already run a program. Such a program may have created any file.
+    /// Whether the command line has already run a program. The program may have created any file.
     pub(super) has_run_program: bool,
-    /// Whether the command line has run a git command after which a `GitTest` may have a different result.
+    /// Whether the command line has run a git command that may change the result of a `GitTest`.
     pub(super) git_has_changed: bool,
 }
 
@@ -128,20 +127,20 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Simulates a whole script, and returns what it writes.
+    /// Simulates a whole script, and returns the files that the script writes.
     pub(super) fn written_files(mut self, script: &str) -> Vec<ShellWrite> {
         let directory = Some(self.directory.clone()).filter(|directory| directory.starts_with('/'));
         let mut state = State::default();
         state.directory = directory;
         self.run_script(script, &mut state, &StreamText::Unknown);
         let mut writes: Vec<ShellWrite> = self.writes.into_iter().collect();
-        // Paths are compared as bytes, which is ten times as fast as comparing their components.
+        // Paths are compared as bytes. This is ten times as fast as a comparison of their components.
         writes.sort_unstable_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()).then_with(|| a.cmp(b)));
         writes
     }
 
-    /// Subtracts from the number of steps that remain. Returns false if too few are left. After that, no further
-    /// command is evaluated.
+    /// Subtracts from the number of remaining steps. Returns false if too few steps remain. In this case, no more
+    /// commands are evaluated.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);
@@ -243,7 +242,7 @@ impl<'a> Evaluator<'a> {
             if simple.assignments.is_empty() {
                 return evaluator.call(state, &fields, &input);
             }
-            // In `name=value command`, the variable is set only for this command.
+            // In `name=value command`, the variable is set only while the command runs.
             let mut inner = evaluator.copy(state);
             for assignment in &simple.assignments {
                 evaluator.assign(&mut inner, assignment);
@@ -258,8 +257,8 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// Runs a command with these redirections. If they give the command an input of its own, the command reads nothing
-    /// of the common input.
+    /// Runs a command with these redirections. If they redirect the command's input, the command reads nothing from the
+    /// script's input.
     fn with_own_input(
         &mut self,
         redirects: &[Redirect],
@@ -274,8 +273,8 @@ impl<'a> Evaluator<'a> {
         outcome
     }
 
-    /// Simulates a function, a builtin or a program with these arguments. Its input is what earlier commands have left
-    /// of `input`.
+    /// Simulates a function, a builtin or a program with these arguments. The command reads the part of `input` that
+    /// earlier commands have not read.
     pub(super) fn call(&mut self, state: &mut State, fields: &[Field], input: &StreamText) -> RunResult {
         let before = std::mem::take(&mut state.taken);
         let outcome = if before == InputTaken::default() {
@@ -307,7 +306,7 @@ impl<'a> Evaluator<'a> {
         self.depth += 1;
         let output = commands::run_command(self, state, name, arguments, input);
         self.depth -= 1;
-        // These programs read their input to its end. Others may leave it for the next command.
+        // These programs read their whole input. Other programs may leave some input for the next command.
         if matches!(name.as_str(), "xargs" | "tee" | "sponge") {
             state.taken = InputTaken::Unknown;
         }
@@ -338,8 +337,8 @@ impl<'a> Evaluator<'a> {
         state.set(&assignment.name, value);
     }
 
-    /// Records the files that redirections write. Returns the command's standard input, or `None` if the command does
-    /// not run because a redirection fails.
+    /// Records the files that redirections write. Returns the command's standard input. Returns `None` if a redirection
+    /// fails, because the command then does not run.
     fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &StreamText) -> Option<StreamText> {
         self.spend(input.text().map_or(0, |text| text.len() / 64));
         let mut input = input.clone();
@@ -380,7 +379,7 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// The output of two commands, one after the other.
+/// The output of two commands that run one after the other.
 pub(super) fn joined(first: StreamText, second: StreamText) -> StreamText {
     match (first, second) {
         (StreamText::Text(first), second) if first.is_empty() => second,

@@ -1,8 +1,9 @@
-//! Finds the files that a shell command line would write, without running it. It needs only the text of the command
-//! line and the names of existing files.
+//! Finds the files that a shell command line would write. Needs only the text of the command line and the names of
+//! existing files.
 //!
 //! The parser knows POSIX sh and bash. The module `commands` has rules for the programs that agents use. A write is
-//! reported only if it is certain. A wrong report would deny a harmless command, and this is worse than a missed write.
+//! reported only if it is certain. A missed write is better than a wrong report, because a wrong report would block a
+//! harmless command.
 //!
 //! No parser crate was worth its size. The best maintained crate with a suitable licence, `brush-parser` 0.4, adds 76
 //! crates and 170 KiB. Even with this crate, the inside of words would still have to be parsed here.
@@ -28,7 +29,7 @@ pub use real_file_tree::Disk;
 use std::path::{Path, PathBuf};
 
 /// Maximum length of a command line, in bytes. This is the maximum length of an argument in Linux, so Linux can't run a
-/// longer command line. A longer one is not parsed, because parsing would delay the agent for nothing.
+/// longer command line. Longer command lines are not parsed, to save time.
 const COMMAND_MAX: usize = 128 << 10;
 
 /// Something that a command line writes.
@@ -36,11 +37,11 @@ const COMMAND_MAX: usize = 128 << 10;
 pub enum ShellWrite {
     /// One file, which is written, replaced, moved or removed.
     File(PathBuf),
-    /// A symbolic link that is itself replaced, moved or removed. The file to which it leads does not change.
+    /// A symbolic link that is replaced, moved or removed. The target of the link does not change.
     Link(PathBuf),
-    /// A folder that is removed or moved, with everything in it.
+    /// A folder that is removed or moved, together with its contents.
     Folder(PathBuf),
-    /// Some files below this folder. It is uncertain which ones.
+    /// Some of the files below a folder. It is uncertain which files.
     Maybe(MaybeWritten),
 }
 
@@ -61,32 +62,32 @@ pub struct MaybeWritten {
     pub folder: PathBuf,
     /// The possible endings of the file names. If the list is empty, any ending is possible.
     pub endings: Vec<String>,
-    /// Whether git tracks these files, if that matters.
+    /// Whether the command writes only tracked files, only untracked files, or both.
     pub tracking: Tracking,
-    /// If a file passes one of these tests, the command certainly writes it.
+    /// If a file passes one of these tests, the command certainly writes the file.
     pub git_tests: Vec<GitTest>,
 }
 
-/// A test that git can run for a file, to find out whether a command would write the file.
+/// A test that git can run for a file. The result shows whether a command would write the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GitTest {
     /// The file passes if it differs from git's index.
     DiffersFromIndex,
     /// The file passes if it differs from a commit.
     DiffersFrom {
-        /// The name of the commit, as the command line contains it.
+        /// The name of the commit in the command line.
         commit: String,
         /// Whether a tracked file passes even if the commit does not contain it. The command removes such a file.
         removes_new: bool,
     },
     /// The file passes if git does not track it.
     IsUntracked {
-        /// Whether ignored files also pass.
+        /// Whether files that git ignores pass, too.
         with_ignored: bool,
     },
 }
 
-/// Which files a command writes, depending on whether git tracks them.
+/// Whether a command writes tracked files, untracked files, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
     /// Both tracked and untracked files.
@@ -108,7 +109,7 @@ pub struct Entry {
     pub is_link: bool,
 }
 
-/// The files that exist before the command line runs. They are needed for wildcards and for the text of patches.
+/// The files that exist before the command line runs. The files are needed to expand wildcards and to read patches.
 pub trait FileTree {
     /// Whether a path is a folder; `None` if the path does not exist.
     fn is_folder(&self, path: &str) -> Option<bool>;
@@ -124,9 +125,9 @@ pub trait FileTree {
     fn patch_text(&self, path: &str) -> Option<String>;
 }
 
-/// Returns what a command line would write if it ran in this directory.
+/// Returns the files that a command line would write if it ran in `directory`.
 ///
-/// `environment` returns the value of a variable of the environment, if the value is certain.
+/// `environment` returns the value of an environment variable, if the value is certain.
 pub fn written_files(
     command: &str,
     directory: &str,
@@ -134,7 +135,7 @@ pub fn written_files(
     files: &dyn FileTree,
 ) -> Vec<ShellWrite> {
     // If a command line contains a patch, some agents apply the patch themselves instead of running the command line.
-    // Such a patch is not subject to the system's limit, so its contents are not counted.
+    // The maximum length does not apply to such a patch, so the contents of the patch are not counted.
     let shortened = (command.len() > COMMAND_MAX).then(|| agent_patch::without_contents(command));
     let command = shortened.as_deref().unwrap_or(command);
     if command.len() > COMMAND_MAX {

@@ -1,20 +1,20 @@
 //! Parses the grammar of POSIX sh and the extensions of bash, by recursive descent.
 //!
-//! The syntax tree contains only what matters for finding written files, so arithmetic is skipped. The parser reads one
-//! line of commands at a time, because a shell runs all lines that precede a syntax error.
+//! The syntax tree contains only the parts of the script that can write files. Arithmetic, for example, is skipped. The
+//! parser reads one line of commands at a time, because a shell runs all lines before a syntax error.
 
 use super::redirection_parser::PendingDocument;
 use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Simple, Word};
 use std::rc::Rc;
 
-/// Maximum nesting depth of commands. Deeper nesting is a syntax error, so no input can exhaust the stack.
+/// Maximum nesting depth of commands. Deeper nesting is a syntax error, because it might exhaust the stack.
 pub(super) const DEPTH_MAX: usize = 40;
 
-/// The error for a text that this parser can't parse.
+/// The error for text that the parser can't parse.
 #[derive(Debug, PartialEq)]
 pub(super) struct SyntaxError;
 
-/// The result of the parser's functions.
+/// The result of a parsing function.
 pub(super) type Parsed<T> = Result<T, SyntaxError>;
 
 /// A script, and the parser's position in it.
@@ -22,7 +22,7 @@ pub(super) struct Parser {
     pub(super) text: Vec<char>,
     pub(super) at: usize,
     depth: usize,
-    /// Here-documents of the current line. Their bodies begin on the next line.
+    /// The here-documents of the current line. Their bodies begin on the next line.
     pub(super) pending: Vec<PendingDocument>,
 }
 
@@ -46,7 +46,7 @@ impl Parser {
                 self.at += 1;
                 self.take_documents()?;
             }
-            // A `)` or `}` without its opening bracket.
+            // A `)` or `}` without an opening bracket before it.
             Some(_) => return Err(SyntaxError),
         }
         Ok(Some(line))
@@ -76,7 +76,7 @@ impl Parser {
         is_here
     }
 
-    /// Calls a parsing function one nesting level deeper. Returns an error if this exceeds the maximum depth.
+    /// Calls a parsing function one nesting level deeper. Returns an error if the maximum depth has been reached.
     pub(super) fn nested<T>(&mut self, rule: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
         if self.depth >= DEPTH_MAX {
             return Err(SyntaxError);
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// Skips blanks and line ends. Also reads the here-documents that begin after a line end.
+    /// Skips blanks and line ends. Reads the here-documents that begin after a line end.
     pub(super) fn skip_blank_lines(&mut self) -> Parsed<()> {
         loop {
             self.skip_blanks();
@@ -115,7 +115,7 @@ impl Parser {
         }
     }
 
-    /// Parses the script inside backquotes. Its nesting depth counts from the depth of the outer script.
+    /// Parses the script inside backquotes. Its nesting depth is added to the depth of the outer script.
     pub(super) fn inner_script(&self, script: &str) -> Parsed<Command> {
         let mut inner = Parser::new(script);
         inner.depth = self.depth;
@@ -141,7 +141,7 @@ impl Parser {
         })
     }
 
-    /// Parses the commands of one line, with `;` or `&` between them.
+    /// Parses the commands of one line, which are separated by `;` or `&`.
     fn and_or_list(&mut self, until: &[&str]) -> Parsed<Command> {
         let mut commands = Vec::new();
         loop {
@@ -273,7 +273,7 @@ impl Parser {
             return self.for_command().map(Some);
         }
         if self.accept_reserved("select") {
-            // The body of `select` runs only after a person has chosen from a menu, so the body is ignored.
+            // The body of `select` runs only after a user has chosen from a menu, so the body is ignored.
             return self.for_command().map(|_| Some(Command::Sequence(Vec::new())));
         }
         if self.accept_reserved("case") {
@@ -331,7 +331,8 @@ impl Parser {
         if self.starts_with("((") {
             self.skip_arithmetic()?;
             self.skip_separator()?;
-            // The value of the counter is unknown, so the loop is parsed as a `while` loop with an empty condition.
+            // The value of the loop's counter is unknown, so the loop is parsed as a `while` loop with an empty
+            // condition.
             let body = Box::new(self.do_group()?);
             return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
         }

@@ -1,4 +1,4 @@
-//! Reads the real files on this machine, within limits.
+//! Reads the real files on this machine, up to certain limits.
 
 use super::{Entry, FileTree};
 use std::cell::RefCell;
@@ -11,22 +11,22 @@ const ENTRIES_MAX: usize = 10_000;
 /// Maximum number of bytes that are read from a patch file.
 const PATCH_MAX: u64 = 1 << 20;
 
-/// The real files on this machine. Of patch files, only those below `patches_below` are read.
+/// The real files on this machine. Patch files are read only if they are below `patches_below`.
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,
-    /// The path of the last lookup, and its result. The next lookup often has the same path, so this saves a system
-    /// call.
+    /// The path of the last lookup, and its result. The next lookup often has the same path. In this case, it needs no
+    /// system call.
     last_lookup: RefCell<(String, Option<Metadata>)>,
 }
 
 impl Disk {
-    /// The real files on this machine. Only patch files below this directory may be read.
+    /// The real files on this machine. Patch files are read only if they are below `directory`.
     pub fn new(directory: &Path) -> Disk {
         Disk { patches_below: fs::canonicalize(directory).ok(), last_lookup: RefCell::default() }
     }
 
-    /// The metadata of a path. If the path is a symbolic link, this is the metadata of the link.
+    /// The metadata of a path. If the path is a symbolic link, this is the metadata of the link itself.
     fn lookup(&self, path: &str) -> Option<Metadata> {
         let mut last = self.last_lookup.borrow_mut();
         if last.0 != path {
@@ -73,8 +73,8 @@ impl FileTree for Disk {
 
     fn patch_text(&self, path: &str) -> Option<String> {
         let real = fs::canonicalize(path).ok()?;
-        // Only regular files are read. Reading a device or a FIFO could block, or could take data away from another
-        // program.
+        // Only regular files are read. Reading a device or a FIFO could block, or could consume data that another
+        // program needs.
         let is_allowed = real.starts_with(self.patches_below.as_ref()?) && real.metadata().ok()?.is_file();
         if !is_allowed {
             return None;

@@ -5,7 +5,7 @@ use super::syntax_tree::{Redirect, Word};
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-/// A here-document of the current line. Its body begins on the next line.
+/// A here-document of the current line. The body of the here-document begins on the next line.
 pub(super) struct PendingDocument {
     end: String,
     strips_tabs: bool,
@@ -14,13 +14,13 @@ pub(super) struct PendingDocument {
 }
 
 impl Parser {
-    /// Reads the bodies of the pending here-documents, after the end of a line.
+    /// Reads the bodies of the pending here-documents. The parser must be at the beginning of a line.
     pub(super) fn take_documents(&mut self) -> Parsed<()> {
         for document in std::mem::take(&mut self.pending) {
             let mut body = String::new();
             loop {
                 if self.is_at_end() {
-                    // In bash, the end of the script also ends a here-document.
+                    // In bash, a here-document without an end mark ends at the end of the script.
                     break;
                 }
                 let start = self.at;
@@ -38,13 +38,13 @@ impl Parser {
             }
             self.at = self.at.min(self.text.len());
             let word = if document.is_literal { Word::literal(body) } else { self.nested(|_| document_word(&body))? };
-            // The body of each here-document is set only here, so this can't fail.
+            // The body of a here-document is set only once, so setting it can't fail.
             let _ = document.body.set(word);
         }
         Ok(())
     }
 
-    /// Parses the redirection at this position; `None` if there is none.
+    /// Parses the redirection at this position. `None` if there is no redirection.
     pub(super) fn redirect(&mut self) -> Parsed<Option<Redirect>> {
         let start = self.at;
         while self.peek().is_some_and(|c| c.is_ascii_digit()) {
@@ -57,7 +57,7 @@ impl Parser {
             return Ok(None);
         }
         if from.is_empty() && matches!(self.peek_at(1), Some('(')) && self.peek() != Some('&') {
-            // This is a process substitution, which is parsed as a word.
+            // A process substitution such as `<(ls)` is parsed as a word.
             return Ok(None);
         }
         if self.accept("<<<") {
@@ -100,7 +100,7 @@ impl Parser {
     }
 }
 
-/// Parses the body of a here-document whose variables are expanded.
+/// Parses the body of a here-document in which variables are expanded.
 fn document_word(body: &str) -> Parsed<Word> {
     let mut parser = Parser::new(body);
     let mut word = Word::default();

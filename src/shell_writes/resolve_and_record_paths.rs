@@ -9,14 +9,14 @@ use std::rc::Rc;
 
 /// Maximum length of a path, in bytes.
 const PATH_MAX: usize = 4096;
-/// Maximum number of `..` in a path. A path with more of them counts as unknown.
+/// Maximum number of `..` in a path. A path with more than this number counts as unknown.
 const PARENTS_MAX: usize = 8;
-/// How many evaluation steps it costs to look up and record a file.
+/// The number of evaluation steps for looking up and recording a file.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// Makes a path absolute and normal, as the kernel does: after a symbolic link, `..` leads to the folder above the
-    /// link's target. The result has no slash at the end. `None` if the path is unknown.
+    /// Makes a path absolute and normalises it, as the kernel does: after a symbolic link, `..` leads to the folder
+    /// above the link's target. The result has no slash at the end. `None` if the result is unknown.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
         let absolute = absolute(state, path)?;
         let absolute = if absolute.contains("..") { self.without_parents(&absolute)? } else { absolute };
@@ -35,7 +35,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The directory in which a program runs after changing to `folder`, as with `git -C`. The result contains no
+    /// The directory in which a program runs after it has changed to `folder`, as `git -C` does. The result contains no
     /// symbolic links, because the kernel resolves them.
     pub(super) fn resolve_for_chdir(&self, state: &State, folder: &Field) -> Option<String> {
         self.resolve_for_cd(state, folder.text()?, CdLinks::Resolved)
@@ -75,9 +75,9 @@ impl Evaluator<'_> {
         Some(if folder.is_empty() { "/".to_owned() } else { folder })
     }
 
-    /// Whether the script may have changed where a path leads. If the path contains symbolic links now (`has_links`),
-    /// any write to the path or to a folder above it may have done so. If not, only a write to the path itself may have
-    /// done so.
+    /// Whether the script may have changed the target of a path. If the path contains symbolic links (`has_links`), a
+    /// write to the path or to a folder above it may have changed the target. Otherwise, only a write to the path
+    /// itself may have changed it.
     fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
         if has_links {
             let is_above = |above: &str| {
@@ -96,7 +96,7 @@ impl Evaluator<'_> {
     }
 
     /// Records that the file at a path is replaced or removed, for example by `mv` or `rm`. If the path is a symbolic
-    /// link, only the link is recorded, because its target does not change.
+    /// link, only the link is recorded, because the target of the link does not change.
     pub(super) fn replace(&mut self, state: &State, path: &str) {
         match self.resolve(state, path).filter(|path| self.spend(1) && self.files.is_link(path)) {
             Some(link) => self.note_link(path, &link),
@@ -104,15 +104,15 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Records that a symbolic link is replaced or removed. A path that ends in a slash means the link's target.
-    /// Commands refuse to remove the target, so nothing is recorded.
+    /// Records that a symbolic link is replaced or removed. A path with a slash at its end stands for the link's
+    /// target. Commands refuse to remove this target, so nothing is recorded.
     fn note_link(&mut self, path: &str, link: &str) {
         if !path.ends_with('/') {
             self.note(link, ShellWrite::Link);
         }
     }
 
-    /// Records that a file is written, if its path is known.
+    /// Records that a file is written. Does nothing if its path is unknown.
     pub(super) fn write(&mut self, state: &State, path: &str) {
         if path.ends_with('/') || !self.spend(WRITE_STEPS) {
             return;
@@ -123,7 +123,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Records that a folder is removed or moved, with everything in it. If the path is a file, only the file is
+    /// Records that a folder is removed or moved, together with its contents. If the path is a file, only the file is
     /// recorded.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
@@ -148,8 +148,7 @@ impl Evaluator<'_> {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// Like `maybe_write`, but for a git command. `git_tests` are tests that git can run to find out which files the
-    /// command writes.
+    /// Like `maybe_write`, but for a git command. `git_tests` are tests that show which files the command writes.
     pub(super) fn maybe_write_by_git(
         &mut self,
         folder: &str,
@@ -160,7 +159,7 @@ impl Evaluator<'_> {
         // Symbolic links are resolved, because paths from git and paths of locks contain no links.
         let Some(folder) = self.spend(2).then(|| self.physical(folder)).flatten() else { return };
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        // The tests are not used if an earlier git command may have changed their results.
+        // An earlier git command may have changed the results of the tests. In this case, the tests are not used.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }
@@ -170,7 +169,7 @@ impl Evaluator<'_> {
         if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
-    /// Like `is_folder`, but ignores the folders that the script itself creates.
+    /// Like `is_folder`, but ignores the folders that the script has created.
     fn look_at(&self, path: &str) -> Option<bool> {
         *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
     }
@@ -208,8 +207,8 @@ impl Evaluator<'_> {
         self.files.patch_text(path)
     }
 
-    /// The closest folder that contains an entry with this name. The search starts in `directory`, and continues in the
-    /// folders above it.
+    /// The closest folder that contains an entry with this name. The search starts in `directory` and continues in its
+    /// parent folders.
     pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
         let mut folder = directory.to_owned();
         loop {
@@ -232,8 +231,7 @@ fn absolute(state: &State, path: &str) -> Option<String> {
     }
 }
 
-/// Normalises an absolute path, and removes a slash at its end. `path` is the original path, before it was made
-/// absolute.
+/// Normalises an absolute path, and removes a slash at its end. `path` is the original path, which may be relative.
 fn normal(path: &str, absolute: String) -> Option<String> {
     // The current directory is always normal, so only the original path is checked.
     let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));

@@ -4,7 +4,7 @@ use super::syntax_tree::Command;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// The result of expanding a word of the script.
+/// A word that results from the expansion of a word in the script.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Field {
     /// One word with this text.
@@ -66,12 +66,12 @@ pub(super) enum CdLinks {
     Unknown,
 }
 
-/// How much of its standard input a shell has read.
+/// The amount of standard input that a shell has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InputTaken {
     /// This many bytes.
     Bytes(usize),
-    /// Some part, but it is unknown how much.
+    /// An unknown number of bytes.
     Unknown,
 }
 
@@ -82,7 +82,7 @@ impl Default for InputTaken {
 }
 
 impl InputTaken {
-    /// What was read in total, if `more` was read after this.
+    /// The sum of this amount and `more`.
     pub(super) fn then(self, more: InputTaken) -> InputTaken {
         match (self, more) {
             (InputTaken::Bytes(first), InputTaken::Bytes(second)) => InputTaken::Bytes(first + second),
@@ -105,7 +105,7 @@ pub(super) struct ShellOptions {
 }
 
 impl ShellOptions {
-    /// Sets an option by its letter.
+    /// Sets the option with this letter, such as `e` in `set -e`.
     pub(super) fn set_letter(&mut self, letter: char, value: bool) {
         match letter {
             'C' => self.no_clobber = value,
@@ -116,13 +116,13 @@ impl ShellOptions {
         }
     }
 
-    /// Sets an option by its name. Zsh allows underscores in the name.
+    /// Sets the option with this name, such as `errexit`. Zsh allows underscores in the name.
     pub(super) fn set_name(&mut self, name: &str, value: bool) {
         match name.replace('_', "").to_ascii_lowercase().as_str() {
             "noclobber" => self.no_clobber = value,
             "noglob" => self.no_glob = value,
             "errexit" => self.exits_on_error = value,
-            // `chaselinks` is the name in zsh.
+            // Zsh calls this option `chaselinks`.
             "physical" | "chaselinks" => self.set_letter('P', value),
             _ => {}
         }
@@ -132,7 +132,7 @@ impl ShellOptions {
 /// The state of one shell, as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    /// The absolute path of the current directory; `None` if it is unknown.
+    /// The absolute path of the current directory. `None` if the directory is unknown.
     pub directory: Option<String>,
     /// Whether the last `cd` is known to have failed.
     pub has_cd_failed: bool,
@@ -150,7 +150,7 @@ pub(super) struct State {
     /// The values of `$1`, `$2` and so on.
     pub arguments: Rc<Vec<Field>>,
     functions: Rc<HashMap<String, Rc<Command>>>,
-    /// How much the commands so far have read of their common standard input.
+    /// The amount of the shell's standard input that the commands have read so far.
     pub taken: InputTaken,
     /// Whether this shell was started without the variables of the environment (`env -i`).
     has_empty_environment: bool,
@@ -185,23 +185,25 @@ impl State {
         Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
     }
 
-    /// The number of variables, functions and arguments. Copying the state costs steps in proportion to this number.
+    /// The number of variables, functions and arguments. A copy of the state costs evaluation steps in proportion to
+    /// this number.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
-    /// Removes all exported variables and the environment's variables, so that a child gets none of them (`env -i`).
+    /// Removes all variables that a child would inherit, as `env -i` does: exported variables and environment
+    /// variables.
     pub(super) fn forget_exported(&mut self) {
         Rc::make_mut(&mut self.variables).retain(|_, variable| !variable.is_exported);
         self.has_empty_environment = true;
     }
 
-    /// Whether variables that the script has not set have the values of the environment.
+    /// Whether a variable that the script has not set has its value from the environment.
     pub(super) fn sees_environment(&self) -> bool {
         !self.has_empty_environment
     }
 
-    /// Takes over the variables of another state, except those with these names.
+    /// Replaces all variables with the variables of `other`, except the variables in `except`.
     pub(super) fn adopt_variables<'n>(&mut self, other: State, except: impl Iterator<Item = &'n str>) {
         let own = std::mem::replace(&mut self.variables, other.variables);
         let variables = Rc::make_mut(&mut self.variables);
@@ -225,8 +227,8 @@ impl State {
         }
     }
 
-    /// Merges this state with the state at the end of a different branch. Everything that differs becomes unknown,
-    /// because either branch may have run.
+    /// Merges this state with the state at the end of another branch. A value that differs becomes unknown, because
+    /// either branch may have run.
     pub(super) fn merge(&mut self, other: &State) {
         if self.directory != other.directory {
             self.directory = None;
@@ -239,7 +241,7 @@ impl State {
         }
         if self.options != other.options {
             // An option that is set in one of the two states is also set in the merged state. This is safe, because
-            // each of these options only reduces what a script writes.
+            // each of these options can only reduce the number of files that a script writes.
             self.options.no_clobber |= other.options.no_clobber;
             self.options.no_glob |= other.options.no_glob;
             self.options.exits_on_error |= other.options.exits_on_error;

@@ -1,4 +1,4 @@
-//! The syntax tree of a shell script. It contains only what matters for finding the files that the script writes.
+//! The syntax tree of a shell script. The tree contains only the parts of the script that can write files.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -10,20 +10,20 @@ pub(super) struct Word(pub Vec<Part>);
 /// A piece of a word.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
-    /// Text outside quotes. In it, braces, `~` and wildcards are special.
+    /// Text outside quotes. Braces, `~` and wildcards are special in such text.
     Bare(String),
     /// Literal text, such as text in single quotes.
     Quoted(String),
     /// `$name` or `${name…}`.
     Variable {
-        /// The name of the variable, or the character of a special parameter, such as `@`.
+        /// The name of the variable, or a special parameter such as `@`.
         name: String,
-        /// What the expansion does with the variable's value.
+        /// How the expansion changes the variable's value.
         change: Expansion,
         /// Whether the expansion is in double quotes.
         quoted: bool,
     },
-    /// The output of a script: `$(script)`, or a script in backquotes.
+    /// The output of a script, as in `$(script)`.
     Output {
         /// The script whose output is used.
         script: Rc<Command>,
@@ -36,7 +36,7 @@ pub(super) enum Part {
     Unknown,
 }
 
-/// What `${name…}` does with the variable's value.
+/// How an expansion such as `${name#pattern}` changes the variable's value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expansion {
     /// `${name}`: the value itself.
@@ -68,15 +68,15 @@ pub(super) enum Command {
     AndOr(Box<Command>, Vec<(Joint, Command)>),
     /// `a | b | c`: each command reads the output of the command before it.
     Pipeline(Vec<Command>),
-    /// `( a )`, or a command in the background. Neither changes the state of the outer shell.
+    /// `( a )`, or a command in the background. Such a command does not change the state of the outer shell.
     Subshell(Box<Command>),
-    /// `if`: pairs of a condition and a body, and the body after `else`.
+    /// `if`: each condition with its body, and then the body after `else`.
     If(Vec<(Command, Command)>, Option<Box<Command>>),
     /// `while`: the condition and the body. `until a` is parsed as `while ! a`.
     While(Box<Command>, Box<Command>),
     /// `for name in words`. Without `in words`, the loop runs over the positional parameters.
     For { name: String, words: Option<Vec<Word>>, body: Box<Command> },
-    /// `case word in`: pairs of patterns and a body.
+    /// `case word in`: each list of patterns with its body.
     Case(Word, Vec<(Vec<Word>, Command)>),
     /// The definition of a function: its name and its body.
     Function(String, Rc<Command>),
@@ -91,15 +91,15 @@ pub(super) enum Command {
 /// The operator between two commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joint {
-    /// `&&`: the second command runs if the first succeeds.
+    /// `&&`: the second command runs if the first command succeeds.
     And,
-    /// `||`: the second command runs if the first fails.
+    /// `||`: the second command runs if the first command fails.
     Or,
 }
 
 impl Joint {
-    /// The exit status of two commands with this operator between them. A status is true for success, and `None` if it
-    /// is unknown.
+    /// The exit status of two commands with this operator between them. True means success. `None` means that the
+    /// status is unknown.
     pub(super) fn status(self, first: Option<bool>, second: Option<bool>) -> Option<bool> {
         let decisive = self == Joint::Or;
         if first == Some(decisive) || second == Some(decisive) {
@@ -149,10 +149,10 @@ pub(super) enum Redirect {
     Write(Word),
     /// `< file`, which replaces standard input with a file.
     Read(Word),
-    /// `<< end`: a here-document. Its body is empty until the parser has reached the end of the line.
+    /// `<< end`: a here-document. The body is empty until the parser has reached the end of the line.
     HereDocument(Rc<OnceCell<Word>>),
     /// `<<< word`, which replaces standard input with a word.
     HereString(Word),
-    /// `2>&1`, `<&3` and similar redirections, which open no file.
+    /// `2>&1`, `<&3` and similar redirections. These do not open a file.
     Descriptor,
 }

@@ -1,4 +1,4 @@
-//! Expands words as the shell does. This covers braces, `~`, variables, command output, word splitting and wildcards.
+//! Expands words as a shell does: braces, `~`, variables, command output, word splitting and wildcards.
 
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
@@ -6,23 +6,23 @@ use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::shell_wildcards::{self, Sign};
 
-/// Maximum length of a variable's value, in bytes. A longer value counts as unknown, so that a script that keeps
-/// doubling a value can't exhaust the memory.
+/// Maximum length of a variable's value, in bytes. A longer value counts as unknown. Otherwise, a script that doubles a
+/// value repeatedly could exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
-/// Maximum number of files that one pattern may match. If it matches more, the result counts as unknown.
+/// Maximum number of files that a pattern may match. If it matches more files, the result counts as unknown.
 const MATCHES_MAX: usize = 1000;
 
 /// Collects the fields that result from expanding a word.
 #[derive(Default)]
 struct FieldBuilder {
     done: Vec<Field>,
-    /// The characters of the current field, each with a flag that says whether it may be a wildcard.
+    /// The characters of the current field. A flag for each character says whether the character may be a wildcard.
     text: Vec<(char, bool)>,
     /// Whether a field has been started. The field may still be empty.
     is_open: bool,
     has_unknown: bool,
     has_bare_unknown: bool,
-    /// The fields in `done` that contain wildcards, each with its index. The wildcards are expanded later.
+    /// The fields in `done` that contain wildcards, and their indexes. The wildcards are expanded later.
     patterns: Vec<(usize, Vec<(char, bool)>)>,
 }
 
@@ -218,7 +218,7 @@ impl Evaluator<'_> {
         let value = self.variable_text(state, name);
         match change {
             Expansion::Plain => value,
-            // If the value is unknown or empty, the default may apply, so the result is unknown.
+            // If the value is unknown or empty, the shell may use the default, so the result is unknown.
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
@@ -249,7 +249,7 @@ impl Evaluator<'_> {
     }
 
     /// Searches the positions in a value for the first one at which `is_right` returns true. If `from_end` is true, the
-    /// search goes from the end to the start.
+    /// search starts at the end.
     fn cut_where(&mut self, value: &str, from_end: bool, is_right: impl Fn(usize) -> bool) -> Option<usize> {
         let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
         if !self.spend(places.len() - 1) {
@@ -268,7 +268,7 @@ impl Evaluator<'_> {
         is_known.then(|| shell_wildcards::pattern(&fields.text))
     }
 
-    /// Expands a word to a single field, without splitting it and without expanding wildcards.
+    /// Expands a word to a single field. Does not split the word and does not expand wildcards.
     fn joined(&mut self, state: &mut State, word: &Word) -> FieldBuilder {
         let mut fields = FieldBuilder::default();
         for (n, part) in word.0.iter().enumerate() {
@@ -299,14 +299,14 @@ impl Evaluator<'_> {
         (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
     }
 
-    /// Whether a text matches a pattern of `case`; `None` if this is unknown.
+    /// Whether a text matches a pattern of `case`. `None` means that this is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
         Some(shell_wildcards::text_fits(text, &signs))
     }
 
-    /// Adds the paths that match a pattern. If nothing matches, the pattern itself is added, as sh and bash do. This
-    /// matters for names such as `app/[id]/page.tsx`, which are common.
+    /// Adds the paths that match a pattern. If no path matches, the pattern itself is added, as in sh and bash. This is
+    /// important for names such as `app/[id]/page.tsx`, which are common.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
             Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),
@@ -351,7 +351,8 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // A path whose last component has wildcards comes from a listing, so it exists. Any other path is looked up.
+        // If the last component of the pattern has wildcards, the paths come from a listing, so they exist. Other paths
+        // are looked up.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }
@@ -359,7 +360,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// Whether the script sets `IFS`, which makes it unknown where the shell splits values.
+/// Whether the script sets `IFS`. In this case, it is unknown where the shell splits values.
 fn has_own_separator(state: &State) -> bool {
     state.variable("IFS").is_some()
 }

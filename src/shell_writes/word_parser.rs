@@ -5,12 +5,12 @@ use super::syntax_tree::{Expansion, Part, Word};
 use std::rc::Rc;
 
 impl Word {
-    /// A word that consists of this text, without any expansion.
+    /// A word that consists of this text. The text is not expanded.
     pub(super) fn literal(text: String) -> Word {
         Word(vec![Part::Quoted(text)])
     }
 
-    /// The text of a word; `None` if the word contains expansions.
+    /// The text of a word. `None` if the word contains expansions.
     pub(super) fn as_literal(&self) -> Option<String> {
         let text = |part: &Part| match part {
             Part::Bare(text) | Part::Quoted(text) => Some(text.clone()),
@@ -40,7 +40,7 @@ fn ends_word(c: char) -> bool {
 }
 
 impl Parser {
-    /// Parses the word at this position; `None` if there is none.
+    /// Parses the word at this position. `None` if there is no word.
     pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
         let mut word = Word::default();
         let start = self.at;
@@ -96,7 +96,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Parses a string in the form `$'…'`, in which backslashes begin escapes.
+    /// Parses a string such as `$'…'`. In such a string, backslashes begin escapes.
     fn escaped_quoted(&mut self, word: &mut Word) -> Parsed<()> {
         self.at += 2;
         let mut bytes = Vec::new();
@@ -109,7 +109,7 @@ impl Parser {
                 c => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
             }
         }
-        // Several escapes may each be one byte of the same character. A code of zero ends the string.
+        // Several escapes may together form one character. An escape for zero ends the string.
         match bytes.split(|byte| *byte == 0).next().map(str::from_utf8) {
             Some(Ok(text)) => word.push_quoted(text),
             _ => word.0.push(Part::Unknown),
@@ -253,7 +253,7 @@ impl Parser {
         Ok(Part::Variable { name, change, quoted })
     }
 
-    /// Parses an index such as `[2]`. Returns `None` if there is none.
+    /// Parses an index such as `[2]`. Returns `None` if no index comes next.
     fn element_number(&mut self) -> Option<usize> {
         let rest = self.text.get(self.at..)?.strip_prefix(&['['])?;
         let n_digits = rest.iter().take_while(|c| c.is_ascii_digit()).count();
@@ -272,7 +272,7 @@ impl Parser {
             self.braced_word(&mut operand, quoted)?;
             return Ok(Expansion::Default(operand));
         }
-        // A pattern is parsed as if it were not in quotes, even if the whole `"${name#pattern}"` is in quotes.
+        // A pattern is parsed like a word without quotes, even if the whole `"${name#pattern}"` is in quotes.
         if self.accept("#") {
             let longest = self.accept("#");
             self.braced_word(&mut operand, false)?;

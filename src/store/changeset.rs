@@ -1,18 +1,18 @@
 //! Encodes the changes of one turn of the event loop, so that another database can apply them. For each executed
-//! statement, the bytes contain one row with the statement's values. Each statement and each long text is stored only
-//! once, and the rows refer to it by number.
+//! statement, the bytes contain one row with the statement's values. Statements and long texts are stored only once.
+//! The rows refer to them by number.
 //!
-//! The values are not part of the SQL, because SQLite would stop reading the SQL at a NUL byte.
+//! The values are not part of the SQL, because SQLite stops reading SQL at a NUL byte.
 
 use super::{StoreError, StoreResult};
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use std::collections::HashMap;
 
-/// The first byte of a changeset: the version of this format. A program refuses versions that it does not know.
+/// The version of the format. It is the first byte of a changeset. A program refuses unknown versions.
 const FORMAT: u8 = 1;
-/// Minimum length of a text that is stored only once, in bytes. Peer ids are longer than this, and so is a typical
-/// message to many recipients.
+/// Minimum length of a text that is stored only once, in bytes. Peer ids and typical messages to many recipients are
+/// longer than this.
 const SHARED_TEXT_MIN: usize = 16;
 
 const NULL: u8 = 0;
@@ -27,12 +27,12 @@ const SHARED_TEXT: u8 = 5;
 pub struct Changeset(Vec<u8>);
 
 impl Changeset {
-    /// Makes a changeset from bytes that another machine sent. They are checked only when the changeset is applied.
+    /// Makes a changeset from bytes that another machine sent. The bytes are checked when the changeset is applied.
     pub fn from_bytes(bytes: Vec<u8>) -> Changeset {
         Changeset(bytes)
     }
 
-    /// Turns the changeset into its bytes.
+    /// Converts the changeset to bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -42,10 +42,10 @@ impl Changeset {
         &self.0
     }
 
-    /// Begins to decode the changeset.
+    /// Starts to decode the changeset.
     ///
     /// # Errors
-    /// When the bytes are not a changeset, or when they have a format that this version does not know.
+    /// When the bytes are not a changeset, or when the version of their format is unknown.
     pub(super) fn decode(&self) -> StoreResult<DecodedChanges<'_>> {
         let mut bytes = Bytes(&self.0);
         match bytes.byte()? {
@@ -59,7 +59,7 @@ impl Changeset {
     }
 }
 
-/// Texts that are stored only once. Each text has a number, by which the rows refer to it.
+/// Texts that are stored only once. Each text has a number. The rows contain this number instead of the text.
 #[derive(Debug, Default)]
 struct Interned(HashMap<Box<str>, usize>);
 
@@ -87,7 +87,7 @@ impl Interned {
     }
 }
 
-/// How much a recorder contained at one moment.
+/// The size of a recorder's content at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     statements: usize,
@@ -110,7 +110,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Records a statement that was executed, with its values.
+    /// Records an executed statement and its values.
     pub(super) fn add(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<()> {
         let statement = self.statements.number(sql);
         write_varint(&mut self.rows, statement as u64);
@@ -159,7 +159,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Begins a new call, whose changes [`Recorder::undo_call`] can remove.
+    /// Begins a new call. [`Recorder::undo_call`] can remove the changes of this call.
     pub(super) fn begin_call(&mut self) {
         self.before_call = Mark {
             statements: self.statements.0.len(),
@@ -212,8 +212,8 @@ pub(super) struct DecodedChanges<'a> {
 }
 
 impl<'a> DecodedChanges<'a> {
-    /// Decodes the next row. Returns the index of its statement, or `None` after the last row. Puts the row's values
-    /// into `values`.
+    /// Decodes the next row. Returns the index of the row's statement, or `None` after the last row. Puts the row's
+    /// values into `values`.
     pub(super) fn next_row(&mut self, values: &mut Vec<ValueRef<'a>>) -> StoreResult<Option<usize>> {
         values.clear();
         let Some(left) = self.n_rows.checked_sub(1) else {
@@ -285,7 +285,7 @@ impl<'a> Bytes<'a> {
     }
 
     fn texts(&mut self) -> StoreResult<Vec<&'a str>> {
-        // No memory is reserved in advance, because damaged bytes could contain a huge count.
+        // The memory is not reserved in advance, because damaged bytes could contain a huge count.
         (0..self.count()?).map(|_| std::str::from_utf8(self.sized()?).map_err(|_| damaged())).collect()
     }
 }
@@ -385,8 +385,7 @@ mod tests {
             for wrong in [0, 0x7f, 0xff] {
                 let mut bytes = bytes.to_vec();
                 bytes[n] = wrong;
-                // Damaged bytes may happen to be a different valid changeset. They must never cause a panic or a huge
-                // allocation.
+                // Damaged bytes may be a valid changeset by chance. They must never cause a panic or a huge allocation.
                 let _ = rows(&Changeset::from_bytes(bytes));
             }
         }

@@ -49,7 +49,7 @@ impl Store {
         Ok(())
     }
 
-    /// How many unread messages a peer has in each channel. The query reads only the unread messages of this peer.
+    /// The number of a peer's unread messages in each channel. The query reads only the unread messages of this peer.
     pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
         let sql = "SELECT recipient_group, count(*) FROM message INDEXED BY message_unread \
                    WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \

@@ -1,5 +1,5 @@
-//! A second connection to the database, for a thread of its own. The thread moves changes from the write-ahead log to
-//! the database file. It also copies the whole database for another hub.
+//! A second connection to the database, for a separate thread. The thread copies changes from the write-ahead log to
+//! the database file. It can also copy the whole database for another hub.
 
 use super::StoreResult;
 use rusqlite::Connection;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// the log itself.
 const LONG_LOG_BYTES: i64 = 12 << 20;
 
-/// Copies the write-ahead log into the database file, on a thread of its own, so that no call waits for the disk.
+/// Copies the write-ahead log into the database file. Uses a separate thread, so that no call waits for the disk.
 #[derive(Debug)]
 pub struct Checkpointer {
     db: Connection,
@@ -18,13 +18,13 @@ pub struct Checkpointer {
 
 impl Checkpointer {
     /// Opens a second connection to the database file at this path. `is_synced` says whether each commit waits until
-    /// the disk has the log.
+    /// the log is on the disk.
     pub(super) fn open(path: &str, is_synced: bool) -> StoreResult<Checkpointer> {
         let unsynced_log = (!is_synced).then(|| format!("{path}-wal").into());
         Ok(Checkpointer { db: Connection::open(path)?, unsynced_log })
     }
 
-    /// The write-ahead log, if commits do not wait until the disk has it.
+    /// The path of the write-ahead log, if commits do not wait until the log is on the disk.
     pub fn unsynced_log(&self) -> Option<&Path> {
         self.unsynced_log.as_deref()
     }
@@ -43,10 +43,10 @@ impl Checkpointer {
     }
 
     /// Copies the write-ahead log into the database file. The writing thread can reuse the log only after all of it has
-    /// been copied. So this function copies up to four times, until nothing is left.
+    /// been copied. This function therefore copies up to four times, until nothing is left.
     ///
     /// Returns whether the log is still too long. This happens if the writing thread adds changes faster than this
-    /// function copies them. In that case, the writing thread should copy the rest itself.
+    /// function copies them. The writing thread should then copy the rest itself.
     pub fn run(&self) -> StoreResult<bool> {
         let mut n_pages = 0;
         for _ in 0..4 {
@@ -61,12 +61,12 @@ impl Checkpointer {
 }
 
 /// Copies the write-ahead log into the database file, without waiting for readers. Returns the number of pages in the
-/// log, and how many of them have been copied.
+/// log and the number of copied pages.
 pub(super) fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
     Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
 }
 
-/// The number of database pages in this many bytes.
+/// Converts a size in bytes to a number of database pages.
 pub(super) fn pages(db: &Connection, bytes: i64) -> StoreResult<i64> {
     let page_bytes: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     Ok(bytes / page_bytes)

@@ -1,9 +1,9 @@
-//! Counters in the database: the last sequence numbers, and the number of rows in some tables, so that no rows need to
-//! be counted.
+//! Counters in the database: the last sequence numbers, and the numbers of rows in some tables. With these counters,
+//! the broker need not count rows.
 //!
 //! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
-//! the write-ahead log. Numbers are reserved in blocks, in a separate file. A block is used only after this file has
-//! reached the disk.
+//! the write-ahead log. Numbers are reserved in blocks in a separate file. A block is used only after the file is on
+//! the disk.
 
 use super::named_columns::update_row;
 use super::{Store, StoreError, StoreResult};
@@ -12,15 +12,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// How many sequence numbers are reserved at a time. The broker waits for the disk only once for this many messages,
-/// events or grants.
+/// The number of sequence numbers that are reserved at a time. The broker waits for the disk only once for this many
+/// messages, events or grants.
 const BLOCK: i64 = 4096;
 
 /// The values of the counters.
 ///
-/// If a turn only adds messages and events, the counters are not written, because each changed page makes a commit
-/// slower. The next broker computes the counters from the rows that were added after the counters were last written.
-/// This works because the sequence numbers of these rows have no gaps, and because all added messages are unread.
+/// After a turn that only adds messages and events, the counters are not written, because each changed page makes a
+/// commit slower. The next broker computes the counters from the rows that were added after the counters were last
+/// written. This works because the sequence numbers of these rows have no gaps and all added messages are unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.
@@ -29,11 +29,11 @@ pub struct Counters {
     pub event_last: i64,
     /// The last fencing token that was granted.
     pub token_last: i64,
-    /// How many messages the database contains.
+    /// The number of messages in the database.
     pub messages: i64,
-    /// How many messages are unread.
+    /// The number of unread messages.
     pub unread: i64,
-    /// How many events the database contains.
+    /// The number of events in the database.
     pub events: i64,
 }
 
@@ -58,17 +58,17 @@ impl Counters {
         *self == expected
     }
 
-    /// Raises each last number to at least its value in `floor`, so that new numbers are higher than `floor`.
+    /// Raises each last number that is lower than its value in `floor`. New numbers are then higher than `floor`.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
     }
 }
 
-/// The file with the highest reserved number of each kind.
+/// The file that contains the highest reserved number of each kind.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    /// The path of the file; `None` for a database in memory, whose numbers need not outlive it.
+    /// The path of the file. `None` for a database in memory, because its numbers are not needed later.
     path: Option<PathBuf>,
     upto: [i64; 3],
     /// Whether the file was missing or damaged when the database was opened.
@@ -76,7 +76,7 @@ pub(super) struct ReservedNumbers {
 }
 
 impl ReservedNumbers {
-    /// Opens the file that belongs to a database. A missing or damaged file counts as a file without reserved numbers.
+    /// Opens the file that belongs to a database. If the file is missing or damaged, there are no reserved numbers.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
             return Ok(ReservedNumbers { upto: [0; 3], path: None, was_lost: false });
@@ -109,26 +109,26 @@ impl ReservedNumbers {
         Ok(())
     }
 
-    /// Gives back the reserved numbers that were not used, so that the numbers of the next broker continue without a
-    /// gap.
+    /// Gives back the unused reserved numbers, so that the numbers of the next broker continue without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        // If a crash undoes this write, the file keeps larger numbers. This only causes a gap in the numbers.
+        // If a crash undoes this write, the file still contains higher numbers. Such numbers only cause a gap in the
+        // sequence.
         self.upto = counters.last();
         write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }
 }
 
-/// Parses the content of the file. Returns `None` unless it is one line of three numbers. A full disk may leave an
-/// empty file, and a power failure may leave zeros. In these cases, it is unknown which numbers were used.
+/// Parses the content of the file. Returns `None` if the content is not one line of three numbers. A full disk may
+/// leave an empty file, and a power failure may leave zeros. In these cases, it is unknown which numbers were used.
 fn parse_numbers(content: &[u8]) -> Option<[i64; 3]> {
     let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
     let numbers: Vec<i64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
     numbers.try_into().ok().filter(|numbers: &[i64; 3]| numbers.iter().all(|number| *number >= 0))
 }
 
-/// Overwrites the numbers in the file. The line has a fixed length, and it fits into one sector of the disk. So after a
-/// power failure, the file contains either the old line or the new line.
+/// Overwrites the numbers in the file. The line has a fixed length and fits into one sector of the disk. After a power
+/// failure, the file therefore contains either the old line or the new line.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -153,14 +153,14 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Whether the file of reserved numbers was missing or damaged, and this database has used numbers before. The
-    /// database may be an old copy, such as a backup. It is unknown which numbers were used after such a copy was made.
+    /// Whether the file of reserved numbers was missing or damaged, although this database has used numbers before. The
+    /// database may be an old copy, such as a backup. It is unknown which numbers were used after the copy was made.
     pub fn has_lost_reserved_numbers(&self) -> bool {
         self.reserved.as_ref().is_some_and(|reserved| reserved.was_lost) && self.counters.last() != [0; 3]
     }
 
-    /// Makes all new numbers greater than `floor`. This is needed when this database replaces a damaged or a newer one,
-    /// because clients still have fencing tokens and cursors from that database.
+    /// Makes all new numbers greater than `floor`. This is needed if the database replaces a damaged or newer database,
+    /// because clients still have fencing tokens and cursors from the replaced database.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         self.counters.raise_to([floor; 3]);
@@ -168,8 +168,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the counters if they have changed and can't be computed from added rows. While changes are recorded for a
-    /// different database, the counters are written after every change.
+    /// Writes the counters if they have changed and can't be computed from added rows. If changes are recorded for
+    /// another database, the counters are written after every change.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c == self.counters_committed {
@@ -272,7 +272,7 @@ mod tests {
             let mut random = seed;
             for _ in 0..40 {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // In this test, three of four turns only add rows.
+                // Three of four turns only add rows.
                 let steps = if random >> 30 == 0 { random >> 20 & 0x7f } else { random >> 20 & 3 };
                 store.set_meta("turn", "other rows change, too").unwrap();
                 turn(&mut store, &mut sent, steps);

@@ -1,9 +1,9 @@
-//! The reasons why a call to the store fails, and their texts for users.
+//! The reasons why a call to the store can fail, and the error messages for users.
 
 use super::integrity_check;
 use rusqlite::{ErrorCode, ffi};
 
-/// Why a call to the store failed.
+/// The reason why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
     /// A newer slm-mesh has written the database or a changeset. Contains the version of the format, and the newest
@@ -13,7 +13,7 @@ pub enum StoreError {
     Corrupt(String),
     /// The disk is full.
     Full,
-    /// The operating system refuses to write the file, although the disk is not full.
+    /// The operating system can't write the file, although the disk is not full.
     Unwritable(String),
     /// Any other error, such as one that SQLite reports.
     Sql(String),
@@ -25,8 +25,8 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             _ if integrity_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
             Some(ErrorCode::DiskFull) => StoreError::Full,
-            // SQLite reports this code if it can't enlarge its shared-memory file. The original error is lost, but it
-            // is nearly always a full disk.
+            // SQLite reports this code if it can't enlarge its shared-memory file. The original error is lost. Nearly
+            // always, the cause is a full disk.
             _ if extended_code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
             _ if extended_code == ffi::SQLITE_IOERR_WRITE => StoreError::Unwritable(error.to_string()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),

@@ -34,23 +34,23 @@ pub struct EventFilter<'a> {
     pub limit: i64,
 }
 
-/// How many sequence numbers belong to a block. To find events of one type, all events of a block are read, so blocks
-/// should not be large.
+/// The number of sequence numbers in a block. A search for events of one type reads all events of a block, so a block
+/// should be small.
 pub(super) const BLOCK: i64 = 64;
 
-/// The types for which the table `event_block` contains a row with this block.
+/// A block, and the event types that the table `event_block` already contains for this block.
 #[derive(Debug, Default)]
 pub(super) struct KnownBlock {
     number: i64,
     types: Vec<EventKind>,
 }
 
-/// An event that contains a value of an entry of the shared state.
+/// An event with the value of a shared state entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueEvent {
     /// The payload, as JSON text.
     pub payload: String,
-    /// The sequence number of the event with the previous value of the same entry.
+    /// The sequence number of the event that contains the previous value of the same state entry.
     pub earlier: Option<i64>,
 }
 
@@ -69,7 +69,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 
 impl Store {
     /// Appends an event, and returns its sequence number. If the payload contains the value of a state entry, `earlier`
-    /// is the event with the previous value of this entry.
+    /// is the sequence number of the event that contains the previous value of this entry.
     pub fn add_event(
         &mut self,
         kind: &EventKind,
@@ -93,7 +93,7 @@ impl Store {
         Ok(seq)
     }
 
-    /// Records that the block of this sequence number contains an event of this type.
+    /// Records that the block of the event `seq` contains an event of this type.
     fn add_event_block(&mut self, kind: &EventKind, seq: i64) -> StoreResult<()> {
         let number = seq / BLOCK;
         if self.event_block.number != number {
@@ -106,8 +106,8 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the events that match the filter. If there are several types, each of them is searched separately, and the
-    /// results are merged.
+    /// Reads the events that match the filter. If the filter contains several types, the events of each type are read
+    /// separately, and the results are merged.
     pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let sort = |found: &mut Vec<Event>| {
@@ -120,7 +120,7 @@ impl Store {
             let mut query = self.db.prepare_cached(&sql)?;
             found = query.query_map([filter.after, filter.limit], read)?.collect::<rusqlite::Result<_>>()?;
         }
-        // When enough events have been found, events of the remaining types are needed only up to the last one found.
+        // If enough events have been found, the remaining types are searched only up to the last of these events.
         let (mut low, mut high) = (filter.after.saturating_add(1), i64::MAX);
         for kind in filter.types {
             let sql = format!(
@@ -143,7 +143,7 @@ impl Store {
         Ok(found)
     }
 
-    /// The sequence number of the oldest event in the table; `None` if the table is empty.
+    /// The sequence number of the oldest event in the table. `None` if the table is empty.
     pub fn first_event(&self) -> StoreResult<Option<i64>> {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
@@ -172,13 +172,13 @@ impl Store {
         Ok(query.query_row([seq], read).optional()?)
     }
 
-    /// Replaces the payload of an event with one that does not contain the value of a state entry.
+    /// Replaces the payload of an event. The new payload must not contain the value of a state entry.
     pub fn blank_value_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
         self.write("UPDATE event SET payload = ?2, earlier = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
     }
 
-    /// Deletes at most `limit` events that are older than `before`. Returns how many were deleted.
+    /// Deletes at most `limit` events that are older than `before`. Returns the number of deleted events.
     pub fn prune_events(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let oldest: Option<i64> = self
             .db
@@ -193,7 +193,7 @@ impl Store {
         // Later events have higher sequence numbers, so all events up to `last` are old enough.
         let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
-        // The blocks before this one contain no events any more.
+        // The blocks before the block of the first remaining event are empty now.
         self.write("DELETE FROM event_block WHERE block < ?1", &[&((last + 1) / BLOCK)])?;
         Ok(n)
     }
@@ -203,7 +203,7 @@ impl Store {
 mod tests {
     use super::*;
 
-    /// Random numbers below `n`, from a seed.
+    /// Returns a pseudorandom number below `n`.
     fn below(random: &mut u32, n: u32) -> u32 {
         *random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (*random >> 8) % n

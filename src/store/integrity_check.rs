@@ -6,11 +6,11 @@ use rusqlite::Connection;
 use std::path::Path;
 
 impl Store {
-    /// Checks a backup before it replaces the database of this mesh. If the backup has a write-ahead log, the log is
-    /// applied to it.
+    /// Checks a backup before it replaces the database of this mesh. If the backup has a write-ahead log, SQLite copies
+    /// the log into the backup.
     ///
     /// # Errors
-    /// `Corrupt` if the file is damaged, or is not an slm-mesh database; `Newer` if a newer slm-mesh wrote it.
+    /// `Corrupt` if the file is damaged or is not an slm-mesh database. `Newer` if a newer slm-mesh wrote the file.
     pub fn check_backup(path: &Path) -> StoreResult<()> {
         let db = Connection::open(path)?;
         let (version, newest) =
@@ -23,15 +23,16 @@ impl Store {
         }
         check(&db, "integrity_check")?;
         check_values(&db)?;
-        // On closing, SQLite copies the write-ahead log into the database file, and removes the log.
+        // When the connection is closed, SQLite copies the write-ahead log into the database file and removes the log.
         db.close().map_err(|(_, error)| StoreError::from(error))
     }
 
-    /// Checks the whole file, and builds all indexes again, which takes a long time for a large file. SQLite's checks
-    /// do not compare a partial index with its table, so without new indexes, damage could go unnoticed.
+    /// Checks the whole file and rebuilds all indexes. This takes a long time for a large file. SQLite's checks do not
+    /// compare a partial index with its table, so damage to an old index could go unnoticed.
     ///
     /// # Errors
-    /// `Corrupt` if the damage is not only in the indexes. Nothing is written to a file whose structure is damaged.
+    /// `Corrupt` if anything except the indexes is damaged. If the structure of the file is damaged, nothing is written
+    /// to the file.
     pub fn check_and_reindex(&self) -> StoreResult<()> {
         check(&self.db, "quick_check")?;
         let reindexed = self.run("REINDEX");
@@ -68,8 +69,8 @@ fn check_values(db: &Connection) -> StoreResult<()> {
     Ok(())
 }
 
-/// Whether an error shows that a value has the wrong type. A null does not count, because a missing row also reads as
-/// null.
+/// Whether an error shows that a value has the wrong type. A null does not count, because a query without a matching
+/// row can return null, too.
 pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,

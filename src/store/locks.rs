@@ -1,5 +1,5 @@
-//! The table of locks. Each row is one locked path. A grant can cover several paths, which then have the same fencing
-//! token.
+//! The table of locks. Each row is one locked path. If a grant contains several paths, all of them have the same
+//! fencing token.
 
 use super::named_columns::{placeholder, upsert_row};
 use super::peers::unknown_word;
@@ -17,13 +17,13 @@ pub struct LockRow {
     pub path: String,
     /// The peer that holds the lock.
     pub holder: PeerId,
-    /// Who owns the lock: the peer itself, or one of its turns, subagents or commands.
+    /// The owner of the lock: the peer itself, or one of the peer's turns, subagents or commands.
     pub owner: LockOwner,
     /// Why the holder needs the lock. Other peers see this text.
     pub reason: String,
     /// The machine whose file system contains the path.
     pub host: String,
-    /// The identity of the repository that contains the path, if any.
+    /// The identity of the repository that contains the path. `None` if no repository contains the path.
     pub repo: Option<String>,
     /// The path relative to the root of the repository.
     pub repo_path: Option<String>,
@@ -31,7 +31,7 @@ pub struct LockRow {
     pub all_worktrees: bool,
     /// When the lock was granted, in ms.
     pub granted: i64,
-    /// When the lock expires unless it is renewed, in ms.
+    /// When the lock expires if it is not renewed, in ms.
     pub expires: i64,
 }
 
@@ -53,7 +53,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockRow> {
 }
 
 impl Store {
-    /// Whether the table contains any locks. When a broker starts, these are the locks that the last broker left.
+    /// Whether the table contains any locks. When a broker starts, the table contains the locks from the previous
+    /// broker.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
@@ -70,7 +71,7 @@ impl Store {
         self.counters.token_last
     }
 
-    /// Stores a new lock, or the new values of a renewed lock.
+    /// Stores a new or renewed lock.
     pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
         upsert_row!(self, "lock", { "token": l.token, "path": l.path }, {
             "holder": l.holder.as_str(),
@@ -86,7 +87,7 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the new name of a machine with all locks on this machine.
+    /// Stores a machine's new name in the rows of all locks on this machine.
     pub fn rename_host_of_locks(&mut self, former: &str, host: &str) -> StoreResult<()> {
         self.write("UPDATE lock SET host = ?2 WHERE host = ?1", params![former, host])?;
         Ok(())

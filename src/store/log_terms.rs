@@ -1,24 +1,24 @@
-//! Records in which term each entry of the replicated log was stored. A term is a period in which one hub leads.
+//! Records the term in which each entry of the replicated log was stored. A term is a period in which one hub leads.
 //!
-//! A hub uses this record to check whether the hub's last entry is also in the database of a different hub. This works
-//! even if the log no longer contains the entry.
+//! A hub uses this record to check whether its last entry is in the database of another hub, too. The check works even
+//! if the log no longer contains the entry.
 
 use super::{Store, StoreResult};
 use crate::base::id_types::Term;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::Path;
 
-/// The name of the row in the table `meta` that contains the terms.
+/// The terms are in the table `meta`, in the row with this name.
 const TERMS: &str = "log_terms";
-/// How many terms are kept. A new term begins when another hub leads, or when the leader is restarted.
+/// The number of terms that are kept. A new term begins when another hub leads, or when the leader is restarted.
 const TERMS_MAX: usize = 256;
 
-/// The newest terms of a log, oldest first. Each term has the position of its first entry.
+/// The newest terms of a log, in ascending order. With each term, the position of its first entry is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogTerms(Vec<(Term, u64)>);
 
 impl LogTerms {
-    /// The term in which the entry at this position was stored; `None` if this is no longer known.
+    /// The term in which the entry at this position was stored. `None` if the term is no longer known.
     pub fn term_at(&self, index: u64) -> Option<Term> {
         self.0.iter().rfind(|(_, first)| *first <= index).map(|(term, _)| *term)
     }
@@ -55,7 +55,7 @@ impl Store {
         self.set_meta(TERMS, &terms.to_string())
     }
 
-    /// Reads the terms from another database file, without changing the file.
+    /// Reads the terms from another database file. Does not change the file.
     ///
     /// # Errors
     /// When the file can't be read.

@@ -22,12 +22,12 @@ pub enum ScanSource<'a> {
     OfPeer(&'a str),
     /// The messages to this channel.
     Channel(&'a str),
-    /// A conversation: the message with this sequence number, its copies for other recipients, and all replies to any
-    /// of these messages.
+    /// The messages of one conversation: the message with this sequence number, its copies for other recipients, and
+    /// all replies to these messages.
     Thread(i64),
 }
 
-/// One step of a scan: its range, its direction and its maximum size.
+/// The range, the direction and the maximum size of one step of a scan.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageScan<'a> {
     /// The set of messages to scan.
@@ -40,7 +40,7 @@ pub struct MessageScan<'a> {
     pub newest: bool,
     /// Maximum number of rows to read.
     pub rows_max: i64,
-    /// The step ends when it has read more bytes of text than this. It always reads at least one row.
+    /// The step ends after it has read more than this number of bytes of text. It always reads at least one row.
     pub bytes_max: usize,
 }
 
@@ -53,7 +53,7 @@ pub struct ScannedMessage<'a> {
     pub sender: &'a PeerId,
     /// The peer that receives the message.
     pub recipient: &'a PeerId,
-    /// The group to which the message was sent; empty for a message to one peer.
+    /// The group to which the message was sent. Empty for a message to one peer.
     pub group: &'a str,
     /// When the message was accepted, in ms.
     pub created: i64,
@@ -68,15 +68,15 @@ pub struct ScannedMessage<'a> {
 /// The point at which a step of a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
-    /// The sequence number of the last row that was scanned completely; `None` if there is none. The next step
-    /// continues after this row.
+    /// The sequence number of the last row that was scanned completely. `None` if no row was scanned completely. The
+    /// next step continues after this row.
     pub last: Option<i64>,
-    /// Whether there are no further rows.
+    /// Whether the scan has no more rows.
     pub is_complete: bool,
 }
 
-// The columns are read by their positions. A scan reads many rows, and looking up a column by name takes longer than
-// reading it.
+// The columns are read by their positions. A scan reads many rows, and the search for a column's name takes longer than
+// reading the column.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;
 const SENDER: usize = 1;
@@ -91,8 +91,9 @@ const BODY: usize = 7;
 type Copies = (i64, i64);
 
 impl Store {
-    /// Calls `visit` for each row whose text passes `text_passes`. The step ends when `visit` breaks, when the step is
-    /// full, or when there are no more rows. A row at which `visit` breaks does not count as scanned.
+    /// Calls `visit` for each row whose text passes `text_passes`. The step ends when `visit` returns `Break`, when the
+    /// step has its maximum size, or when there are no more rows. A row for which `visit` returns `Break` does not
+    /// count as scanned.
     pub fn scan_messages(
         &self,
         scan: &MessageScan<'_>,
@@ -112,11 +113,11 @@ impl Store {
             n_rows += 1;
             n_bytes += body.len();
             // If a peer sent a message to itself, the query returns the row twice: as sent and as received. The second
-            // row is skipped here. If the query itself left it out, SQLite might read any number of rows in one step.
+            // row is skipped here, not in the query. Otherwise, SQLite might read any number of rows in one step.
             if last == Some(seq) {
                 continue;
             }
-            // Most rows do not pass, so the other columns are read only after this check.
+            // Most texts do not pass this check, so the other columns are read only after the check.
             if text_passes(body) {
                 let peers: [i64; 2] = [row.get(SENDER)?, row.get(RECIPIENT)?];
                 for num in peers {
@@ -134,7 +135,7 @@ impl Store {
     }
 
     /// The SQL of one step, and its parameters. Each part of the query reads an index in the order of sequence numbers.
-    /// So SQLite merges the parts without sorting, and reads only the rows of this step.
+    /// SQLite can therefore merge the parts without sorting, and reads only the rows of this step.
     fn scan_query(&self, scan: &MessageScan<'_>) -> StoreResult<(String, Vec<Value>)> {
         let number = "(SELECT num FROM peer_number WHERE id = ?)";
         let parts: Vec<(String, Vec<Value>)> = match scan.source {
@@ -170,7 +171,7 @@ impl Store {
             values.extend([scan.after.into(), scan.before.into()]);
         }
         sql.push_str(if scan.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
-        // The query asks for one row more than the limit. If it gets this row, the scan is not complete.
+        // The query may return one row more than the limit. If it does, the scan is not complete.
         values.push((scan.rows_max + 1).into());
         Ok((sql, values))
     }
@@ -188,9 +189,9 @@ impl Store {
         }
     }
 
-    /// The first and the last copy of this message. A message to a group has one copy for each recipient, with
-    /// consecutive sequence numbers. Replies to any of the copies belong to one conversation, which begins with the
-    /// first copy.
+    /// The first and the last copy of this message. A message to a group has one copy for each recipient. The copies
+    /// have consecutive sequence numbers. Replies to any of the copies belong to one conversation, which begins with
+    /// the first copy.
     pub fn copies_of(&self, seq: i64) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
@@ -214,7 +215,7 @@ impl Store {
         Ok((ends[0], ends[1]))
     }
 
-    /// The sequence number of the copy of this message for a recipient; `None` if the recipient got no copy.
+    /// The sequence number of the copy of a message for this recipient. `None` if the recipient got no copy.
     pub fn copy_for(&self, seq: i64, recipient: &str) -> StoreResult<Option<i64>> {
         let (first, last) = self.copies_of(seq)?;
         let sql = "SELECT copy.seq FROM message AS copy JOIN message AS sent ON sent.seq = ?1 \
@@ -230,13 +231,13 @@ impl Store {
         Ok(query.query_row([seq], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// The id of the peer with this number. The table of messages refers to peers by number.
+    /// The id of the peer with this number. The table of messages contains such numbers instead of ids.
     fn peer_of_number(&self, num: i64) -> StoreResult<PeerId> {
         let mut query = self.db.prepare_cached("SELECT id FROM peer_number WHERE num = ?1")?;
         Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
     }
 
-    /// The sequence number of the last message before this time; 0 if there is none.
+    /// The sequence number of the last message before this time. 0 if there is no such message.
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
@@ -282,8 +283,8 @@ mod tests {
     fn replies_of_an_older_database_have_their_conversation() {
         let mut old = Connection::open_in_memory().unwrap();
         upgrade(&mut old, 0..8).unwrap();
-        // Messages 2 and 3 reply to message 1, and 4 replies to 3. Message 6 replies to a message that no longer
-        // exists, and 7 replies to 6.
+        // Messages 2 and 3 reply to message 1, and message 4 replies to message 3. Message 6 replies to a message that
+        // no longer exists, and message 7 replies to message 6.
         for (seq, reply_to) in
             [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3)), (5, None), (6, Some(0)), (7, Some(6))]
         {
@@ -334,7 +335,7 @@ mod tests {
         for (time, want) in [(0, 0), (1, 1), (10, 1), (11, 2), (40, 4), (41, 5), (99, 5)] {
             assert_eq!(store.message_at(time).unwrap(), want, "{time}");
         }
-        // A sort in the query plan would mean that one step reads all messages of a peer.
+        // If the query plan contained a sort, one step would read all messages of a peer.
         for source in [of_a, ScanSource::All, ScanSource::Thread(1)] {
             let scan = MessageScan { source, after: 0, before: 9, newest: true, rows_max: 9, bytes_max: 9 };
             let (sql, values) = store.scan_query(&scan).unwrap();

@@ -1,5 +1,5 @@
-//! The table of messages. A message to several recipients has one row for each of them, because they may read it at
-//! different times.
+//! The table of messages. A message to several recipients has one row for each recipient, because the recipients may
+//! read the message at different times.
 
 use super::named_columns::{ColumnOrder, NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
@@ -12,13 +12,13 @@ use std::collections::BTreeSet;
 /// One message to one recipient.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
-    /// The sequence number of the message. All messages of the mesh share one sequence.
+    /// The sequence number of the message among all messages of the mesh.
     pub seq: i64,
     /// The peer that sent the message.
     pub sender: PeerId,
     /// The peer that receives the message.
     pub recipient: PeerId,
-    /// The group to which the message was sent, such as a channel; `None` for a message to one peer.
+    /// The group to which the message was sent, such as a channel. `None` for a message to one peer.
     pub group: Option<String>,
     /// The type of the payload.
     pub kind: MessageType,
@@ -34,13 +34,13 @@ pub struct Message {
     pub expires: Option<i64>,
     /// The state of the message.
     pub state: MessageState,
-    /// How the message was offered to the recipient, for example by a hook or by a push.
+    /// The way in which the message was offered to the recipient, such as by a hook or by a push.
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
-    /// Why the linked mesh refused the message.
+    /// The reason why the linked mesh refused the message.
     pub rejection: Option<String>,
-    /// How many bytes of the payload the recipient has seen. This is needed because a long message is shown in parts.
+    /// The number of bytes of the payload that the recipient has seen. Long messages are shown in parts.
     pub bytes_read: i64,
     /// When the message was first offered to the recipient, in ms.
     pub offered: Option<i64>,
@@ -67,7 +67,7 @@ pub struct MessageFilter<'a> {
     pub group: Option<&'a str>,
     /// Only messages that were not sent to a group.
     pub direct: bool,
-    /// Only messages of which the recipient has seen nothing.
+    /// Only messages that the recipient has not started to read.
     pub not_begun: bool,
     /// Only messages after this sequence number.
     pub after: i64,
@@ -75,11 +75,11 @@ pub struct MessageFilter<'a> {
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,
-    /// Stop after the texts have more than this many bytes in total; 0 means no limit.
+    /// Stop after more than this number of bytes of text. 0 means no limit.
     pub bytes: usize,
 }
 
-// The table refers to peers by number (see migration 4), but the rest of the program uses their ids.
+// The table contains the numbers of peers (see migration 4). The rest of the program uses the ids of peers.
 const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
@@ -185,8 +185,8 @@ impl Store {
 
     /// The messages that match the filter, in the order of their sequence numbers.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
-        // Unread messages and all other messages have separate indexes. SQLite has no statistics, so on its own it
-        // would read a million rows in order instead of sorting a few. The query therefore names the index to use.
+        // Unread messages and all other messages have separate indexes. SQLite has no statistics, so it might read a
+        // million rows in order instead of sorting a few rows. The query therefore contains the name of the index.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
@@ -228,7 +228,7 @@ impl Store {
         let mut query = self.db.prepare_cached(&sql)?;
         let mut size = 0;
         let fits = |row: &rusqlite::Result<Message>| {
-            // The first message is always read, no matter how long it is.
+            // The first message is always returned, even if it is too long.
             let fits = size == 0 || filter.bytes == 0 || size <= filter.bytes;
             size += row.as_ref().map_or(0, |message| message.body.len().max(1));
             fits
@@ -250,15 +250,15 @@ impl Store {
         Ok(query.query_row([seq], read_row).optional()?)
     }
 
-    /// The messages that a sender sent with this idempotency key.
+    /// The messages from this sender with this idempotency key.
     pub fn messages_by_key(&self, sender: &str, key: &str) -> StoreResult<Vec<Message>> {
         let mut query = self.db.prepare_cached(&by_key())?;
         let rows = query.query_map([sender, key], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Whether there is any message from or to this peer. A peer has a number exactly as long as there is such a
-    /// message.
+    /// Whether there is any message from or to this peer. Only peers with messages have a row in the table
+    /// `peer_number`.
     pub fn has_messages_of(&self, peer: &str) -> StoreResult<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)
     }
@@ -293,15 +293,15 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many unread messages a peer has. The query reads only the index of unread messages.
+    /// The number of unread messages of a peer. The query reads only the index of unread messages.
     pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
         let sql =
             format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
-    /// How many unread messages match the filter. Only the recipient, the sender, the group, the type and `after` are
-    /// compared.
+    /// The number of unread messages that match the filter. Only the fields `to`, `from`, `group`, `kind` and `after`
+    /// of the filter are used.
     pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
         let mut sql = format!(
             "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"
@@ -322,7 +322,7 @@ impl Store {
         Ok(self.db.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?)
     }
 
-    /// When the next unread message expires; `None` if none of them expires.
+    /// The time at which the next unread message expires. `None` if no unread message expires.
     pub fn next_message_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM message WHERE expires IS NOT NULL AND state < 2";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
@@ -337,7 +337,7 @@ impl Store {
     }
 
     /// Deletes at most `limit` messages that are older than `before`. Returns the number of deleted messages, and the
-    /// recipients of those that were unread.
+    /// recipients of the deleted unread messages.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<(usize, Vec<String>)> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";

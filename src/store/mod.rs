@@ -1,5 +1,5 @@
-//! The only module that uses SQL. It keeps the records of one mesh, such as messages and locks, in one SQLite file.
-//! While the broker runs, only the submodule `record_and_apply_row_writes` changes rows.
+//! The only module that uses SQL. It stores the data of one mesh, such as messages and locks, in one SQLite file. While
+//! the broker runs, only the submodule `record_and_apply_row_writes` changes rows.
 //!
 //! **Invariant:** each turn of the broker's loop has at most one write transaction. If a call fails, only the writes of
 //! this call are rolled back.
@@ -52,15 +52,15 @@ use schema::{MIGRATIONS, migrate};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What has to be undone if the current call fails.
+/// What must be rolled back if the current call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
     /// The call has written nothing.
     Clean,
-    /// The call tried to write, but its transaction or savepoint could not be opened. The file has not changed, but the
-    /// caller may have changed the state in memory.
+    /// The call tried to write, but SQLite could not open a transaction or a savepoint. The file has not changed, but
+    /// the caller may have changed the state in memory.
     Refused,
-    /// This call was the first to write in the current turn of the broker's loop, and opened the transaction. To undo
+    /// This call was the first to write in the current turn of the broker's loop. It opened the transaction. To undo
     /// the call, the transaction is rolled back.
     First,
     /// An earlier call of the same turn has opened the transaction, so this call has set a savepoint. To undo the call,
@@ -68,13 +68,13 @@ enum CallState {
     Nested,
 }
 
-/// Whether other connections may use the database while the store has it open.
+/// Whether other connections may use the database while the store uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LockingMode {
-    /// Other connections may use the database: the checkpointer's, and those of users who read it.
+    /// Other connections may use the database: the checkpointer, and users who read the database.
     Shared,
     /// No other connection may use the database, so SQLite needs no shared-memory file (32 KiB). On a full disk, SQLite
-    /// could not create this file, and then the broker could not even read the database.
+    /// can't create this file. In shared mode, the broker could then not even read the database.
     Exclusive,
 }
 
@@ -97,16 +97,16 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
     Ok(db)
 }
 
-/// The page size of a new database, in bytes. SQLite writes whole pages to its log, so small pages make small changes
-/// cheaper. Storing a message takes a sixth less time than with SQLite's default of 4096 bytes. Pages of 1024 bytes
-/// save no more time.
+/// The page size of a new database, in bytes. SQLite writes whole pages to its log, so small changes are faster with
+/// small pages. With SQLite's default of 4096 bytes, storing a message takes a fifth more time. With pages of 1024
+/// bytes, it takes no less time.
 const PAGE_BYTES: i64 = 2048;
 /// The size of the write-ahead log, in bytes, at which SQLite itself copies the log into the database file during a
-/// commit. Usually, the checkpointer copies the log before it becomes that long.
+/// commit. Usually, the checkpointer copies the log before the log becomes this long.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
-/// The value that SQLite returns for `PRAGMA synchronous` if each commit waits until the disk has the log
-/// (https://sqlite.org/pragma.html#pragma_synchronous).
+/// The value that SQLite returns for `PRAGMA synchronous` if each commit waits until the log is on the disk
+/// (<https://sqlite.org/pragma.html#pragma_synchronous>).
 const SYNCHRONOUS_FULL: i64 = 2;
 
 /// The database of one mesh.
@@ -119,26 +119,25 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters as they were when they were last written to the database, or when the database was opened.
+    /// The counters when they were last written to the database, or when the database was opened.
     counters_stored: Counters,
     /// Whether the counters were written in the current turn of the broker's loop.
     has_written_counters: bool,
-    /// Caches, for each peer's id, the number that stands for the peer in the table of messages. The cache is cleared
-    /// when a write is rolled back.
+    /// A cache of the numbers that the table of messages contains instead of peer ids. It is cleared when a write is
+    /// rolled back.
     numbers: HashMap<String, i64>,
-    /// The newest block of events. It is forgotten when a write is rolled back.
+    /// The newest block of events. This value is reset when a write is rolled back.
     event_block: KnownBlock,
-    /// The sequence numbers that are reserved in a file beside the database; `None` if the database has no file.
+    /// The sequence numbers that are reserved in a file next to the database. `None` if the database is in memory.
     reserved: Option<ReservedNumbers>,
-    /// Records the changes of the current turn of the broker's loop; `None` if no other database needs them.
+    /// Records the changes of the current turn of the broker's loop. `None` if no other database needs the changes.
     recorder: Option<Recorder>,
-    /// Whether [`Store::seal`] has returned the changes of the current turn. If so, this turn must not write anything
-    /// more.
+    /// Whether [`Store::seal`] has returned the changes of the current turn. If so, the turn must not write any more.
     is_sealed: bool,
 }
 
 impl Store {
-    /// Opens or creates a database file. If `full` is true, a committed change survives even a power failure.
+    /// Opens or creates a database file. If `full` is true, a power failure can't undo a committed change.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = match connect(path, LockingMode::Shared) {
             Err(StoreError::Full) => connect(path, LockingMode::Exclusive)?,
@@ -148,8 +147,8 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The raised counters count as committed, although they are not in the database yet. Their values are safe,
-        // because they come from the file of reserved numbers.
+        // The raised counters count as committed, although their values are not in the database yet. The values can't
+        // be lost, because they are in the file of reserved numbers.
         (store.counters_before_call, store.counters_committed) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
@@ -162,8 +161,8 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // Without this setting, SQLite prepares a statement again whenever the value of a parameter may decide whether
-        // a partial index applies. Storing a message with an idempotency key would take twice as long.
+        // Without this setting, SQLite prepares a statement again if the choice of a partial index may depend on the
+        // value of a parameter. Storing a message with an idempotency key would take twice as long.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
         // waits for the lock.
@@ -190,7 +189,7 @@ impl Store {
         })
     }
 
-    /// Opens a checkpointer for the file of this store.
+    /// Opens a checkpointer for this store's database file.
     pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
         let mode: String = self.db.query_row("PRAGMA locking_mode", [], |row| row.get(0))?;
         if mode == LockingMode::Exclusive.word() {
@@ -202,7 +201,7 @@ impl Store {
         Checkpointer::open(self.db.path().unwrap_or_default(), synchronous >= SYNCHRONOUS_FULL)
     }
 
-    /// Begins a call. [`Store::undo_call`] rolls back everything that is written from here on.
+    /// Begins a call. [`Store::undo_call`] rolls back all writes after this point.
     pub fn begin_call(&mut self) {
         self.call = CallState::Clean;
         self.counters_before_call = self.counters;
@@ -211,7 +210,7 @@ impl Store {
         }
     }
 
-    /// Whether the current call has written anything, or has tried to.
+    /// Whether the current call has written anything or has tried to write.
     pub fn call_wrote(&self) -> bool {
         self.call != CallState::Clean
     }
@@ -274,8 +273,8 @@ impl Store {
     /// Rolls back all writes of the current turn of the broker's loop.
     pub fn rollback(&mut self) {
         if self.open {
-            // This fails if SQLite itself has rolled back the transaction after a failed COMMIT. Then nothing is left
-            // to do.
+            // This fails if SQLite has already rolled back the transaction after a failed COMMIT. In that case, nothing
+            // is left to roll back.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
@@ -288,21 +287,21 @@ impl Store {
         self.event_block = KnownBlock::default();
     }
 
-    /// Copies the write-ahead log into the database file, without waiting for readers. Also gives back the reserved
-    /// sequence numbers that were not used, so it should be called before the store is closed.
+    /// Copies the write-ahead log into the database file, without waiting for readers. Gives back the unused reserved
+    /// sequence numbers. Call this function before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         copy_log(&self.db)?;
         let counters = self.counters_committed;
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
-    /// Copies the rest of a long log after the checkpointer has copied most of it, so that the next commit can restart
-    /// the log. This is much faster than a copy of the whole log during a later commit.
+    /// Copies the rest of a long log after the checkpointer has copied most of it. The next commit can then write from
+    /// the start of the log. This is much faster than a copy of the whole log during a later commit.
     pub fn copy_rest_of_log(&mut self) -> StoreResult<()> {
         copy_log(&self.db).map(|_| ())
     }
 
-    /// The sizes of the database and of its write-ahead log, in bytes.
+    /// The size of the database and the size of its write-ahead log, in bytes.
     pub fn size(&self) -> StoreResult<(i64, i64)> {
         let pages: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let page: i64 = self.db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
@@ -311,7 +310,7 @@ impl Store {
         Ok((pages * page, log as i64))
     }
 
-    /// The value that the table `meta` contains under this name.
+    /// The value with this name in the table `meta`.
     pub fn meta(&self, name: &str) -> StoreResult<Option<String>> {
         let mut read = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         Ok(read.query_row([name], |row| row.get(0)).optional()?)
@@ -324,12 +323,12 @@ impl Store {
     }
 
     /// The version of the tables. Each entry of the replicated log contains this version, because an older program
-    /// can't apply changes to columns that it does not know.
+    /// can't apply changes to unknown columns.
     pub fn schema() -> u32 {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether this database can apply changes that were recorded by a program with this version of the tables.
+    /// Whether this program can apply changes from a program whose tables have this version.
     pub fn can_replay(schema: u32) -> bool {
         (schema::REPLAYABLE_SINCE..=Store::schema()).contains(&schema)
     }
@@ -342,8 +341,8 @@ impl Store {
         Ok(self.db.query_row(sql, [], |row| row.get(0))?)
     }
 
-    /// The time of the newest message, event or log entry in the store. The clock of the mesh never starts before this
-    /// time.
+    /// The time of the newest message, event or log entry in the store. The clock of the mesh never starts at an
+    /// earlier time.
     pub fn last_time(&self) -> StoreResult<i64> {
         let newest = |table: &str, column: &str| {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");

@@ -1,21 +1,21 @@
-//! Reads and writes rows by the names of their columns, so that callers need not count columns.
+//! Reads and writes rows by the names of their columns. Callers need not know the positions of columns.
 
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 
-/// Reads the columns of a row by name. If columns are read in the order of the query, each is found immediately.
-/// [`Row::get`] searches from the first column, and this search was a third of the cost of reading a message.
+/// Reads the columns of a row by name. If columns are read in the order of the query, each column is found immediately.
+/// [`Row::get`] searches from the first column. This search took a third of the time to read a message.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is likely to be read next.
     next: usize,
-    /// The order in which the columns of earlier rows were read, and the number of columns read from this row. `None`
-    /// if the order is not kept from row to row.
+    /// The order in which the columns of earlier rows were read, and the number of columns that were read from this
+    /// row. `None` if the order is not stored.
     order: Option<(&'row mut ColumnOrder, usize)>,
 }
 
-/// The name and position of each column, in the order in which the columns of a row are read. All rows of a query are
-/// read by the same code, so names can be compared by their addresses instead of their texts.
+/// The name and position of each column, in the order in which the columns are read. The same code reads all rows of a
+/// query, so the addresses of two names can be compared instead of their texts.
 #[derive(Debug, Default)]
 pub(super) struct ColumnOrder(Vec<(&'static str, usize)>);
 
@@ -24,12 +24,12 @@ impl<'row, 'statement> NamedColumns<'row, 'statement> {
         NamedColumns { row, next: 0, order: None }
     }
 
-    /// Reads one row of a query that may return several rows. `order` is kept from row to row.
+    /// Reads one row of a query that may return several rows. Pass the same `order` for all rows.
     pub(super) fn of_one(row: &'row Row<'statement>, order: &'row mut ColumnOrder) -> Self {
         NamedColumns { row, next: 0, order: Some((order, 0)) }
     }
 
-    /// The value in the column of this name.
+    /// The value in the column with this name.
     pub(super) fn get<T: FromSql>(&mut self, name: &'static str) -> rusqlite::Result<T> {
         let Some((order, n_read)) = &mut self.order else {
             let at = self.find(name)?;
@@ -64,7 +64,7 @@ macro_rules! placeholder {
     };
 }
 
-/// Runs `INSERT INTO table(columns) VALUES (values)`, or `INSERT OR REPLACE` if `$verb` says so.
+/// Runs `INSERT INTO table(columns) VALUES (values)`. Instead of `INSERT`, `$verb` may be `INSERT OR REPLACE`.
 macro_rules! write_row {
     ($store:expr, $verb:literal, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
         $store.write(
@@ -76,8 +76,8 @@ macro_rules! write_row {
     };
 }
 
-/// Adds a row, or updates the existing row with the same key. The columns of the key are given first. Unlike `INSERT OR
-/// REPLACE`, an update writes only those indexes whose columns have changed.
+/// Adds a row, or updates the existing row with the same key. The first columns are the columns of the key. Unlike
+/// `INSERT OR REPLACE`, an update writes only the indexes whose columns have changed.
 macro_rules! upsert_row {
     ($store:expr, $table:literal, { $key:literal: $is:expr $(, $part:literal: $part_is:expr)* $(,)? },
      { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
@@ -125,7 +125,7 @@ mod tests {
         let read = |row: &Row<'_>| {
             let mut row = NamedColumns::of_one(row, &mut order);
             let a: i64 = row.get("a")?;
-            // In the second row, the columns are read in a different order than in the first and third rows.
+            // The columns of the second row are read in a different order than the columns of the other rows.
             let first = if a == 2 { row.get::<i64>("c")? } else { row.get("b")? };
             Ok((a, first, row.get::<i64>("c")?))
         };

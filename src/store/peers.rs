@@ -1,4 +1,4 @@
-//! The table of peers. It has a row for each peer that the mesh knows, online or offline.
+//! The table of peers. It has a row for each known peer, online or offline.
 
 use super::named_columns::{placeholder, upsert_row};
 use super::{Store, StoreResult};
@@ -7,49 +7,49 @@ use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
 use rusqlite::{Row, types::Type};
 
-/// What the database stores about a peer.
+/// The stored data of a peer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PeerRow {
     /// The id of the peer.
     pub id: PeerId,
     /// The name that people and agents type.
     pub name: String,
-    /// The kind of the peer, with the data that only peers of this kind have.
+    /// The kind of the peer, and the data that only this kind of peer has.
     pub kind: PeerKind,
     /// Earlier keys of the session, oldest first. The agent may still use them.
     pub older_keys: Vec<String>,
-    /// The agent type, such as `claude-code`, or `unknown`.
+    /// The agent type, such as `claude-code`. `unknown` if the type is not known.
     pub agent: String,
     /// The absolute path of the working directory.
     pub project: String,
-    /// The root of the git work tree, as the client gave it.
+    /// The root of the git work tree, as reported by the client.
     pub git_root: Option<String>,
-    /// The git branch, as the client gave it.
+    /// The git branch, as reported by the client.
     pub git_branch: Option<String>,
     /// The identity that all work trees of one repository share.
     pub repo: Option<String>,
     /// The peer's own summary of its work.
     pub summary: String,
-    /// The path of the agent's transcript of this session, as the agent's hooks report it. The path is not trusted, so
-    /// whoever opens the file must check the path.
+    /// The path of the agent's transcript of this session, as reported by the agent's hooks. The path is not trusted,
+    /// so callers must check it before they open the file.
     pub transcript: Option<String>,
     /// The machine on which the peer runs.
     pub host: String,
     /// The process id of the peer on that machine.
     pub pid: i64,
-    /// The agent's process. It is known if the session was registered by the agent's hooks, or by slm-mesh commands in
-    /// the agent's shell.
+    /// The agent's process. It is known if the agent's hooks or slm-mesh commands in the agent's shell have registered
+    /// the session.
     pub process: Option<Process>,
     /// When the peer was first seen, in ms.
     pub first_seen: i64,
-    /// When the peer was last seen, in ms. While the peer is online, this is the time at which the row was written.
+    /// When the peer was last seen, in ms. If the peer is online, this is the time at which the row was written.
     pub last_seen: i64,
     /// Whether the peer was online when the row was written.
     pub online: bool,
 }
 
 impl PeerRow {
-    /// The newest key that the agent gave this session, if any.
+    /// The newest key of this session, if the agent has given it a key.
     pub fn session_key(&self) -> Option<&str> {
         match &self.kind {
             PeerKind::Session { key } => key.as_deref(),
@@ -89,7 +89,7 @@ impl PeerRow {
     }
 }
 
-/// Joins the keys of a session into the value of one column. A single key is stored as it is, as in versions that
+/// Joins the keys of a session into the value of one column. A single key is stored unchanged, as in versions that
 /// allowed only one key. Several keys are stored as a JSON array, oldest first.
 fn join_keys(p: &PeerRow) -> String {
     let key = p.session_key().unwrap_or("");
@@ -118,7 +118,7 @@ fn read_kind(row: &Row<'_>, key: String) -> rusqlite::Result<PeerKind> {
     })
 }
 
-/// The error for a column whose value is a word that this version does not know.
+/// The error for an unknown value in a column.
 pub(super) fn unknown_word(column: &str, word: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: unknown value {word:?}").into())
 }
@@ -165,7 +165,7 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a new or a changed peer.
+    /// Stores a new or changed peer.
     pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
         upsert_row!(self, "peer", { "id": p.id.as_str() }, {
             "name": p.name,

@@ -1,8 +1,8 @@
 //! The only module that changes rows while the broker runs. It can record the changes of each turn of the broker's
-//! loop, and apply changes that another broker has recorded.
+//! loop, and can apply the changes that another broker has recorded.
 //!
-//! **Invariant:** a statement selects rows only by their keys, never by `LIMIT` or by SQLite's row ids. So it has the
-//! same effect on every database with the same rows.
+//! **Invariant:** a statement selects rows only by their keys, never by `LIMIT` or by SQLite's row ids. It therefore
+//! has the same effect on every database with the same rows.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::events::KnownBlock;
@@ -10,13 +10,13 @@ use super::{CallState, Store, StoreError, StoreResult, counters};
 use crate::base::id_types::{EntryStamp, LogId, Term};
 use rusqlite::ToSql;
 
-/// A recorded statement begins with one of these words. Other statements were not recorded by slm-mesh.
+/// A recorded statement begins with one of these words. Any other statement was not recorded by slm-mesh.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
-/// The name of the row in the table `meta` that contains the log position.
+/// The log position is in the table `meta`, in the row with this name.
 const POSITION: &str = "log_position";
-/// The name of a row in the table `meta`. A database with this row must not begin a log, because its hub joins a log
-/// that another hub has begun or will begin.
+/// The name of a row in the table `meta`. If a database contains this row, its hub must not start a log, because the
+/// hub joins the log of another hub.
 const JOINS: &str = "joins_log";
 
 /// The last entry of the replicated log that a database contains.
@@ -31,13 +31,13 @@ pub struct LogPosition {
 }
 
 impl Store {
-    /// Changes rows in the transaction or the savepoint of the current call. Returns how many rows changed.
+    /// Changes rows in the transaction or the savepoint of the current call. Returns the number of changed rows.
     pub(super) fn write(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
         self.writing()?;
         self.execute(sql, values)
     }
 
-    /// Changes rows in the transaction that is open.
+    /// Changes rows in the open transaction.
     pub(super) fn execute(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
         debug_assert!(!["LIMIT", "rowid", "random"].iter().any(|word| sql.contains(word)), "not repeatable: {sql}");
         let n = self.db.prepare_cached(sql)?.execute(values)?;
@@ -62,8 +62,8 @@ impl Store {
         Ok(())
     }
 
-    /// Starts to record the changes of each turn of the broker's loop. [`Store::seal`] returns them at the end of the
-    /// turn.
+    /// Starts to record the changes of each turn of the broker's loop. [`Store::seal`] returns the changes at the end
+    /// of the turn.
     pub fn start_recording(&mut self) {
         self.recorder = Some(Recorder::default());
     }
@@ -73,7 +73,7 @@ impl Store {
         self.recorder.is_some()
     }
 
-    /// The last log entry that this database contains; `None` if the database has never belonged to a log.
+    /// The last log entry that this database contains. `None` if the database has never been part of a log.
     pub fn log_position(&self) -> StoreResult<Option<LogPosition>> {
         let text = self.meta(POSITION)?;
         let read = |text: &str| {
@@ -86,8 +86,8 @@ impl Store {
         Ok(text.as_deref().and_then(read))
     }
 
-    /// Whether this database must not begin a log, because its hub joins the log of another hub. Later, a copy of the
-    /// leader's database replaces this database, and so removes the mark.
+    /// Whether this database has the mark of a hub that joins the log of another hub. Such a hub must not start a log.
+    /// Later, a copy of the leader's database replaces this database. The copy does not have the mark.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -106,8 +106,7 @@ impl Store {
         self.commit().map(|_| ())
     }
 
-    /// Removes the log position and the mark that [`Store::join_log`] has set, so that this database can begin a new
-    /// log.
+    /// Removes the log position and the mark from [`Store::join_log`]. After that, this database can start a new log.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -118,7 +117,7 @@ impl Store {
         self.commit().map(|_| ())
     }
 
-    /// Drops the recorded changes at the end of a turn of the broker's loop.
+    /// Discards the recorded changes at the end of a turn of the broker's loop.
     pub(super) fn forget_recorded(&mut self) {
         self.is_sealed = false;
         if let Some(recorder) = &mut self.recorder {
@@ -131,8 +130,8 @@ impl Store {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
 
-    /// Stores the log position, ends the writes of the turn, and returns the turn's changes. Returns `None` if the turn
-    /// wrote nothing. Afterwards, call only [`Store::commit`] or [`Store::rollback`].
+    /// Stores the log position and returns the changes of the turn. Returns `None` if the turn wrote nothing. After
+    /// this call, only [`Store::commit`] or [`Store::rollback`] may be called in the turn.
     ///
     /// # Errors
     /// When the log position or the store's counters can't be written.
@@ -149,7 +148,7 @@ impl Store {
         Ok(self.recorder.as_mut().filter(|recorder| !recorder.is_empty()).map(Recorder::take))
     }
 
-    /// Applies recorded changes in one transaction. If one change fails, nothing is changed.
+    /// Applies recorded changes in one transaction. If one change fails, the database does not change.
     ///
     /// # Errors
     /// When a changeset can't be read, or the database can't be written.
@@ -213,7 +212,7 @@ mod tests {
 
     const AT: LogPosition = LogPosition { log: LogId(9), index: 7, stamp: EntryStamp { term: Term(3), now: 40 } };
 
-    /// Every row of every table, each with the name of its table.
+    /// All rows of all tables. Each row begins with the name of its table.
     fn rows(store: &Store) -> Vec<String> {
         let mut found = Vec::new();
         let mut tables = store.db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
@@ -277,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Writes, changes and removes rows of each kind, as two agents would do.
+    /// Writes, changes and removes rows of each kind, as in a mesh with two agents.
     fn work(store: &mut Store) {
         store.set_meta("name", "value").unwrap();
         for id in ["a", "b", "c"] {
@@ -326,7 +325,7 @@ mod tests {
         assert_eq!(standby.counters, leader.counters);
         assert_eq!((standby.log_position().unwrap(), standby.last_time().unwrap()), (Some(AT), 40));
         assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
-        // The standby's store numbers the next message as the leader's store would.
+        // The standby gives the next message the same number that the leader would give it.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
         assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));

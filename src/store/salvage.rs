@@ -1,7 +1,7 @@
 //! Copies everything that is readable in a damaged database into a new file.
 //!
-//! The copy does not read indexes, because they can be rebuilt. Most damage is in indexes, because they have more pages
-//! than the tables. If a page of a table is damaged, only the rows on that page are lost.
+//! The copy does not read indexes, because indexes can be rebuilt. Most damage is in indexes, because they have more
+//! pages than the tables have. If a page of a table is damaged, only the rows on that page are lost.
 
 use super::counters::read_counters;
 use super::events::BLOCK;
@@ -17,7 +17,7 @@ use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::path::Path;
 
-/// A readable name for the rows of each table, for the report about lost rows.
+/// The names that the report about lost rows uses for the rows of each table.
 const ROWS: &[(&str, &str)] = &[
     ("message", "messages"),
     ("state", "entries of the shared state"),
@@ -31,12 +31,12 @@ const ROWS: &[(&str, &str)] = &[
     ("counters", "counters"),
 ];
 
-/// How much of one table was lost.
+/// The number of kept rows and lost rows of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct TableLoss {
     table: String,
     n_kept: i64,
-    /// How many rows were lost; `None` if this can't be determined.
+    /// The number of lost rows. `None` if this number is unknown.
     n_lost: Option<i64>,
 }
 
@@ -54,7 +54,7 @@ impl Salvage {
 }
 
 impl Display for Salvage {
-    /// Lists what was lost, for example `messages (283 kept, 17 lost)`.
+    /// Lists the lost rows, for example `messages (283 kept, 17 lost)`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (n, loss) in self.losses.iter().enumerate() {
             let name = ROWS.iter().find(|(table, _)| *table == loss.table).map_or(&*loss.table, |(_, name)| name);
@@ -67,8 +67,8 @@ impl Display for Salvage {
 }
 
 impl Store {
-    /// Copies everything that is readable in a damaged database into a new file. If rows were lost, the new database
-    /// assigns only sequence numbers and fencing tokens above `floor`, because lost rows may have had the highest ones.
+    /// Copies everything that is readable in a damaged database into a new file. If rows were lost, new sequence
+    /// numbers and fencing tokens will be higher than `floor`, because the highest old numbers may be lost.
     ///
     /// # Errors
     /// When nothing can be read, or the new file can't be written.
@@ -86,7 +86,7 @@ impl Store {
         schema::create(&mut db, version)?;
         db.execute_batch("BEGIN")?;
         let mut salvage = Salvage::default();
-        // The blocks of events are found again from the events.
+        // The blocks of events are rebuilt from the events later.
         for table in tables(&db)?.into_iter().filter(|table| table != "event_block") {
             db.execute(&format!("DELETE FROM {table}"), [])?;
             let mut copy = TableCopy::new(&from, &db, &table)?;
@@ -111,7 +111,7 @@ impl Store {
     }
 }
 
-/// Opens a damaged database so that SQLite can read as much as possible and writes nothing.
+/// Opens a damaged database. SQLite reads as much as possible, and writes nothing.
 fn open_damaged(path: &Path) -> StoreResult<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -129,7 +129,7 @@ pub(super) fn tables(db: &Connection) -> StoreResult<Vec<String>> {
     Ok(names.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The columns of a table, each with its declared type.
+/// The names and the declared types of a table's columns.
 pub(super) fn columns(db: &Connection, table: &str) -> StoreResult<Vec<(String, String)>> {
     let mut query = db.prepare("SELECT name, type FROM pragma_table_info(?1)")?;
     let found = query.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -145,8 +145,8 @@ struct TableCopy<'db> {
     /// The declared type of each column.
     types: Vec<String>,
     n_kept: i64,
-    /// The number of readable rows that could not be kept, because a value has the wrong type or another row has the
-    /// same key.
+    /// The number of readable rows that could not be kept. In such a row, a value has the wrong type, or the key is not
+    /// unique.
     n_refused: i64,
     has_gaps: bool,
 }
@@ -162,7 +162,7 @@ impl<'db> TableCopy<'db> {
         if has_rowid { self.copy_by_rowid() } else { self.copy_from_both_ends() }
     }
 
-    /// Copies the rows up to the first damage, looks for the next row that can be read, and continues there.
+    /// Copies the rows up to the first damage. Then finds the next readable row and continues from there.
     fn copy_by_rowid(&mut self) -> StoreResult<()> {
         let mut first = 0;
         loop {
@@ -173,16 +173,16 @@ impl<'db> TableCopy<'db> {
             self.has_gaps = true;
             let gap = last.map_or(first, |last| last.saturating_add(1));
             let resume = self.find_readable_row(gap);
-            // The search may have skipped readable rows. These are copied backwards, from the row that was found down
-            // to the damage.
+            // The search may have skipped readable rows. They are copied in descending order, from the row before
+            // `resume` to the damage.
             self.copy_range(gap, resume.map_or(i64::MAX, |row| row - 1), "DESC")?;
             let Some(row) = resume else { return Ok(()) };
             first = row;
         }
     }
 
-    /// Finds a readable row after the damage at `gap`. The search doubles its distance from `gap` until SQLite gets
-    /// past the damaged page.
+    /// Finds a readable row after the damage at `gap`. The search doubles its distance from `gap` until SQLite reads a
+    /// page after the damage.
     fn find_readable_row(&self, gap: i64) -> Option<i64> {
         let sql = format!("SELECT rowid FROM {} NOT INDEXED WHERE rowid >= ?1 ORDER BY rowid LIMIT 1", self.table);
         let find = |row: i64| self.from.query_row(&sql, [row], |row| row.get::<_, i64>(0));
@@ -202,7 +202,7 @@ impl<'db> TableCopy<'db> {
             let Ok(next) = rows.next() else { return Ok((false, reached)) };
             let Some(row) = next else { return Ok((true, reached)) };
             let Ok(rowid) = row.get::<_, i64>(0) else { return Ok((false, reached)) };
-            // A damaged page may lead SQLite back to rows that it has already returned.
+            // On a damaged page, SQLite may return rows again that it has already returned.
             if reached.is_some_and(|reached| if order == "ASC" { rowid <= reached } else { rowid >= reached }) {
                 return Ok((false, reached));
             }
@@ -211,8 +211,8 @@ impl<'db> TableCopy<'db> {
         }
     }
 
-    /// Copies a table without row ids: first from the beginning up to the first damage, and then from the end back to
-    /// the last damage.
+    /// Copies a table without row ids. Copies first from the beginning to the first damage, and then from the end back
+    /// to the last damage.
     fn copy_from_both_ends(&mut self) -> StoreResult<()> {
         let mut query = self.to.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
         let key: Vec<String> = query.query_map([&self.table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -238,7 +238,7 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// Adds a row to the new table, or counts the row as refused. The row's values begin at the column `offset`.
+    /// Adds a row to the new table, or counts the row as refused. The values to copy begin at the column `offset`.
     fn keep(&mut self, row: &Row<'_>, offset: usize) -> StoreResult<()> {
         let mut values = Vec::with_capacity(self.types.len());
         for (n, declared) in self.types.iter().enumerate() {
@@ -258,9 +258,9 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// How much of this table was lost; `None` if nothing was lost.
+    /// The loss of this table. `None` if no rows were lost.
     fn loss(&self, table: String) -> Option<TableLoss> {
-        // SQLite counts the rows in the smallest index of the table. This index may still list rows that the damaged
+        // SQLite counts the rows in the smallest index of the table. The index may contain entries for rows that the
         // table has lost.
         let count = || self.from.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
         let n_missing = count().ok().map(|n_all| n_all - self.n_kept).filter(|n| *n > 0);
@@ -273,7 +273,7 @@ impl<'db> TableCopy<'db> {
     }
 }
 
-/// Whether a value is null or has the declared type of its column. The program can't read any other value.
+/// Whether a value is null or has the declared type of its column. The program can't read other values.
 pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     match value {
         ValueRef::Null => true,
@@ -284,8 +284,8 @@ pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
 }
 
 /// Removes messages whose sender or recipient is unknown, because the row with the peer's number was lost. Otherwise, a
-/// new peer could get the same number, and would then seem to have sent or received these messages. Also removes
-/// numbers that no message uses any more.
+/// new peer could get the same number and would then appear as the sender or recipient of these messages. Also removes
+/// the numbers of peers that have no messages any more.
 fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let unknown = "NOT IN (SELECT num FROM peer_number)";
     let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;
@@ -306,15 +306,15 @@ fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResu
     Ok(())
 }
 
-/// Finds out again which blocks contain events of which types.
+/// Rebuilds the table that lists the event types in each block.
 pub(super) fn rebuild_event_blocks(db: &Connection) -> StoreResult<()> {
     db.execute("DELETE FROM event_block", [])?;
     db.execute(&format!("INSERT INTO event_block SELECT DISTINCT type, seq / {BLOCK} FROM event"), [])?;
     Ok(())
 }
 
-/// Links the events that contain values of the same entry of the shared state. The old links may lead through lost
-/// events. If an entry itself was lost, adds a tombstone for it, so that the cleanup finds its values.
+/// Links the events that contain values of the same shared state entry. The old links may lead to lost events. If an
+/// entry was lost, adds a tombstone for the entry, so that the cleanup finds the entry's values.
 fn link_value_events(db: &Connection) -> StoreResult<()> {
     let mut newest: HashMap<(String, String), (i64, i64)> = HashMap::new();
     let mut query = db.prepare("SELECT seq, payload FROM event WHERE type = ?1 ORDER BY seq")?;
@@ -342,7 +342,8 @@ fn link_value_events(db: &Connection) -> StoreResult<()> {
     Ok(())
 }
 
-/// Notices events that the damaged table has lost silently. The counters say how many events there were.
+/// Adds lost events to the report if SQLite has skipped them without an error. The counters contain the original number
+/// of events.
 fn note_missing_events(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let n_kept: i64 = db.query_row("SELECT count(*) FROM event", [], |row| row.get(0))?;
     let n_lost = read_counters(db).map_or(0, |counters| counters.events - n_kept);
@@ -352,8 +353,8 @@ fn note_missing_events(db: &Connection, salvage: &mut Salvage) -> StoreResult<()
     Ok(())
 }
 
-/// Stores new counters. Counts the rows that are left, and raises the last assigned sequence numbers and the last
-/// fencing token to at least `floor`.
+/// Stores new counters. Counts the remaining rows, and raises the last sequence numbers and the last fencing token to
+/// at least `floor`.
 fn count_again(db: &Connection, floor: i64) -> StoreResult<()> {
     let last = |stored: &str, row: &str, table: &str| {
         format!("max(?1, coalesce((SELECT {stored} FROM counters), 0), coalesce((SELECT max({row}) FROM {table}), 0))")

@@ -4,11 +4,11 @@ use super::{StoreError, StoreResult};
 use rusqlite::{Connection, TransactionBehavior};
 use std::ops::Range;
 
-/// Creates all tables of a new file in one go. This takes a tenth of the time that the numbered steps would take.
+/// Creates all tables of a new file. This takes a tenth of the time that the numbered steps would take.
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The numbered steps that turn an empty file into a database of this version. A file's `user_version` is the number of
-/// steps that have been applied to the file.
+/// The numbered steps that turn an empty file into a database of this version. The `user_version` of a file is the
+/// number of steps that have been applied to the file.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
@@ -27,7 +27,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 /// column raises this number.
 pub(super) const REPLAYABLE_SINCE: u32 = 11;
 
-/// Creates the tables of a new file, or applies the steps that an older file lacks, each in its own transaction.
+/// Creates the tables of a new file, or upgrades an older file. Each missing step is applied in a separate transaction.
 ///
 /// # Errors
 /// When the file has the tables of a newer version, or can't be written.
@@ -43,7 +43,7 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
     upgrade(db, version as usize..MIGRATIONS.len())
 }
 
-/// Creates the tables of a new file as they are in version `version`.
+/// Creates tables in a new file. The tables have the format of version `version`.
 pub(super) fn create(db: &mut Connection, version: usize) -> StoreResult<()> {
     if version == MIGRATIONS.len() { apply(db, SCHEMA, version as i64) } else { upgrade(db, 0..version) }
 }
@@ -53,7 +53,7 @@ pub(super) fn upgrade(db: &mut Connection, mut steps: Range<usize>) -> StoreResu
     steps.try_for_each(|n| apply(db, MIGRATIONS[n], n as i64 + 1))
 }
 
-/// Applies a step, and records that the file now has the tables of `version`.
+/// Applies a step, and stores `version` in the file as the version of its tables.
 fn apply(db: &mut Connection, sql: &str, version: i64) -> StoreResult<()> {
     let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     step.execute_batch(sql)?;

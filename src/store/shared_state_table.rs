@@ -1,21 +1,21 @@
-//! Shared state, as rows in the database. A deleted entry stays for a while as a row without a value (a tombstone).
-//! This row keeps the entry's version, so that a compare-and-set does not mistake a new entry for the deleted one.
+//! The table of the shared state. A deleted entry remains for a while as a row without a value (a tombstone). The row
+//! contains the entry's version, so that a compare-and-set does not confuse a new entry with the deleted entry.
 
 use super::named_columns::{NamedColumns, placeholder, upsert_row};
 use super::{Store, StoreResult};
 use crate::base::id_types::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// An entry of the shared state. In a deleted entry, `value` is `None`.
+/// An entry of the shared state. If the entry is deleted, `value` is `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateEntry {
     /// The namespace of the entry.
     pub namespace: String,
     /// The key of the entry.
     pub key: String,
-    /// The value of the entry, unless the entry was deleted.
+    /// The value of the entry. `None` if the entry is deleted.
     pub value: Option<String>,
-    /// How many times this key has changed, including deletions.
+    /// The number of changes of this key, including deletions.
     pub version: i64,
     /// The peer that changed the entry last.
     pub by: PeerId,
@@ -27,17 +27,17 @@ pub struct StateEntry {
     pub last_event: Option<i64>,
 }
 
-/// A position in the list of the deleted entries. The default is the position before all of them.
+/// A position in the list of the deleted entries. The default is the position before the first entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeletionPosition {
     /// When the entry was deleted, in ms.
     deleted: i64,
-    /// The number of the entry's row, which orders entries that were deleted in the same millisecond.
+    /// The number of the entry's row. It determines the order of entries that were deleted in the same millisecond.
     row_number: i64,
 }
 
 impl StateEntry {
-    /// Whether the entry is neither deleted nor expired.
+    /// Whether the entry is not deleted and has not expired.
     pub fn is_live(&self, now: i64) -> bool {
         self.value.is_some() && self.expires.is_none_or(|at| at > now)
     }
@@ -64,7 +64,7 @@ impl Store {
         Ok(query.query_row([namespace, key], read).optional()?)
     }
 
-    /// The live entries of a namespace whose keys begin with `prefix` and sort after `after`.
+    /// The live entries of a namespace whose keys begin with `prefix`. Entries up to the key `after` are skipped.
     pub fn entries(
         &self,
         namespace: &str,
@@ -73,7 +73,8 @@ impl Store {
         now: i64,
         limit: i64,
     ) -> StoreResult<Vec<StateEntry>> {
-        // The texts are compared as blobs, because SQLite counts the length of a text only up to the first NUL.
+        // The texts are compared as blobs, because SQLite's `length` counts only the characters before the first NUL in
+        // a text.
         let sql = "SELECT * FROM state WHERE namespace = ?1 AND key >= ?2 AND key > ?3 \
                    AND substr(CAST(key AS BLOB), 1, length(CAST(?2 AS BLOB))) = CAST(?2 AS BLOB) AND value IS NOT NULL AND (expires IS NULL OR expires > ?4) \
                    ORDER BY key LIMIT ?5";
@@ -103,14 +104,14 @@ impl Store {
         Ok(())
     }
 
-    /// Stores which event is the newest one that contains a value of the entry.
+    /// Stores the sequence number of the newest event that contains a value of the entry.
     pub fn set_last_event(&mut self, e: &StateEntry, seq: Option<i64>) -> StoreResult<()> {
         let sql = "UPDATE state SET last_event = ?3 WHERE namespace = ?1 AND key = ?2";
         self.write(sql, params![e.namespace, e.key, seq])?;
         Ok(())
     }
 
-    /// When the next entry expires; `None` if none of them expires.
+    /// The time at which the next entry expires. `None` if no entry expires.
     pub fn next_entry_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM state WHERE expires IS NOT NULL";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
@@ -124,8 +125,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The entries after the position `after` that were deleted before the time `before` (in ms), oldest deletion
-    /// first. Each entry comes with its own position.
+    /// The entries that were deleted before the time `before` (in ms), oldest deletion first, and their positions. Only
+    /// entries after the position `after` are returned.
     pub fn deleted_entries(
         &self,
         after: DeletionPosition,
@@ -142,7 +143,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Removes deleted entries that were last changed before `before`. Returns how many were removed.
+    /// Removes the entries that were deleted before `before`. Returns the number of removed entries.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;

@@ -1,18 +1,19 @@
-//! Records takeovers. When a session takes over the name and the mail of an earlier session, the database keeps the
-//! rows that are needed to give both back. There are few such rows, so they are in the table `meta`.
+//! Records takeovers. When a session takes over the name and the mail of an earlier session, this module stores the
+//! data that is needed to give them back. Takeovers are rare, so the rows are in the table `meta`.
 
 use super::{Store, StoreResult};
 use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// A row in `meta` records what a peer was before a takeover. The row's name is this prefix and the peer's id.
+/// A row in `meta` contains the data that a peer had before a takeover. The name of the row is this prefix and the
+/// peer's id.
 const PREFIX: &str = "takeover ";
-/// A row in `meta` records which peer a session was before it gave back a name. The row's name is this prefix and the
-/// id of the session's present peer.
+/// A row in `meta` contains the former peer of a session that has given back a name. The name of the row is this prefix
+/// and the id of the session's present peer.
 const GIVEN_BACK: &str = "declined ";
 
-/// What a peer was before a session took it over.
+/// The data that a peer had before another session took over the peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TakeoverRow {
     /// The key of the earlier session.
@@ -21,10 +22,10 @@ pub struct TakeoverRow {
     pub older_keys: Vec<String>,
     /// The summary of the earlier session.
     pub summary: String,
-    /// The last fencing token that was granted before the takeover. A lock with a later token belongs to the new
+    /// The last fencing token that was granted before the takeover. A lock with a higher token belongs to the new
     /// session.
     pub token: i64,
-    /// The notice that the next reply shows to the new session; `None` once the notice has been shown.
+    /// The notice that the next reply will show to the new session. `None` after the notice has been shown.
     pub notice: Option<String>,
 }
 
@@ -50,18 +51,18 @@ impl TakeoverRow {
 }
 
 impl Store {
-    /// The peers that a session has taken over, each with what the peer was before.
+    /// The peers that sessions have taken over, and the data that these peers had before.
     pub fn takeovers(&self) -> StoreResult<HashMap<PeerId, TakeoverRow>> {
         self.rows_of_peers(PREFIX, |value| TakeoverRow::from_json(&serde_json::from_str(value).unwrap_or_default()))
     }
 
-    /// The present peers of the sessions that have given back a name, each with the session's former peer.
+    /// For each session that has given back a name: the session's present peer and its former peer.
     pub fn given_back(&self) -> StoreResult<HashMap<PeerId, PeerId>> {
         self.rows_of_peers(GIVEN_BACK, |value| value.into())
     }
 
     fn rows_of_peers<T>(&self, prefix: &str, read: impl Fn(&str) -> T) -> StoreResult<HashMap<PeerId, T>> {
-        // `!` is the character after the space, so SQLite can find the names with this prefix in one range of the
+        // `!` is the next character after the space. All names with this prefix are therefore in one range of the
         // primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
         let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
@@ -71,23 +72,23 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Stores what a peer was before a session took it over.
+    /// Stores the data that a peer had before a session took it over.
     pub fn put_takeover(&mut self, id: &PeerId, takeover: &TakeoverRow) -> StoreResult<()> {
         self.set_meta(&format!("{PREFIX}{id}"), &takeover.to_json().to_string())
     }
 
-    /// Forgets what a peer was before a session took it over.
+    /// Deletes the data that a peer had before a session took it over.
     pub fn drop_takeover(&mut self, id: &str) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{PREFIX}{id}")])?;
         Ok(())
     }
 
-    /// Stores which peer a session was before it gave back that peer's name.
+    /// Stores the former peer of a session that has given back the name of this peer.
     pub fn put_given_back(&mut self, id: &PeerId, before: &PeerId) -> StoreResult<()> {
         self.set_meta(&format!("{GIVEN_BACK}{id}"), before)
     }
 
-    /// Forgets which peer a session was before it gave back a name.
+    /// Deletes the record of the former peer of a session.
     pub fn drop_given_back(&mut self, id: &str) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{GIVEN_BACK}{id}")])?;
         Ok(())

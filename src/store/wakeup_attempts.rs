@@ -1,5 +1,5 @@
-//! Rows of the database that record each attempt to wake a session. An attempt is part of a message's receipt and is
-//! kept as long as the message.
+//! The table of attempts to wake a session. An attempt is part of the receipt of a message, and is kept as long as the
+//! message.
 
 use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -7,12 +7,12 @@ use crate::base::id_types::PeerId;
 use crate::base::stored_enums::WakeupOutcome;
 use rusqlite::Row;
 
-/// One attempt to wake a session because of a message.
+/// One attempt to wake a session for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WakeupRow {
     /// When the attempt was made, in ms.
     pub at: i64,
-    /// The name of the channel through which the session was to be woken; `None` if no channel was tried.
+    /// The name of the channel that was used in the attempt. `None` if no channel was used.
     pub channel: Option<String>,
     /// The result of the attempt.
     pub outcome: WakeupOutcome,
@@ -27,7 +27,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<WakeupRow> {
 }
 
 impl Store {
-    /// Stores an attempt that was made because of a message.
+    /// Stores an attempt that was made for a message.
     pub fn add_wakeup(&mut self, seq: i64, wakeup: &WakeupRow) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "wakeup", {
             "seq": seq,
@@ -38,7 +38,7 @@ impl Store {
         Ok(())
     }
 
-    /// The attempts that were made because of a message, oldest first.
+    /// The attempts that were made for a message, oldest first.
     pub fn wakeups(&self, seq: i64) -> StoreResult<Vec<WakeupRow>> {
         let sql = "SELECT at, channel, outcome FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
         let mut query = self.db.prepare_cached(sql)?;
@@ -46,8 +46,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The attempts that were made after the time `after`, oldest first, each with the sender and recipient of its
-    /// message. If several messages caused an attempt, the attempt is returned once for each message.
+    /// The attempts that were made after the time `after`, oldest first, and the sender and recipient of each attempt's
+    /// message. An attempt for several messages is returned once for each message.
     pub fn wakeups_since(&self, after: i64) -> StoreResult<Vec<(WakeupRow, PeerId, PeerId)>> {
         let sql = "SELECT at, wakeup.channel, outcome, \
                    (SELECT id FROM peer_number WHERE num = sender), (SELECT id FROM peer_number WHERE num = recipient) \
@@ -60,8 +60,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` attempts whose messages are older than the oldest message that is kept, and so have been
-    /// deleted. Returns the number of deleted attempts.
+    /// Deletes at most `limit` attempts whose messages have been deleted, because they are older than the oldest
+    /// message in the database. Returns the number of deleted attempts.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT seq, at, channel FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM message) \

@@ -1,5 +1,5 @@
-//! The account of the user who runs this program: the user's name and home directory. Also detects whether `sudo` has
-//! left another user's home directory in the environment.
+//! The account of the user who runs this program: the user's name and home directory. Also detects when `sudo` has left
+//! another user's home directory in the environment.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs;
@@ -13,7 +13,7 @@ struct Account {
     home: PathBuf,
 }
 
-/// This user's entry in `/etc/passwd`, which even a statically linked program can read.
+/// This user's entry in `/etc/passwd`. Even a statically linked program can read this file.
 #[cfg(not(target_os = "macos"))]
 fn own_account() -> Option<Account> {
     let uid = uid().to_string();
@@ -23,14 +23,14 @@ fn own_account() -> Option<Account> {
     Some(Account { name: row[0].to_owned(), home: PathBuf::from(row.get(5).copied().unwrap_or_default()) })
 }
 
-/// This user's entry in the account database. On macOS, `/etc/passwd` contains only the system's accounts.
+/// This user's entry in the account database. On macOS, `/etc/passwd` contains only system accounts.
 #[cfg(target_os = "macos")]
 fn own_account() -> Option<Account> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten()?;
     Some(Account { name: user.name, home: user.dir })
 }
 
-/// The user's name. The account database is tried before `USER`, because MCP clients remove most of the environment.
+/// The user's name. The account database has priority over `USER`, because MCP clients remove most of the environment.
 pub fn user() -> String {
     own_account()
         .map(|account| account.name)
@@ -50,8 +50,8 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// Refuses a `HOME` that `sudo` has left in root's environment and that belongs to another user. That user could not
-/// use the files that root creates there.
+/// Refuses another user's `HOME` that `sudo` has left in root's environment. The other user could not use the files
+/// that root creates in that directory.
 ///
 /// # Errors
 /// If root runs this program through `sudo` and `HOME` is the home of another user.

@@ -1,4 +1,4 @@
-//! Runs a command in the background, with some bytes on standard input and a time limit.
+//! Runs a command in the background. The command has a time limit, and gets some bytes on standard input.
 //!
 //! **Invariant:** the command blocks only the thread that runs it. When the time limit is reached, the command and all
 //! processes in its process group are killed.
@@ -12,17 +12,17 @@ use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often to check whether the command has ended.
+/// The pause between two checks whether the command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// How many characters an error may quote from the last line that the command printed to standard error.
+/// Maximum number of characters that an error quotes from the last line of the command's standard error.
 const LAST_LINE_MAX: usize = 200;
 
 /// Maximum number of reads from standard error between two checks.
 const READS_AT_ONCE: usize = 256;
 
 /// Runs a command until it ends, the time limit is reached, or `cancel` becomes true. The output of the command is
-/// dropped.
+/// discarded.
 ///
 /// # Errors
 /// If the command cannot be started, fails, takes too long or is cancelled. The error is a sentence that does not
@@ -32,8 +32,8 @@ pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel:
     wait_for_end(command, &mut child, input, limit, cancel, || {})
 }
 
-/// Like [`run_bounded`], but nothing cancels the command. If the command fails, the error contains the last line that
-/// the command printed to standard error.
+/// Like [`run_bounded`], but without `cancel`. If the command fails, the error contains the last line that the command
+/// printed to standard error.
 ///
 /// # Errors
 /// See [`run_bounded`].
@@ -85,18 +85,18 @@ fn wait_for_end(
     }
 }
 
-/// What a command prints to standard error. Only the end is kept.
+/// The standard error of a command. Only the end of the text is kept.
 struct ErrorPipe {
     pipe: Option<ChildStderr>,
     end: Vec<u8>,
 }
 
 impl ErrorPipe {
-    /// Reads what is available. Does not wait for more, because a process that the command left behind may keep the
+    /// Reads the available bytes. Does not wait for more, because the command may have left a process that keeps the
     /// pipe open for a long time.
     fn read_some(&mut self) {
         let mut buffer = [0; 4096];
-        // The command may print faster than this loop reads, so the loop would never end without a limit.
+        // The command may print faster than this loop reads. Without a limit, the loop would then never end.
         for _ in 0..READS_AT_ONCE {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {
@@ -121,19 +121,19 @@ impl ErrorPipe {
 
 /// The part of the input that has not been written to the command yet.
 struct InputPipe<'a> {
-    /// `None` once everything has been written, or once the command has closed its standard input.
+    /// `None` after all bytes have been written, or after the command has closed its standard input.
     pipe: Option<ChildStdin>,
     rest: &'a [u8],
 }
 
 impl InputPipe<'_> {
-    /// Writes as much as the pipe accepts without waiting.
+    /// Writes as many bytes as the pipe accepts immediately.
     fn write_some(&mut self) {
         while let Some(pipe) = &mut self.pipe {
             match pipe.write(self.rest) {
                 Ok(n) => self.rest = &self.rest[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A command need not read all its input, so a failed write does not count as a failure.
+                // A command need not read all its input, so a failed write is not an error.
                 Err(_) => self.pipe = None,
             }
             if self.rest.is_empty() {

@@ -11,9 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How much of a small file is read, in bytes. All of these files are shorter.
+/// Maximum number of bytes that are read from a small file. All small files are shorter than this.
 const SMALL_FILE_MAX: u64 = 64 * 1024;
-/// Most small files are not longer than this, in bytes.
+/// The usual maximum length of a small file, in bytes.
 const SMALL_FILE_USUAL: u64 = 128;
 
 /// The file name of the broker's socket.
@@ -29,8 +29,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Returns `SLM_MESH_DATA_DIR` if it is set, or otherwise `.slm-mesh` in the home directory. No other variable is
-    /// used, because MCP clients remove most of the environment.
+    /// Returns the directory in `SLM_MESH_DATA_DIR`, or `.slm-mesh` in the home directory if the variable is not set.
+    /// No other variable is used, because MCP clients remove most of the environment.
     ///
     /// # Errors
     /// If the variable is not set and the user has no home directory, or if the path is relative. Also if the directory
@@ -55,8 +55,8 @@ impl DataDir {
         Ok(places)
     }
 
-    /// Refuses a directory that belongs to another user. That user could read all messages, and send messages in this
-    /// user's name.
+    /// Refuses a directory that belongs to another user. The other user could read all messages, and could send
+    /// messages in this user's name.
     fn refuse_foreign(&self) -> Result<(), Error> {
         match fs::metadata(&self.dir) {
             Ok(meta) if meta.uid() != super::uid() => {
@@ -71,36 +71,35 @@ impl DataDir {
         }
     }
 
-    /// The file whose modification time shows when a hub last failed to answer.
+    /// The file whose modification time is the last time at which a hub did not answer.
     pub fn silent(&self) -> PathBuf {
         self.dir.join("hub.silent")
     }
 
-    /// The file that stores which hub was discovered on the local network.
+    /// The file for the hub that was discovered on the local network.
     pub fn hub(&self) -> PathBuf {
         self.dir.join("hub")
     }
 
-    /// The file in which a guest with several hubs stores which hub was the most recent leader.
+    /// The file in which a guest with several hubs stores the most recent leader.
     pub fn leader(&self) -> PathBuf {
         self.dir.join("leader")
     }
 
-    /// The path of the socket to which sessions and commands connect. If the path in the data directory would be too
-    /// long, the socket is in a directory below `/tmp`. The name of that directory contains a hash of the data
-    /// directory's path.
+    /// The path of the socket to which sessions and commands connect. If this path in the data directory would be too
+    /// long, the socket is in a directory below `/tmp`. The name of the directory below `/tmp` contains a hash of the
+    /// data directory's path.
     pub fn socket(&self) -> PathBuf {
         let dir = self.canonical();
         runtime_dir_of(&dir).unwrap_or(dir).join(SOCKET)
     }
 
-    /// The directory below `/tmp` for the socket; `None` if the data directory itself can contain the socket.
+    /// The directory below `/tmp` for the socket. `None` if the data directory itself can contain the socket.
     pub fn runtime_dir(&self) -> Option<PathBuf> {
         runtime_dir_of(&self.canonical())
     }
 
-    /// The path of the data directory without symlinks, so that two paths to the same directory lead to the same
-    /// socket.
+    /// The path of the data directory without symlinks. Two paths to the same directory then lead to the same socket.
     fn canonical(&self) -> PathBuf {
         fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone())
     }
@@ -134,12 +133,12 @@ impl DataDir {
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
-    /// The file with the name that this machine had when its mesh was last opened.
+    /// The file for the name that this machine had when the mesh was last opened.
     pub fn machine(&self) -> PathBuf {
         self.dir.join("broker.machine")
     }
-    /// The file that contains a message's number. The user of this machine has been notified of alerts up to that
-    /// message.
+    /// The file that contains the number of a message. This machine's user has already been notified of all alerts up
+    /// to this message.
     pub fn alerts(&self) -> PathBuf {
         self.dir.join("broker.alerts")
     }
@@ -176,32 +175,32 @@ impl DataDir {
     pub fn config(&self) -> PathBuf {
         self.dir.join("config")
     }
-    /// The folder in which clients of slm-mesh 1.x create the sockets on which they receive notifications.
+    /// The folder for the sockets on which clients of slm-mesh 1.x receive notifications.
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder for what hooks record about locked files, such as copies of the files and contents that were
-    /// overwritten. Each record is kept for an hour.
+    /// The folder for the records of hooks about locked files, such as copies of the files and overwritten contents.
+    /// Each record is kept for an hour.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
-    /// The folder with one file for each session whose shell commands run in a shield. A shield is a sandbox in which
-    /// locked files are read-only.
+    /// The folder that contains one file for each session whose shell commands run in a shield. A shield is a sandbox
+    /// in which locked files are read-only.
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
-    /// The folder with the files that bash runs before each command of a session that has a shield. `BASH_ENV` contains
-    /// the path of such a file.
+    /// The folder of files that bash runs before each command of a session with a shield. `BASH_ENV` contains the path
+    /// of such a file.
     pub fn bash_env_files(&self) -> PathBuf {
         self.dir.join("bash-env")
     }
-    /// The file that a broker creates when it finds the database damaged. If the file exists, the next broker checks
-    /// the database before using it.
+    /// The file that a broker creates when it finds the database damaged. If this file exists, the next broker checks
+    /// the database before using the database.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
 
-    /// Creates the directory so that only this user can read it, or makes an existing directory private.
+    /// Creates a directory that only this user can read, or makes the existing directory private.
     ///
     /// # Errors
     /// If the directory can't be created, read, written or made private.
@@ -215,7 +214,7 @@ impl DataDir {
             let private = fs::Permissions::from_mode(0o700);
             fs::set_permissions(&self.dir, private).map_err(|error| self.error("can't be made private", &error))?;
         }
-        // Otherwise, SQLite would find this out, and its error would name neither the directory nor the cure.
+        // Without this check, SQLite would fail later. Its error would contain neither the directory nor a remedy.
         let writable = access(&self.dir, Access::WRITE_OK | Access::EXEC_OK);
         writable.map_err(|error| self.error("can't be written", &error.into()))?;
         self.runtime_dir().map_or(Ok(()), |dir| self.prepare_runtime_dir(&dir))
@@ -230,10 +229,10 @@ impl DataDir {
         opened.map_err(|error| self.file_error(path, "can't be written", &error))
     }
 
-    /// Opens the log to append to it.
+    /// Opens the log for appending.
     ///
     /// # Errors
-    /// If the file can't be created or opened, or if it is a pipe, because opening a pipe waits for a reader.
+    /// If the file can't be created or opened. Also if the file is a pipe, because opening a pipe waits for a reader.
     pub fn open_log(&self) -> Result<File, Error> {
         let path = self.log();
         if is_pipe(&path) {
@@ -243,8 +242,8 @@ impl DataDir {
         opened.map_err(|error| self.file_error(&path, "can't be written", &error))
     }
 
-    /// Reads a small file. Returns `None` if there is no such file or it can't be read. Never waits, even if the path
-    /// leads to something other than a file, such as a pipe.
+    /// Reads a small file. Returns `None` if the file does not exist or can't be read. Never waits, even if the path
+    /// leads to a pipe or to something else that is not a regular file.
     pub fn read(&self, path: &Path) -> Option<String> {
         let mut bytes = buffer_for(SMALL_FILE_USUAL);
         open_regular(path).ok()??.take(SMALL_FILE_MAX).read_to_end(&mut bytes).ok()?;
@@ -256,7 +255,7 @@ impl DataDir {
     /// # Errors
     /// If the directory can't be written, or the file can't be replaced.
     pub fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
-        // Two threads may write two files at the same time, so each file has a draft of its own.
+        // Two threads may write two files at the same time, so each file has a separate draft.
         let mut draft = path.as_os_str().to_owned();
         draft.push(format!(".new{}", std::process::id()));
         let draft = PathBuf::from(draft);
@@ -269,14 +268,13 @@ impl DataDir {
             fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
         });
         renamed.inspect_err(|_| {
-            // A draft that is left behind does no harm, because only this process uses it. The returned error gives the
-            // cause.
+            // A remaining draft does no harm, because no other process uses it. The returned error contains the cause.
             let _ = fs::remove_file(&draft);
         })
     }
 
-    /// Refuses an existing database file unless this user may read and write it, because SQLite's error would not name
-    /// the file.
+    /// Refuses an existing database file if this user can't read it or can't write it. SQLite's error would not contain
+    /// the name of the file.
     ///
     /// # Errors
     /// If the file can't be read or written.
@@ -294,8 +292,8 @@ impl DataDir {
         }
     }
 
-    /// Returns the error for a file that can't be used. The error includes the cure. If the file does not exist, or if
-    /// the cause is the disk or the limit on open files, the error is about the whole directory.
+    /// Returns the error for a file that can't be used. The error contains a remedy. If the file does not exist, or if
+    /// the disk or the limit on open files is the cause, the error is about the whole directory.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
@@ -308,7 +306,7 @@ impl DataDir {
         Error::new(ErrorKind::Storage, text)
     }
 
-    /// Returns the error for a data directory that can't be used. The error says what to do.
+    /// Returns the error for a data directory that can't be used. The error contains a remedy.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
@@ -324,7 +322,7 @@ impl DataDir {
     }
 }
 
-/// The directory below `/tmp` for the socket; `None` if the data directory `dir` itself can contain the socket.
+/// The directory below `/tmp` for the socket. `None` if the data directory `dir` itself can contain the socket.
 fn runtime_dir_of(dir: &Path) -> Option<PathBuf> {
     if dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
         return None;
@@ -333,7 +331,7 @@ fn runtime_dir_of(dir: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
 }
 
-/// Refuses a relative `SLM_MESH_DATA_DIR`, which would mean a different mesh in each working directory.
+/// Refuses a relative path in `SLM_MESH_DATA_DIR`. Such a path would mean a different mesh in each working directory.
 fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     if dir.is_absolute() {
         return Ok(dir);
@@ -348,11 +346,11 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// Returns the stored bearer token. If there is none, creates and stores one. The token stays the same when the broker
-/// restarts, because some clients read it only once.
+/// Returns the stored bearer token. If no token is stored, creates and stores a new token. The token stays the same
+/// when the broker restarts, because some clients read it only once.
 ///
 /// # Errors
-/// If the token can't be made private, or a new one can't be written.
+/// If the token's file can't be made private, or a new token can't be written.
 pub fn keep_token(places: &DataDir) -> Result<String, Error> {
     if let Some(token) = places.read(&places.token())
         && token.len() == 64

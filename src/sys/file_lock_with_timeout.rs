@@ -1,4 +1,4 @@
-//! Waits for a file lock with a time limit, and finds the process that holds a lock.
+//! Waits for a file lock up to a time limit. Finds the process that holds a file lock.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
@@ -7,28 +7,28 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// The pause between two attempts to get the lock. It is used if no thread could be started that waits for the lock.
+/// The pause between two attempts to get the lock. It is used if no waiting thread could be started.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// A wait for a lock.
 #[derive(Debug)]
 pub enum LockWait {
-    /// A separate thread waits.
+    /// A separate thread waits for the lock.
     Thread(Receiver<io::Result<File>>),
-    /// No thread could be started, so [`LockWait::for_time`] tries again and again to get the lock. `None` once the
-    /// lock is held.
+    /// No thread could be started, so [`LockWait::for_time`] tries repeatedly to get the lock. `None` when the lock is
+    /// held.
     Tries(Option<File>),
 }
 
 impl LockWait {
-    /// Begins to wait. The lock is held once [`LockWait::for_time`] has returned the file.
+    /// Begins to wait. The lock is held after [`LockWait::for_time`] has returned the file.
     pub fn begin(file: File) -> LockWait {
         let (sender, receiver) = channel();
         let (file_sender, file_receiver) = channel::<File>();
         let wait = move || {
             let Ok(file) = file_receiver.recv() else { return };
             let locked = file.lock().map(|()| file);
-            // This fails if the `LockWait` was dropped. The file is then dropped, too, which releases the lock.
+            // This call fails if the `LockWait` was dropped. The file is then dropped, too, so the lock is released.
             let _ = sender.send(locked);
         };
         if std::thread::Builder::new().spawn(wait).is_err() {
@@ -40,7 +40,7 @@ impl LockWait {
         }
     }
 
-    /// Waits for the lock, at most for this time. Returns `None` if another process still holds the lock after that.
+    /// Waits for the lock, at most for `time`. Returns `None` if another process holds the lock until then.
     ///
     /// # Errors
     /// If the file system does not support locks.
@@ -75,8 +75,8 @@ fn try_for_time(file: &mut Option<File>, time: Duration) -> io::Result<Option<Fi
     }
 }
 
-/// Whether this open file is still the file at a path. If another process removed the file before this process locked
-/// it, the lock protects nothing.
+/// Whether `path` still leads to this open file. If another process removed the file before this process locked it, the
+/// lock protects nothing.
 pub fn is_at(file: &File, path: &Path) -> bool {
     let id = |meta: Metadata| (meta.dev(), meta.ino());
     file.metadata().ok().map(id) == std::fs::metadata(path).ok().map(id)
@@ -89,8 +89,8 @@ pub fn holder(file: &File) -> Option<i64> {
     let device = device_numbers(meta.dev());
     let wanted = format!("{:02x}:{:02x}:{}", device.0, device.1, meta.ino());
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    // A line looks like `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. If the process is waiting for the lock, an
-    // arrow precedes `FLOCK` (proc_locks(5)).
+    // A line looks like `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. If the process is waiting for the lock, there
+    // is an arrow before `FLOCK` (proc_locks(5)).
     let row = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut held = row.filter(|words| words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()));
     held.find_map(|words| words.get(4)?.parse::<i64>().ok().filter(|pid| *pid > 0))
@@ -122,8 +122,8 @@ mod tests {
         assert!(tries.for_time(Duration::from_millis(1)).unwrap().is_none());
         ours.unlock().unwrap();
         let locked = wait.for_time(Duration::from_secs(20)).unwrap().expect("the lock was released");
-        // Closing the file does not always release the lock. Another test may be starting a process, which holds a copy
-        // of the descriptor until it calls exec.
+        // Closing the file does not always release the lock. Another test may be starting a process. This process has a
+        // copy of the descriptor until it calls exec.
         locked.unlock().unwrap();
         assert_eq!(holder(&File::open(&path).unwrap()), None);
         std::fs::remove_file(&path).unwrap();

@@ -15,15 +15,17 @@ pub const READ_MAX: u64 = 4 << 20;
 /// Maximum length of a line, in bytes. A longer line is skipped, because parsing it would need many times as much
 /// memory.
 const LINE_MAX: usize = 1 << 20;
-/// How many bytes the first attempt reads, which is usually enough. Each further attempt reads four times as many.
+/// The number of bytes that the first attempt reads. This is usually enough. Each further attempt reads four times as
+/// many bytes.
 const FIRST_READ: u64 = 64 << 10;
 
-/// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more bytes have to be read,
-/// `take` gets all lines again. The second argument of `take` is true for the newest line, so that `take` can start
-/// over. Returns whether there may be older lines that were not read.
+/// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more bytes must be read,
+/// `take` gets all lines again. The second argument of `take` is true for the newest line. `take` must then start from
+/// the beginning. Returns whether there may be older lines.
 ///
 /// # Errors
-/// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says why.
+/// If the path does not lead to a regular file of this user, or if the file can't be read. The error is a sentence with
+/// the cause.
 pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -> Result<bool, String> {
     let mut file = open_own(path)?;
     let failed = |error: io::Error| format!("{} can't be read ({error})", path.display());
@@ -35,7 +37,7 @@ pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -
         let bytes = read_end(&mut file, len, size).map_err(failed)?;
         let mut lines = bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
         if !is_whole {
-            // This line may be incomplete, because it may begin before the bytes that were read.
+            // The beginning of the first line may be missing, because it may be before the bytes that were read.
             lines.remove(0);
         }
         let mut is_first = true;
@@ -60,8 +62,8 @@ fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a plain file that belongs to this user. The path is checked first, because opening a device can have effects.
-/// The open file is checked again, because another program may have replaced the file.
+/// Opens a regular file that belongs to this user. The path is checked first, because opening a device can have
+/// effects. The open file is checked again, because another program may have replaced the file.
 fn open_own(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("{} is gone; the agent may have removed it", path.display()),

@@ -1,14 +1,14 @@
-//! The hubs that `SLM_MESH_HOST` lists on a guest: one hub, or several hubs separated by commas.
+//! The hubs in the setting `SLM_MESH_HOST` of a guest: one hub, or several hubs that are separated by commas.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Maximum number of hubs that one guest may list. An etcd cluster serves at most five hubs, but the list may contain
-/// two names of one hub.
+/// Maximum number of hubs in a guest's setting. An etcd cluster serves at most five hubs, but the setting may contain
+/// two names of the same hub.
 pub const HUBS_MAX: usize = 8;
 
-/// A hub, as it is written in the setting.
+/// A hub in the setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubAddress {
     /// A hub that is reached over the network.
@@ -28,7 +28,7 @@ pub enum HubAddress {
 }
 
 impl HubAddress {
-    /// Parses one element of the setting: `host`, `host:port`, `[IPv6]:port` or `ssh://[user@]host[:port]`.
+    /// Parses one hub in the setting: `host`, `host:port`, `[IPv6]:port` or `ssh://[user@]host[:port]`.
     ///
     /// # Errors
     /// If the text is not such an address.
@@ -47,7 +47,7 @@ impl HubAddress {
         }
     }
 
-    /// The IP address of the machine; `None` if the setting contains a name.
+    /// The IP address of the machine. `None` if the setting contains a name instead.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             HubAddress::Network { host, .. } => host.parse().ok(),
@@ -60,13 +60,13 @@ impl HubAddress {
         self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether the address stands for all addresses of this machine, as `0.0.0.0` does. A machine with this setting is
-    /// a hub.
+    /// Whether this is a wildcard address such as `0.0.0.0`, which stands for all addresses of this machine. A machine
+    /// with this setting is a hub.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
 
-    /// Whether the hub is reached without ssh, and therefore needs the shared secret.
+    /// Whether the hub is reached without ssh. A connection without ssh needs the shared secret.
     pub fn is_network(&self) -> bool {
         matches!(self, HubAddress::Network { .. })
     }
@@ -109,7 +109,7 @@ impl fmt::Display for HubAddress {
 /// Parses `SLM_MESH_HOST`, which contains one address or several addresses.
 ///
 /// # Errors
-/// If an element is wrong. The error says what is wrong with the first such element, and what to write instead.
+/// If an element is wrong. The error describes the first wrong element and contains a remedy.
 pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     if setting.contains(char::is_whitespace) {
         let without: String = setting.split_whitespace().collect::<Vec<_>>().join(",").replace(",,", ",");
@@ -178,8 +178,7 @@ fn is_ipv6(text: &str) -> bool {
     text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Whether this is an IPv6 address. A link-local address may be followed by its interface, as ssh allows:
-/// `fe80::1%eth0`.
+/// Whether this is an IPv6 address. As in ssh, an interface may follow a link-local address: `fe80::1%eth0`.
 fn is_ipv6_with_zone(text: &str) -> bool {
     is_ipv6(text.split_once('%').map_or(text, |(address, _)| address))
 }

@@ -1,4 +1,5 @@
-//! The address of the broker, which runs on this machine, or on a hub that is reached over the network or through ssh.
+//! The address of the broker. The broker runs on this machine, or on a hub that is reached over the network or through
+//! ssh.
 
 use super::hubs_setting::{HubAddress, parse_hubs};
 use super::settings::{LINKS, SECRET, Settings};
@@ -10,14 +11,14 @@ pub const SECRET_MIN: usize = 8;
 /// The recommended length of a secret, in bytes. Shorter secrets cause a warning.
 pub const SECRET_GOOD: usize = 16;
 
-/// Where the broker is.
+/// The place where the broker runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// On this machine.
     Local {
         /// The address on which the broker accepts TCP connections.
         bind: String,
-        /// Whether other machines can reach that address.
+        /// Whether other machines can reach the address.
         hub: bool,
     },
     /// On one of the hubs that `SLM_MESH_HOST` lists.
@@ -34,7 +35,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Finds out from the settings where the broker is.
+    /// Finds out from the settings where the broker runs.
     ///
     /// # Errors
     /// If the settings contradict each other, or the secret is missing or too short.
@@ -76,7 +77,8 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
         );
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    // With the role `client`, a loopback address leads through a tunnel to a hub, so it does not mean this machine.
+    // With the role `client`, a loopback address is the entrance of a tunnel to a hub, so it does not stand for this
+    // machine.
     let is_local = role != "client" && (is_loopback || host.is_wildcard() || role == "broker" || is_own(host));
     if !is_local {
         return Ok(Endpoint::Hubs(vec![host.clone()]));
@@ -91,13 +93,13 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
 }
 
-/// Whether the address belongs to this machine, which is the case if a socket can be bound to it.
+/// Whether the address belongs to this machine. A socket can be bound only to such an address.
 fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// Refuses a list of hubs if this machine is one of them or has the role `broker`. Otherwise, this machine would be
-/// both hub and guest.
+/// Refuses a list of hubs if it contains this machine, or if this machine has the role `broker`. Otherwise, this
+/// machine would be both a hub and a guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
         let text = "SLM_MESH_HOST is a list of hubs, but SLM_MESH_ROLE=broker needs an address of this machine; set \
@@ -119,7 +121,7 @@ fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
 /// Maximum number of other meshes to which one broker can be linked.
 const LINKS_MAX: usize = 8;
 
-/// The addresses of the linked meshes, without a trailing slash.
+/// The addresses of the linked meshes, without slashes at the end.
 ///
 /// # Errors
 /// If an element of the setting is not an address, or if there are too many addresses. The error contains the first

@@ -1,6 +1,6 @@
-//! The name of this machine in the mesh: the setting `SLM_MESH_MACHINE`, or else the machine's own name.
+//! The name of this machine in the mesh: the setting `SLM_MESH_MACHINE`, or the system's name of the machine.
 //!
-//! A mesh tells machines apart by their names, so the name should be unique and should rarely change.
+//! A mesh distinguishes machines by their names, so each name should be unique and should rarely change.
 
 use super::data_dir::DataDir;
 use super::settings::{MACHINE, Settings};
@@ -16,7 +16,7 @@ const PREFERENCES: &str = "/Library/Preferences/SystemConfiguration/preferences.
 /// Returns the name of this machine in the mesh. The settings are read only once.
 pub fn machine_name() -> &'static str {
     static NAME: LazyLock<String> = LazyLock::new(|| {
-        // A setting that can't be read has its error elsewhere, because every command reads the settings.
+        // An error in the settings is ignored here, because every command reports it when it reads the settings.
         let settings = DataDir::find().and_then(|places| Settings::load(&places)).unwrap_or_default();
         [cleaned(settings.text(MACHINE)), cleaned(&system_name())]
             .into_iter()
@@ -27,14 +27,14 @@ pub fn machine_name() -> &'static str {
 }
 
 /// The name without control characters, and without the characters that separate the parts of an address. A name that
-/// is too long is cut. A hub cleans the names of its guests in the same way, so that a machine has the same name
+/// is too long is cut. A hub uses this function for the names of its guests, so that a machine has the same name
 /// everywhere.
 pub fn cleaned(name: &str) -> String {
     name.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
 }
 
-/// On macOS, a network can change the host name of the kernel. The local host name stays the same, and macOS makes it
-/// unique among the machines on the local network.
+/// On macOS, a network can change the kernel's host name, but not the local host name. macOS makes the local host name
+/// unique on the local network.
 #[cfg(target_os = "macos")]
 fn system_name() -> String {
     let preferences = std::fs::read_to_string(PREFERENCES).unwrap_or_default();
@@ -46,13 +46,13 @@ fn system_name() -> String {
     super::host()
 }
 
-/// Finds the local host name in macOS's network preferences, which are a property list in XML.
+/// Finds the local host name in macOS's network preferences. The preferences are a property list in XML.
 #[cfg(any(target_os = "macos", test))]
 fn local_host_name(preferences: &str) -> Option<String> {
     let (_, after_key) = preferences.split_once("<key>LocalHostName</key>")?;
     let value = after_key.trim_start().strip_prefix("<string>")?;
     let (name, _) = value.split_once("</string>")?;
-    // A local host name consists of letters, digits and hyphens, so anything else is not such a name.
+    // A local host name consists of letters, digits and hyphens. Any other value is ignored.
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     is_name.then(|| name.to_owned())
 }

@@ -1,6 +1,6 @@
 //! The operating system: time, randomness, environment, settings, files and processes.
 //!
-//! **Invariant:** the core never imports this module. Callers pass to the core what it needs.
+//! **Invariant:** the core never imports this module. Callers of the core pass the data that the core needs.
 
 mod account;
 pub mod command_with_timeout;
@@ -35,8 +35,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// The clock of the mesh. It shows the wall time of the broker's start plus the time that has passed since then,
-/// including sleep. Changes of the wall clock do not affect it, so leases and cursors stay valid.
+/// The clock of the mesh. It shows the wall time of the broker's start plus the time that has passed after the start,
+/// including sleep. Changes of the wall clock do not affect this clock, so leases and cursors stay valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     base_ms: i64,
@@ -49,13 +49,14 @@ impl Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
-    /// Starts at the time `now`, whatever the wall clock shows.
+    /// Starts at the time `now`, not at the time of the wall clock.
     pub fn at(now: i64) -> Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }
 
-    /// Continues the clock of an earlier broker, so that leases stay valid even if somebody has set the wall clock in
-    /// the meantime. Returns `None` if the machine has been rebooted since then, or if the text has a different format.
+    /// Continues the clock of an earlier broker. Leases then stay valid even if the wall clock has been changed in the
+    /// meantime. Returns `None` if the machine has been rebooted after `saved` was written, or if the format of `saved`
+    /// is wrong.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let saved_id = words.next()?;
@@ -66,7 +67,8 @@ impl Clock {
         is_same_boot.then(|| Clock { base_ms: base.checked_add(now - boot).unwrap_or(floor).max(floor), boot_ms: now })
     }
 
-    /// The text from which [`Clock::resume`] can continue; `None` if the system has no id for the current boot.
+    /// The text with which [`Clock::resume`] can continue this clock. `None` if the system has no id for the current
+    /// boot.
     pub fn save(&self) -> Option<String> {
         clock_id().map(|id| format!("{id} {} {}\n", self.base_ms, self.boot_ms))
     }
@@ -93,7 +95,7 @@ pub fn boot_ms() -> i64 {
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
-/// How many bytes this user may still write to the disk that contains this path.
+/// The number of free bytes for this user on the disk that contains this path.
 ///
 /// # Errors
 /// If the path does not exist or can't be read.
@@ -108,15 +110,15 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The id of this boot. Two machines have different ids, even if one is a copy of the other. `None` on a system without
-/// boot ids, such as macOS.
+/// The id of this boot. Two machines have different ids, even if one machine is a copy of the other. `None` on a system
+/// without boot ids, such as macOS.
 pub fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// Identifies the moment from which [`boot_ms`] counts. The text contains the id of this boot and the id of the time
-/// namespace, because each namespace may count from a different moment. `None` on a system without boot ids.
+/// Identifies the starting point of [`boot_ms`]. The text contains the id of this boot and the id of the time
+/// namespace, because each namespace may have a different starting point. `None` on a system without boot ids.
 fn clock_id() -> Option<String> {
     let boot_id = boot_id()?;
     // Linux before 5.6 has no time namespaces.
@@ -127,7 +129,8 @@ fn clock_id() -> Option<String> {
 /// Returns 128 random bits from the operating system.
 ///
 /// # Panics
-/// If the operating system provides no random bits. Predictable ids would be a security hole, so there is no fallback.
+/// If the operating system provides no random bits. There is no fallback, because predictable ids would be a security
+/// hole.
 pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system provides random bits");
@@ -136,18 +139,18 @@ pub fn random_u128() -> u128 {
 
 /// Lets this thread, and the threads that it starts, receive signals that were blocked when this process was started.
 pub fn accept_signals() {
-    // This fails only for a wrong argument.
+    // This call fails only for a wrong argument.
     let _ = nix::sys::signal::SigSet::all().thread_unblock();
 }
 
 /// Writes a message to standard error. Removes characters that control a terminal or hide text, because the message may
-/// contain text from others. Ignores a failed write, because there is no other place to report to.
+/// contain text from other users. Ignores a failed write, because there is no other place for errors.
 pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
-/// Whether this process was started with standard output closed. If so, Rust's runtime has opened `/dev/null` as
-/// descriptor 1, and all output is lost.
+/// Whether standard output was closed when this process was started. In this case, Rust's runtime has opened
+/// `/dev/null` as descriptor 1, and all output is lost.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();
     let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
@@ -155,14 +158,14 @@ pub fn is_output_closed() -> bool {
     is_null && rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
 }
 
-/// The host name of this machine, by which other machines may reach it.
+/// The host name of this machine. Other machines may be able to reach this machine by this name.
 pub fn host() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// The path of this program. If an upgrade has left no file there, tries the path by which the process was started, and
-/// then the folders in `PATH`.
+/// The path of this program. If an upgrade has removed the file at this path, tries the path that was used to start
+/// this process, and then the folders in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
@@ -172,13 +175,13 @@ pub fn own_path() -> PathBuf {
     if path.is_file() {
         return path;
     }
-    // Agents start this program by the path in their settings. Package managers keep that path up to date, so it is
+    // Agents start this program with the path in their settings. Package managers keep that path up to date, so it is
     // tried before `PATH`.
     let started_as = std::env::args_os().next().map(PathBuf::from);
     let started_as = started_as.filter(|path| path.is_absolute() && path.file_name() == Some(PROGRAM.as_ref()));
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM));
-    // If no program is found, starting this path fails with an error that shows where the program used to be.
+    // If no program is found, an attempt to start this path fails with an error that contains the path.
     started_as.into_iter().chain(in_path).find(|program| program.is_file()).unwrap_or(path)
 }
 
@@ -199,7 +202,7 @@ mod tests {
         let Some(saved) = Clock::start(0).save() else { return };
         let words: Vec<&str> = saved.split_whitespace().collect();
         for shift in [-86_400_000, 86_400_000] {
-            // This has the same effect as if somebody had changed the wall clock by a day.
+            // This has the same effect as a change of the wall clock by a day.
             let base = words[1].parse::<i64>().unwrap() + shift;
             let resumed = Clock::resume(&format!("{} {base} {}", words[0], words[2]), 0).unwrap();
             assert!((0..60_000).contains(&(resumed.now() - base)), "{shift}");

@@ -1,4 +1,4 @@
-//! Normalises paths for locks, so that each file has one spelling, even a file that does not exist yet.
+//! Normalises paths for locks, so that each file has only one path, even if the file does not exist yet.
 //!
 //! **Invariant:** a normalised path is absolute and contains no `.`, no `..` and no symlinks. The path of a folder ends
 //! in `/`.
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Maximum number of symlinks in one path, the same as on Linux (path_resolution(7)).
+/// Maximum number of symlinks in one path. Linux has the same limit (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 /// Turns a path that a user typed into an absolute path. A relative path is relative to the working directory.
@@ -42,7 +42,7 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     normal_form(&whole)
 }
 
-/// The absolute path of a symlink itself, not of its target. Only symlinks in the folders above it are resolved.
+/// The absolute path of a symlink itself, not of its target. Other symlinks in the path are resolved.
 pub fn absolute_link(path: &str) -> String {
     let given = without_prefix(path);
     let (folder, name) = given.rsplit_once('/').map_or((".", given.as_str()), |(folder, name)| (folder, name));
@@ -56,7 +56,7 @@ pub fn absolute_link(path: &str) -> String {
 /// to `root` if the working directory is not a project.
 ///
 /// # Errors
-/// If the path is relative and there is neither a project nor a root. The error says what is wrong, and what to do.
+/// If the path is relative and there is neither a project nor a root. The error contains the cause and a remedy.
 pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
     let given = without_prefix(path);
     if given.starts_with('/') {
@@ -76,8 +76,8 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
 /// The working directory, if it may be a project.
 ///
 /// # Errors
-/// If the directory is gone. Also if it is HOME or `/`, because some clients start the MCP servers of all workspaces
-/// there.
+/// If the directory no longer exists. Also if it is HOME or `/`, because some clients start the MCP servers of all
+/// workspaces in these directories.
 pub fn project_dir() -> Result<PathBuf, &'static str> {
     let Ok(dir) = std::env::current_dir() else { return Err("the folder in which this session was started is gone") };
     let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
@@ -90,7 +90,7 @@ pub fn project_dir() -> Result<PathBuf, &'static str> {
     Ok(dir)
 }
 
-/// The path in a `file:` URI; `None` for any other URI.
+/// The path in a `file:` URI. `None` for any other URI.
 pub fn from_uri(uri: &str) -> Option<String> {
     let rest = uri.strip_prefix("file://")?;
     let rest = rest.strip_prefix("localhost").unwrap_or(rest);
@@ -111,7 +111,7 @@ fn without_prefix(path: &str) -> String {
     }
 }
 
-/// The bytes of a string with its `%` escapes decoded: `%2F` becomes a slash.
+/// Decodes the `%` escapes in a string: `%2F` becomes a slash.
 pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(text.len());
@@ -143,7 +143,7 @@ fn normal_form(path: &str) -> String {
 }
 
 /// Replaces each symlink in a path with its target, even if the target does not exist yet. From the first component
-/// with a wildcard onwards, symlinks stay as they are. The same is true after too many symlinks.
+/// with a wildcard onwards, symlinks stay as they are. After too many symlinks, further symlinks stay as they are, too.
 fn without_links(path: &Path) -> PathBuf {
     let mut done = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
@@ -151,8 +151,8 @@ fn without_links(path: &Path) -> PathBuf {
     while let Some(part) = rest.pop_front() {
         match Path::new(&part).components().next() {
             Some(Component::RootDir) => done = PathBuf::from("/"),
-            // `..` is the parent of a symlink's target, not of the symlink. All symlinks before this `..` have been
-            // resolved by now.
+            // After a symlink, `..` means the parent of the symlink's target. All symlinks before this `..` have
+            // already been resolved.
             Some(Component::ParentDir) => {
                 done.pop();
             }
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A new folder, under its real path. The folder is removed when this value is dropped.
+    /// The real path of a new folder. The folder is removed when this value is dropped.
     struct Folder(PathBuf);
 
     impl Folder {

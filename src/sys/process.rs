@@ -1,7 +1,7 @@
-//! Asks the kernel about processes: which process has connected, what its ancestors are, whether it is still running,
-//! and when it ends.
+//! Gets information about processes from the kernel: which process has connected, which ancestors it has, whether it is
+//! still running, and when it ends.
 //!
-//! `process/linux.rs` and `process/macos.rs` provide the same few functions.
+//! `process/linux.rs` and `process/macos.rs` provide the same functions.
 //!
 //! **Invariant:** a process is identified by its number together with its start time, because the kernel reuses
 //! numbers.
@@ -30,7 +30,7 @@ use std::process::Child;
 pub struct Credentials {
     /// User id.
     pub uid: u32,
-    /// The process id; `None` if the kernel reports none, for example for a process in another PID namespace.
+    /// The process id. `None` if the kernel reports no id, for example for a process in another PID namespace.
     pub pid: Option<i64>,
 }
 
@@ -38,7 +38,7 @@ pub struct Credentials {
 #[derive(Debug, Clone, PartialEq)]
 struct ProcessInfo {
     parent: i64,
-    /// The start time, in a unit that the kernel chooses. The value only has to differ between two processes with the
+    /// The start time, in a unit that depends on the system. It only needs to be different for two processes with the
     /// same number.
     start: u64,
     /// Whether the process has ended and its parent has not reaped it yet.
@@ -58,26 +58,26 @@ struct Program {
     shown: String,
 }
 
-/// Starts a thread that reaps a child process when it ends. Without this, the ended child would stay a zombie, and
-/// other programs would take it for a running process.
+/// Starts a thread that reaps a child process when it ends. Without this thread, the ended child would stay a zombie,
+/// and would look like a running process to other programs.
 pub fn reap_at_end(mut child: Child) {
-    // If no thread can be started, the only harm is the zombie.
+    // If no thread can be started, a zombie remains. It does little harm.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || child.wait());
 }
 
-/// The start time of a process; `None` if no such process exists.
+/// The start time of a process. `None` if no such process exists.
 pub fn start_time(pid: i64) -> Option<u64> {
     platform::process_info(pid).map(|info| info.start)
 }
 
-/// Whether exactly this process is still running. A zombie does not count as running.
+/// Whether the process with this number and this start time is still running. A zombie does not count as running.
 pub fn is_alive(pid: i64, start: u64) -> bool {
     platform::process_info(pid).is_some_and(|info| info.start == start && !info.is_zombie)
 }
 
 /// Whether any process of this user has this number.
 pub fn is_in_use(pid: i64) -> bool {
-    // To kill(2), a number below 1 means a group of processes.
+    // For kill(2), a number below 1 means a group of processes.
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
@@ -103,15 +103,15 @@ pub struct ExitWatch {
 }
 
 impl ExitWatch {
-    /// Watches a process; `None` if the process has already ended.
+    /// Watches a process. Returns `None` if the process has already ended.
     ///
     /// # Errors
-    /// If this process has no free file descriptor, or if the kernel can't report the end of a process in this way
-    /// (Linux before 5.3).
+    /// If this process has no free file descriptor, or if the kernel can't report the end of a process through a
+    /// descriptor (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
-        // The start time is compared only now, when the descriptor is open. Until then, the kernel could still have
-        // given the number to another process.
+        // The start time is compared only after the descriptor is open. Before that, the kernel could still give the
+        // number to another process.
         Ok(is_alive(pid, start).then_some(ExitWatch { pid, start, fd }))
     }
 
@@ -133,7 +133,7 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// The type and the short name of the known agent `kind`; `None` if slm-mesh knows no agent of this type.
+/// The type and the short name of a known agent. `None` if slm-mesh knows no agent of the type `kind`.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }

@@ -1,5 +1,5 @@
-//! Finds the work tree, the branch and the repository of a directory by reading git's files, because starting git would
-//! take milliseconds.
+//! Finds the work tree, the branch and the repository of a directory. Reads git's files directly, because starting git
+//! would take milliseconds.
 
 mod config_syntax;
 mod remote_url;
@@ -29,8 +29,8 @@ pub struct GitFacts {
     pub root: Option<String>,
     /// The branch, or the first digits of the commit's id if the head is detached.
     pub branch: Option<String>,
-    /// The identity of the repository, which is the same for all its work trees and clones. It is the normal form of
-    /// the origin's URL, or the path of the common git directory if there is no origin.
+    /// The identity of the repository. All work trees and clones of a repository have the same identity. It is the
+    /// normal form of the origin's URL, or the path of the common git directory if there is no origin.
     pub repo: Option<String>,
 }
 
@@ -54,7 +54,7 @@ fn read_beginning(path: &Path) -> Option<String> {
     }
     let mut bytes = buffer_for(meta.len().min(FILE_MAX));
     file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
-    // The file may contain a name that is not UTF-8, but the URL after that name is still needed.
+    // A name in the file may be invalid UTF-8, but the URL in the file is needed anyway.
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -78,7 +78,7 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
-/// A work tree whose repository's identity is already known, so that git's files need not be read again.
+/// A work tree whose repository is already known, so git's files are not read again.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownTree<'a> {
     /// The root of the work tree.
@@ -88,14 +88,14 @@ pub struct KnownTree<'a> {
 }
 
 impl<'a> KnownTree<'a> {
-    /// The work tree in `gitRoot` and `repo`, if both are there.
+    /// The work tree with this root and repository; `None` if one of the two values is not a string.
     pub fn of(root: &'a Value, repo: &'a Value) -> Option<KnownTree<'a>> {
         Some(KnownTree { root: root.as_str()?, repo: repo.as_str()? })
     }
 }
 
-/// Returns the roots of the work trees that contain these paths, and the identities of their repositories, in the same
-/// order. The paths are normalised like the paths of locks, and may be globs.
+/// Returns the roots of the work trees that contain these paths. Also returns the identities of the work trees'
+/// repositories, in the same order. The paths are normalised like the paths of locks, and may be globs.
 pub fn work_trees<'a>(
     paths: impl Iterator<Item = &'a str>,
     known_tree: Option<KnownTree<'_>>,
@@ -107,7 +107,7 @@ pub fn work_trees<'a>(
         let fixed = path.split(['*', '?']).next().unwrap_or(path);
         let folder = Path::new(fixed.rfind('/').map_or("/", |slash| &fixed[..slash.max(1)]));
         let (mut passed, mut root) = (Vec::new(), None);
-        // Several files often share their folders, so each folder is looked up only once.
+        // Several paths often have the same parent folders, so each folder is looked up only once.
         for at in folder.ancestors().take(64) {
             if let Some(known) = roots.get(at) {
                 root = *known;
@@ -126,8 +126,8 @@ pub fn work_trees<'a>(
         }
         roots.extend(passed.into_iter().map(|at| (at, root)));
     }
-    // If a root or an identity were empty or too long, the broker would refuse the whole call, and no lock would be
-    // checked. So a work tree with such a root or identity is left out.
+    // A work tree whose root or identity is empty or too long is left out. Otherwise, the broker would refuse the whole
+    // call and check no lock.
     let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
     found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()
 }
@@ -185,7 +185,8 @@ fn repository_at(path: &Path) -> Option<WorkTree> {
     })
 }
 
-/// The git directory for the root of a work tree: the directory `.git`, or the directory to which a file `.git` points.
+/// The git directory of the work tree with this root. It is the directory `.git`, or the directory that the file `.git`
+/// names.
 fn git_dir(root: &Path) -> Option<PathBuf> {
     let dot_git = root.join(".git");
     let meta = std::fs::metadata(&dot_git).ok()?;
@@ -196,8 +197,8 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
     Some(root.join(text.strip_prefix("gitdir:")?.trim()))
 }
 
-/// The URL of the remote `origin`, or else of the first remote. A clone may have no `origin`, because `git clone
-/// --origin NAME` gives the remote a different name.
+/// The URL of the remote `origin`, or of the first remote if there is no `origin`. A clone may have no `origin`,
+/// because `git clone --origin NAME` gives the remote a different name.
 fn origin(settings: &[ConfigEntry]) -> Option<String> {
     let urls = || settings.iter().filter(|entry| entry.section == "remote" && entry.name == "url");
     let url = urls().find(|entry| entry.subsection == "origin").or_else(|| urls().next());
@@ -225,7 +226,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
 
-        /// Creates a git directory with these settings, in which `HOME` stands for this home directory.
+        /// Creates a git directory with these settings. In the settings, `HOME` stands for this home directory.
         fn git_dir(&self, path: &str, config: &str) {
             self.write(&format!("{path}/HEAD"), "ref: refs/heads/main\n");
             self.write(&format!("{path}/config"), &config.replace("HOME", &self.0.display().to_string()));
@@ -259,7 +260,8 @@ mod tests {
         home.git_dir("e/.git", &origin("file://HOME/with%20space"));
         assert_eq!(home.identity("e"), home.identity("with space"));
 
-        // Now both `alone` and `alone.git` exist. Git tries the path as the URL spells it before it adds `.git`.
+        // Now both `alone` and `alone.git` exist. Git tries the path of the URL unchanged before it tries the path with
+        // `.git`.
         home.git_dir("alone.git", &origin("https://example.org/o/r.git"));
         for (folder, url, want) in [("f", "../alone.git", "example.org/o/r"), ("g", "../alone", "alone")] {
             home.git_dir(&format!("{folder}/.git"), &origin(url));

@@ -1,5 +1,5 @@
-//! Reads and writes regular files that another program may replace at any moment. A pipe or a device does
-//! not block this process, and only `open_regular` follows links.
+//! Reads and writes regular files that another program may replace at any moment. If a path leads to a pipe or a
+//! device, this process does not wait. Only `open_regular` follows links.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions};
@@ -18,14 +18,14 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     Ok(if file.metadata()?.is_file() { Some(file) } else { None })
 }
 
-/// An empty buffer for a file of `len` bytes, with room for 32 more. Without this room, the standard library would read
-/// pieces of 32 bytes to find out whether the file has grown.
+/// An empty buffer with room for 32 bytes more than a file of `len` bytes. Without these 32 bytes, the standard library
+/// would make extra small reads at the end of the file.
 pub fn buffer_for(len: u64) -> Vec<u8> {
     Vec::with_capacity(len as usize + 32)
 }
 
 /// Waits until the data that was written to a file has reached the disk. On macOS, the data may then still be in the
-/// disk's own memory, because waiting any longer would take ten times as long. SQLite makes the same choice.
+/// disk's cache, because a full flush takes ten times as long. SQLite makes the same choice.
 ///
 /// # Errors
 /// If the file can't be opened, or the disk fails.
@@ -74,8 +74,8 @@ pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
         fs::rename(&draft, path)
     })();
     result.inspect_err(|_| {
-        // A draft that is left behind does no harm, because only this process uses it. The caller gets the error of the
-        // replacement.
+        // The caller needs the first error. A draft that can't be removed does no harm, because only this process uses
+        // it.
         let _ = fs::remove_file(&draft);
     })
 }

@@ -1,8 +1,8 @@
-//! Runs a command as if our caller had started it. The command receives our signals, is stopped and continued together
-//! with this process, and inherits one of our file descriptors.
+//! Runs a command as if our caller had started it. The command receives our signals and inherits one of our file
+//! descriptors. It stops and continues together with this process.
 //!
 //! **Invariant:** a signal from the terminal, or from the command itself, reaches the command only once. The command
-//! still ignores the signals that our caller ignores.
+//! ignores the same signals as our caller.
 
 use super::process;
 use rustix::io::FdFlags;
@@ -18,10 +18,10 @@ use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Signals that are forwarded to the command, because the sender may know only our process.
+/// Signals that are forwarded to the command, because the sender may know only this process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// How long the command may be stopped before this process also stops itself. If both have been stopped and continued
-/// together, the kernel reports within this time that the command is running again.
+/// How long the command may be stopped before this process stops itself too. If the command was stopped and continued
+/// together with this process, the kernel reports within this time that the command is running again.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -45,7 +45,8 @@ impl ForegroundCommand {
     pub fn spawn(command: &mut Command, fd: BorrowedFd<'_>) -> io::Result<ForegroundCommand> {
         let ignored = ignored_signals();
         let watched = FORWARDED.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0);
-        // Signals are watched before the command is started, so that the end of a very short command is not missed.
+        // Signals are watched before the command is started. Otherwise, the end of a very short command could be
+        // missed.
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
         let watch = signals.handle();
         let (sender, receiver) = channel();
@@ -118,29 +119,30 @@ impl ForegroundCommand {
         }
     }
 
-    /// Forwards a signal to the command, unless the command has already got this signal, or has sent it itself.
+    /// Forwards a signal to the command. Does nothing if the command has already got this signal, or has sent it
+    /// itself.
     ///
-    /// If another process sends a signal to the whole group, the command gets this signal twice. Nothing tells this
-    /// process whether the signal was sent to it alone or to the group. A signal that comes twice does less harm than
-    /// one that never comes.
+    /// If another process sends a signal to the whole group, the command gets this signal twice. This process can't
+    /// find out whether the signal was sent to this process alone or to the group. A signal that comes twice does less
+    /// harm than a signal that never comes.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
-        // For a signal from the terminal, `sender` is 0. The terminal has sent this signal to the whole foreground
-        // group, which includes the command. On macOS, the sender of such a signal is process 0.
+        // If the terminal has sent the signal, `sender` is 0 (on macOS, the sender is process 0). The terminal signals
+        // the whole foreground group, which includes the command.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
         // A signal that the command sends to its own group also reaches this process. The command must not get this
         // signal twice.
         if sender != 0 && !is_own() {
-            // If this fails because the command has just ended, the kernel reports that end next.
+            // If the command has just ended, this fails, and the kernel reports the end of the command next.
             let _ = kill_process(self.pid, signal);
         }
     }
 }
 
-/// Whether the command was stopped by job control. A SIGSTOP does not count, because its sender stopped only the
-/// command, and will also continue it.
+/// Whether the command was stopped by job control. A SIGSTOP does not count: its sender has stopped only the command,
+/// so the sender will also continue the command.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))

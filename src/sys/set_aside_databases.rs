@@ -1,25 +1,26 @@
-//! Databases that were set aside: their names, and the report about a damaged one.
+//! The names of databases that were set aside, and the report about a damaged database.
 
 use super::data_dir::DataDir;
 use crate::base::time_format;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The beginning of the name that a damaged database gets when it is set aside. The time follows.
+/// The beginning of the name that a damaged database gets when it is set aside. The name ends with the time.
 pub const DAMAGED: &str = "broker.db.damaged-";
-/// The beginning of the name that a database gets when a hub sets it aside to join another mesh. The time follows.
+/// The beginning of the name that a database gets when a hub sets it aside to join another mesh. The name ends with the
+/// time.
 pub const LEFT: &str = "broker.db.before-rejoin-";
-/// The beginning of the name that a database gets when a backup replaces it. The time follows.
+/// The beginning of the name that a database gets when a backup replaces it. The name ends with the time.
 pub const REPLACED: &str = "broker.db.before-restore-";
-/// The end of the report's name, after the name of the damaged database.
+/// The name of the report is the name of the damaged database with this ending.
 const REPORT: &str = ".txt";
 
-/// The path to which a database is moved if it is set aside at the time `now`.
+/// The new path of a database that is set aside at the time `now`.
 pub fn path(places: &DataDir, prefix: &str, now: i64) -> PathBuf {
     places.dir.join(format!("{prefix}{}", file_time(now)))
 }
 
-/// Writes the report about a damaged database beside the file that was set aside.
+/// Writes the report about a damaged database. The report is put beside the file that was set aside.
 ///
 /// # Errors
 /// If the report can't be written.
@@ -36,8 +37,7 @@ pub struct DamagedDatabase {
     pub report: String,
 }
 
-/// The damaged database that was set aside last, if this happened at or after the time `since` and the file still
-/// exists.
+/// The latest damaged database that was set aside at or after the time `since` and still exists.
 pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
     damaged_names(places, since).last().map(|name| damaged_database(places, name))
 }
@@ -47,12 +47,11 @@ pub fn all_damaged(places: &DataDir, since: i64) -> Vec<DamagedDatabase> {
     damaged_names(places, since).iter().map(|name| damaged_database(places, name)).collect()
 }
 
-/// The names of the main files of these databases, oldest first.
+/// The names of the main files of the damaged databases, oldest first.
 fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
     let since = file_time(since);
     let entries = fs::read_dir(&places.dir).into_iter().flatten().flatten();
-    // The main file's name ends with the time, and the time ends with Z. The names of the database's other files are
-    // longer.
+    // The name of a main file ends with a time, and so with Z. The names of a database's other files are longer.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_recent).collect();
@@ -70,7 +69,7 @@ fn damaged_database(places: &DataDir, name: &str) -> DamagedDatabase {
     DamagedDatabase { path, report }
 }
 
-/// A time in the form that is used in file names.
+/// Formats a time for a file name.
 fn file_time(ms: i64) -> String {
     time_format::iso(ms).replace(':', "")
 }

@@ -1,5 +1,5 @@
-//! The settings. Each one is read from the environment or, if it is not set there, from the `config` file in the data
-//! directory.
+//! The settings. Each setting is read from the environment. If it is not set there, it is read from the `config` file
+//! in the data directory.
 //!
 //! A table in `definitions.rs` contains each setting's name, range, default and help text.
 
@@ -110,8 +110,8 @@ impl Settings {
         words_of(self.text(name))
     }
 
-    /// The settings that affect a broker, as text, so that the settings of two brokers can be compared. Settings that
-    /// affect only a single session are left out.
+    /// The settings that affect a broker, as text. Programs compare such texts to find out whether two brokers have the
+    /// same settings. Settings that affect only a single session are left out.
     pub fn fingerprint(&self) -> String {
         // Clients on this machine can see the fingerprint, so it contains only hashes of the secrets.
         let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
@@ -119,7 +119,7 @@ impl Settings {
         shared_settings().map(|name| format!("{name}={}", value(name))).collect::<Vec<_>>().join(" ")
     }
 
-    /// The names of the settings whose values differ from those in a fingerprint. Returns no names if a different
+    /// The names of the settings whose values differ from the values in a fingerprint. Returns no names if a different
     /// version has made the fingerprint.
     pub fn different_from(&self, fingerprint: &str) -> Vec<&'static str> {
         let own = self.fingerprint();
@@ -131,7 +131,7 @@ impl Settings {
     }
 }
 
-/// The words of a setting that is a list.
+/// Splits the value of a setting at its commas.
 pub fn words_of(value: &str) -> Vec<String> {
     value.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
 }
@@ -143,7 +143,7 @@ fn shared_settings() -> impl Iterator<Item = &'static str> {
 }
 
 /// Splits a fingerprint into names and values; `None` if a different version has made the fingerprint. A value may
-/// contain spaces, so it ends where the name of the next setting begins.
+/// contain spaces, so the name of the next setting marks the end of the value.
 fn fingerprint_values(fingerprint: &str) -> Option<Vec<(&'static str, &str)>> {
     let names: Vec<&'static str> = shared_settings().collect();
     let (mut rest, mut values) = (fingerprint, Vec::new());
@@ -157,7 +157,7 @@ fn fingerprint_values(fingerprint: &str) -> Option<Vec<(&'static str, &str)>> {
     Some(values)
 }
 
-/// A hash of a string. It can be compared only with hashes that the same build has made.
+/// A hash of a string. Hashes from different builds can't be compared.
 fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(text, &mut hasher);
@@ -181,7 +181,8 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     }
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // If the data directory is a file, the program soon fails with a clearer error, when it first writes there.
+        // If the data directory is a file, the program fails later with a clearer error, when it first writes to the
+        // directory.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }

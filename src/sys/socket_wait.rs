@@ -1,4 +1,4 @@
-//! Waits until a socket can be read or written, or until nobody reads an output any more.
+//! Waits until a socket can be read or written, or until an output has no reader any more.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 pub enum SocketEvent {
     /// There is something to read, or the other side has closed the connection.
     Readable,
-    /// The socket is readable as in `Readable`, or it accepts bytes to write.
+    /// The socket is `Readable`, or bytes can be written to it.
     ReadableOrWritable,
 }
 
-/// Waits for an event, at most for this time. Returns whether the event came.
+/// Waits for an event, but not longer than `time`. Returns whether the event came.
 ///
 /// # Errors
 /// If the system can't wait for the sockets.
@@ -38,7 +38,7 @@ pub enum WaitEnd {
     TimeUp,
 }
 
-/// Waits until the socket can be read or nobody reads the output any more, at most for this time.
+/// Waits until the socket can be read or the output has no reader any more, but not longer than `time`.
 ///
 /// # Errors
 /// If the system can't wait for the sockets.
@@ -56,7 +56,7 @@ pub fn wait_for_either(socket: Option<BorrowedFd<'_>>, output: &impl AsFd, time:
     Ok(if is_closed { WaitEnd::OutputClosed } else { WaitEnd::Readable })
 }
 
-/// Waits for an event, at most for this time. Returns whether one came.
+/// Waits for an event, but not longer than `time`. Returns whether an event came.
 fn poll_within(fds: &mut [PollFd<'_>], time: Duration) -> io::Result<bool> {
     let end = Instant::now() + time;
     loop {

@@ -18,7 +18,7 @@ const ENTER: &str = "\u{1b}[?1049h\u{1b}[?7l\u{1b}[?25l\u{1b}[2J";
 /// Restores the normal screen.
 const LEAVE: &str = "\u{1b}[0m\u{1b}[?25h\u{1b}[?7h\u{1b}[?1049l";
 
-/// The modes of the terminal before this program took it over; `None` once they are restored.
+/// The modes of the terminal before this program changed them; `None` if they have been restored.
 static WAS: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
@@ -27,13 +27,13 @@ static HOOK: Once = Once::new();
 pub struct TerminalEvent {
     /// The keys that were pressed, as bytes; empty if there were none.
     pub keys: Vec<u8>,
-    /// Whether the terminal is gone, so that no more keys will come.
+    /// Whether the terminal is gone. If it is gone, no more keys will come.
     pub closed: bool,
     /// Whether the descriptor that the caller passed to [`Terminal::wait`] is readable.
     pub other: bool,
     /// Whether the screen must be drawn again, because its size has changed or another program has written to it.
     pub anew: bool,
-    /// The number of the signal, such as SIGTERM, that tells the program to end.
+    /// The number of a signal that tells the program to end, such as SIGTERM.
     pub end: Option<i32>,
 }
 
@@ -63,7 +63,7 @@ impl Terminal {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                // Without this call, the message of the panic would disappear together with the alternate screen.
+                // Without this call, the panic's message would be printed to the alternate screen and then disappear.
                 restore();
                 tell(info);
             }));
@@ -79,7 +79,7 @@ impl Terminal {
         (or(size.0, 80), or(size.1, 24))
     }
 
-    /// Waits for keys, for a signal, or for the other descriptor, at most for the given time.
+    /// Waits for keys, for a signal, or for input on `other`, but not longer than `time`.
     ///
     /// # Errors
     /// If the kernel refuses to wait.
@@ -106,7 +106,7 @@ impl Terminal {
         }
         if has[1] {
             let mut buffer = [0; 64];
-            // The bytes only say that a signal arrived. The flags below say which one.
+            // The bytes say only that a signal has arrived. The flags below say which signal.
             while self.signals.read(&mut buffer).is_ok_and(|n| n == buffer.len()) {}
             woken.anew = true;
         }
@@ -129,7 +129,7 @@ impl Terminal {
         out.flush()
     }
 
-    /// Restores the terminal and stops this job, as Ctrl-Z does in other programs. When the job continues,
+    /// Restores the terminal and stops this job, like Ctrl-Z in other programs. When the job continues,
     /// [`Terminal::wait`] takes over the terminal again.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ fn enter() -> io::Result<()> {
     out.flush()
 }
 
-/// Restores the terminal, unless that has been done already.
+/// Restores the terminal if this has not been done yet.
 fn restore() {
     let Some(was) = WAS.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     // If the terminal is gone, there is nothing to restore.

@@ -26,7 +26,8 @@ pub fn refused(purpose: &str, error: &io::Error) -> Error {
 }
 
 /// Calls a function for all items at the same time, and returns its results in the order of the items. A result is
-/// `None` if the function panicked. Items for which no thread can be started are handled one after another.
+/// `None` if the function panicked. If no thread can be started for an item, the item is handled on the caller's
+/// thread.
 pub fn map_in_parallel<I: Sync, T: Send>(items: &[I], call: impl Fn(&I) -> T + Sync) -> Vec<Option<T>> {
     let call = &call;
     std::thread::scope(|scope| {

@@ -20,8 +20,8 @@ pub fn find(places: &DataDir) -> Option<i64> {
     TcpStream::connect_timeout(&address, ACCEPTS_WITHIN).is_ok().then_some(pid)
 }
 
-/// Whether a TypeScript broker may be running here. This is the case if its database exists and the process in its pid
-/// file is alive.
+/// Whether a TypeScript broker may be running in this data directory. If its database exists and the process in its pid
+/// file is alive, the broker may be running.
 pub fn may_live(places: &DataDir) -> bool {
     named_process(places).is_some()
 }

@@ -1,5 +1,5 @@
-//! Connects to a Unix socket within a time limit. A stopped process does not accept connections, so once its queue is
-//! full, a plain connect would wait forever.
+//! Connects to a Unix socket within a time limit. A stopped process does not accept connections. When its queue is
+//! full, a plain `connect` would wait forever.
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect as connect_socket, socket, sockopt};
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Connects within this time, which is also the timeout of each write to the stream.
+/// Connects within the time `within`. This time is also the timeout of each write to the stream.
 ///
 /// # Errors
 /// `WouldBlock` if the connection was not accepted in time, and `NotFound` or `ConnectionRefused` if no process
@@ -46,7 +46,7 @@ mod tests {
         assert!(matches!(refused.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused), "{refused}");
         assert!(began.elapsed() < Duration::from_secs(20));
         drop(listener);
-        // Another test may be starting a process. Until its exec, that process holds a copy of the listener.
+        // Another test may be starting a process. Until the new process calls exec, it has a copy of the listener.
         while connect(&path, Duration::from_millis(50)).unwrap_err().kind() != io::ErrorKind::ConnectionRefused {
             assert!(began.elapsed() < Duration::from_secs(20), "the listener is closed");
         }

@@ -1,5 +1,5 @@
-//! Reads the short fields of a JSON object of any size. The text may be UTF-16, begin with unrelated bytes, contain
-//! unpaired surrogates, or lack its end.
+//! Reads the short fields of a JSON object of any size. The text may be in UTF-16, begin with unrelated bytes, contain
+//! unpaired surrogates, or end too early.
 //!
 //! **Invariant:** memory is bounded. Long texts are cut, and values beyond a maximum depth or number are skipped. Some
 //! memory is reserved for the fields that the caller needs.
@@ -22,13 +22,13 @@ const RESERVE: usize = 4 << 20;
 pub(super) const SHORT_MAX: usize = 8 << 10;
 /// How many values are kept. Beyond this limit, only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
-/// Maximum length of a field's name, in bytes. A field with a longer name is skipped, because no needed field has one.
+/// Maximum length of a field's name, in bytes. Fields with longer names are never needed, so they are skipped.
 const NAME_MAX: usize = 256;
-/// Maximum length of a number, in bytes. A longer number is read as `null`, because a part of it is a different number.
+/// Maximum length of a number, in bytes. A longer number is read as `null`, because a part of it would be wrong.
 const SCALAR_MAX: usize = 64;
 /// How many bytes are read at a time. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;
-/// How many bytes of an object inside a string are read at a time.
+/// How many bytes are read at a time if a string contains the object.
 const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 /// How many values of a repeated field are kept.
 const REPEATED_MAX: usize = 64;
@@ -53,7 +53,7 @@ impl NeededFields {
     }
 }
 
-/// Reads the first object, and skips what comes before it, such as a byte order mark. Returns `None` if there is no
+/// Reads the first object. Skips all bytes before the object, such as a byte order mark. Returns `None` if there is no
 /// object. If a read fails, the text ends at that point.
 pub fn read_object(bytes: &mut dyn Read, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
@@ -66,7 +66,7 @@ pub fn read_object(bytes: &mut dyn Read, needed: &NeededFields) -> Option<Value>
     Some(reader.read_value("", 0))
 }
 
-/// The remaining limits: bytes of texts, bytes of the reserve, and number of values.
+/// How much may still be kept: bytes of texts, bytes of the reserve, and values.
 #[derive(Clone, Copy)]
 struct Room {
     texts: usize,
@@ -244,15 +244,15 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&name).into_owned()
     }
 
-    /// Reads a string after its opening quote. `before` holds bytes of the string that were read earlier.
+    /// Reads the rest of a string after its opening quote. `before` holds its bytes that have already been read.
     fn read_text(&mut self, is_needed: bool, before: &mut VecDeque<u8>) -> String {
         let wanted = if is_needed { SHORT_MAX.min(self.room.reserve) } else { 0 };
         let mut text = KeptText::new(TEXT_MAX.min(self.room.texts).max(wanted), self.room.reserve);
         let mut decoder = TextDecoder { ready: std::mem::take(before), ..TextDecoder::default() };
         while let Some(byte) = decoder.next_byte(self) {
             text.push(byte, self.needed.line_starts);
-            // Bytes up to the next escape are copied together, which is faster. A tool's arguments may have a hundred
-            // million bytes, and few of them are escapes.
+            // Bytes up to the next escape are copied together, which is faster. A tool's arguments may be a hundred
+            // million bytes long and contain few escapes.
             if decoder.is_plain() {
                 let plain = self.plain_bytes();
                 text.push_all(plain, self.needed.line_starts);
@@ -298,7 +298,7 @@ impl FieldReader<'_> {
     }
 }
 
-/// The bytes of an object inside a string, decoded from the outer JSON.
+/// The decoded bytes of a string that contains a JSON object.
 struct EmbeddedBytes<'a, 'b> {
     outer: &'a mut FieldReader<'b>,
     decoder: TextDecoder,
@@ -317,14 +317,14 @@ impl Iterator for EmbeddedBytes<'_, '_> {
 struct TextDecoder {
     /// Decoded bytes that have not been read yet.
     ready: VecDeque<u8>,
-    /// The first half of a surrogate pair, which UTF-16 uses for characters beyond 16 bits.
+    /// The first half of a surrogate pair. UTF-16 uses such pairs for characters beyond 16 bits.
     half: Option<u16>,
     is_over: bool,
 }
 
 impl TextDecoder {
-    /// Whether nothing is pending from earlier bytes, so that the next byte can be copied unless it is a quote or a
-    /// backslash.
+    /// Whether the next bytes can be copied, up to a quote or a backslash. This is the case if no earlier byte is
+    /// pending.
     fn is_plain(&self) -> bool {
         self.ready.is_empty() && self.half.is_none() && !self.is_over
     }

@@ -3,8 +3,8 @@
 
 use std::io::{self, BufReader, Cursor, Read};
 
-/// Converts the bytes of a JSON text to UTF-8, and removes zero bytes. JSON begins with ASCII characters, so zeros
-/// among the first four bytes show the encoding. `bytes` is read `buffer_size` bytes at a time.
+/// Converts the bytes of a JSON text to UTF-8, and removes zero bytes. JSON begins with ASCII characters, so the zeros
+/// among the first four bytes reveal the encoding. `bytes` is read `buffer_size` bytes at a time.
 pub fn convert_to_utf8<'a>(bytes: &'a mut dyn Read, buffer_size: usize) -> Box<dyn Read + 'a> {
     let mut bytes = BufReader::with_capacity(buffer_size, bytes);
     let mut head = Vec::with_capacity(4);
@@ -36,7 +36,7 @@ impl<R: Read> Read for WithoutZeros<R> {
                     n_kept += 1;
                 }
             }
-            // `Ok(0)` must not be returned here, because it means the end of the text.
+            // `Ok(0)` would mean the end of the text. So if all bytes were zeros, more bytes are read.
             if n_kept > 0 {
                 return Ok(n_kept);
             }

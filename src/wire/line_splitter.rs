@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into lines of bounded length.
 
-/// Maximum length of a line on any of our sockets, in bytes. A message of 64 KiB fits even if JSON needs six bytes for
-/// each byte of its text.
+/// Maximum length of a line on any of our sockets, in bytes. A message of 64 KiB fits even if JSON writes each of its
+/// bytes as six bytes.
 pub const LINE_MAX: usize = 1 << 20;
 
 /// Received bytes that have not been returned as lines yet.
@@ -10,9 +10,9 @@ pub struct LineBuffer {
     bytes: Vec<u8>,
     /// Where the next line starts.
     start: usize,
-    /// The bytes from `start` to this position contain no line end.
+    /// There is no line end between `start` and this position.
     searched: usize,
-    /// Where the line that was returned last starts.
+    /// The start of the last line that was returned.
     returned: usize,
 }
 
@@ -36,8 +36,7 @@ impl LineBuffer {
 
     /// Returns the next complete line, without its line end.
     ///
-    /// # Errors
-    /// When the line is too long, even if the end of the line has not arrived yet.
+    /// # Errors If the line is too long. The end of the line may not have arrived yet.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         let end = memchr::memchr(b'\n', &self.bytes[self.searched..]).map(|at| self.searched + at);
         let length = end.unwrap_or(self.bytes.len()) - self.start;
@@ -55,12 +54,13 @@ impl LineBuffer {
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// Puts back the line that was returned last, so that it is returned again. This works only until the next push.
+    /// Puts back the last line that was returned, so that [`LineBuffer::next_line`] returns the line again. This works
+    /// only until the next push.
     pub fn put_back_line(&mut self) {
         (self.start, self.searched) = (self.returned, self.returned);
     }
 
-    /// Skips the bytes of an overlong line that have arrived so far. Returns whether the end of this line was reached.
+    /// Skips the part of an overlong line that has arrived so far. Returns whether the end of the line has arrived.
     pub fn skip_line(&mut self) -> bool {
         let end = memchr::memchr(b'\n', &self.bytes[self.start..]);
         let reached = end.is_some();

@@ -1,5 +1,5 @@
 //! Parses JSON that contains half of a character (a lone surrogate). JavaScript and Python write such JSON when a
-//! program has cut a string in the middle of an emoji, and JavaScript accepts it.
+//! program has cut a string in the middle of an emoji. JavaScript also accepts such JSON.
 
 use serde_json::{Error, Value};
 
@@ -25,7 +25,8 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Value, Error> {
     parse(&String::from_utf8_lossy(bytes))
 }
 
-/// Replaces each escape such as `\uD83D` that lacks its other half; `None` if the JSON text contains no such escape.
+/// Replaces each lone surrogate: an escape, such as `\uD83D`, without its other half. Returns `None` if the JSON text
+/// contains no lone surrogate.
 fn replace_lone_surrogates(text: &str) -> Option<String> {
     let mut repaired = String::with_capacity(text.len());
     let mut rest = text;
@@ -58,7 +59,7 @@ enum Surrogate {
     Low,
 }
 
-/// The surrogate that the escape at the start of this text stands for.
+/// The surrogate whose escape is at the start of this text.
 fn surrogate(text: &str) -> Option<Surrogate> {
     let digits = text.strip_prefix("\\u")?.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
     match u16::from_str_radix(digits, 16).ok()? {

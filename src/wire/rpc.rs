@@ -10,7 +10,7 @@ pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
 /// No method has this name.
 pub const METHOD_NOT_FOUND: i64 = -32601;
-/// The parameters are not what the method needs.
+/// The method does not accept these parameters.
 pub const INVALID_PARAMS: i64 = -32602;
 /// Our own program failed.
 pub const INTERNAL_ERROR: i64 = -32603;
@@ -27,7 +27,7 @@ pub enum RpcMessage {
     Response { id: Value, result: Result<Value, Value> },
 }
 
-/// The error for a line that is not a valid message, with the facts for the error response.
+/// The error for a line that is not a valid message. Contains the facts for the error response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvalidMessage {
     /// The request's id, if it is valid.
@@ -59,8 +59,8 @@ pub fn parse_line(line: &[u8]) -> Result<RpcMessage, InvalidMessage> {
     parse_message(value)
 }
 
-/// Parses a request with a numeric id, if the line has exactly the form that [`request`] writes. Only the parameters
-/// are parsed as JSON, which halves the time. Returns `None` for all other lines, even for valid requests.
+/// Parses a request with a numeric id, in exactly the form that [`request`] writes. Only the parameters are parsed as
+/// JSON, which halves the time. Returns `None` for all other lines, even for valid requests.
 fn plain_request(line: &str) -> Option<RpcMessage> {
     let line = line.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);
@@ -69,7 +69,7 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit())
         && (number.len() == 1 || !number.starts_with('0'))
         && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/".contains(&byte));
-    // The rest of the line must be the parameters and a closing brace. If there are further fields, parsing fails
+    // The rest of the line must be the parameters and a closing brace. If it contains further fields, `from_str` fails
     // below.
     let params = rest.strip_prefix("\",\"params\":")?.strip_suffix('}').filter(|_| is_plain)?;
     let id = Value::from(number.parse::<u64>().ok()?);
@@ -77,7 +77,7 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
 }
 
 /// Returns the request's number and the text of the result, if [`response`] has formatted this line for a numbered
-/// request. The caller can then pass the result on without parsing it. Returns `None` for any other line.
+/// request. The caller need not parse the result to pass it on. Returns `None` for any other line.
 pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);
@@ -85,8 +85,8 @@ pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, result))
 }
 
-/// Whether an object in this JSON text may have a field of this name. If this returns false, no object has such a
-/// field. Names must be written without escapes, as our own programs write them.
+/// Whether an object in this JSON text may have a field of this name. If the result is false, no object has such a
+/// field. The names in the text must contain no escapes, as in the output of our own programs.
 pub fn may_have_field(json: &str, name: &str) -> bool {
     let json = json.as_bytes();
     let is_quoted = |at: usize| json[..at].ends_with(b"\"") && json[at + name.len()..].starts_with(b"\"");
@@ -146,7 +146,7 @@ fn is_id(id: &Value) -> bool {
 }
 
 // The following functions format the JSON-RPC envelope themselves, because `json!` would first copy all of the content.
-// `concat` reserves the memory for the whole line at once, unlike `format!`.
+// Unlike `format!`, `concat` reserves the memory for the whole line at once.
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {

@@ -1,5 +1,5 @@
-//! Keeps the beginning of a long text, and only the needed lines of the rest. For example, a patch of many megabytes
-//! contains the names of its files on a few lines.
+//! Keeps the beginning of a long text. Of the rest, keeps only the needed lines. For example, only a few lines of a
+//! large patch contain the names of files.
 
 use super::bounded_json_reader::SHORT_MAX;
 
@@ -7,7 +7,8 @@ use super::bounded_json_reader::SHORT_MAX;
 pub(super) struct KeptText {
     kept: Vec<u8>,
     head_max: usize,
-    /// The part of the current line that has been read so far. Used only after the beginning of the text is full.
+    /// The part of the current line that has been read so far. Used only when the beginning of the text has reached its
+    /// maximum length.
     line: Vec<u8>,
     is_cut: bool,
     n_lines: usize,
@@ -25,7 +26,7 @@ impl KeptText {
         }
         if !self.is_cut {
             self.is_cut = true;
-            // The limit may be in the middle of a needed line, so the line is collected again from its start.
+            // The limit may be in the middle of a needed line. So the whole line is collected again.
             let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.line = self.kept[start..].to_vec();
         }
@@ -56,7 +57,7 @@ impl KeptText {
         self.line.clear();
     }
 
-    /// The kept text, and how many of its bytes belong to needed lines after the beginning.
+    /// Returns the kept text, and how many of its bytes belong to the needed lines after the beginning.
     pub(super) fn finish(mut self, line_starts: &[&str]) -> (Vec<u8>, usize) {
         if self.is_cut {
             self.end_line(line_starts);

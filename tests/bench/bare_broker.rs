@@ -1,6 +1,6 @@
-//! A bare broker, which consists of a poll loop, serde_json and SQLite, and has no rules. It answers the measured calls
-//! from the same tables, with answers of the same form. The real broker can hardly be faster, and the difference
-//! between the two is the cost of the rules.
+//! A bare broker: a poll loop, serde_json and SQLite, without rules. It uses the same tables as the real broker, and
+//! its answers have the same form. The real broker can hardly be faster. The difference between the two brokers is the
+//! cost of the rules.
 
 use super::filled_store::peer;
 use super::floor::{Server, serve_beside};
@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The time that is stored in each row, because this broker has no clock.
 const NOW: i64 = 1_795_000_000_000;
-/// How much the broker reads from one client in one turn.
+/// How many bytes the broker reads from a client before it serves the next client.
 const READ_MAX: usize = 64 * 1024;
 
 /// A bare broker, and how to connect to it.
@@ -32,7 +32,7 @@ impl BareBroker {
         BareBroker { _server: server, path }
     }
 
-    /// A connection that is attached as a peer with this name.
+    /// Connects to the broker, and attaches as a peer with this name.
     pub fn attach(&self, name: &str) -> Line {
         let mut line = Line::connect(Path::new(&self.path));
         line.call("attach", &json!({ "name": name }));
@@ -49,7 +49,7 @@ struct Client {
 
 /// Runs the broker.
 pub fn serve(path: &str, file: &str) {
-    // The store's code creates the tables; after that, only the SQL below uses them.
+    // The store's code creates the tables. After that, only the SQL statements below use the tables.
     drop(slm_mesh::store::Store::open(Path::new(file), false).expect("a store"));
     let db = Connection::open(file).expect("a database");
     db.set_prepared_statement_cache_capacity(16);
@@ -76,7 +76,7 @@ pub fn serve(path: &str, file: &str) {
         }
         rules.commit();
         for client in clients.iter_mut().filter(|client| !client.output.is_empty()) {
-            // A client that reads nothing loses what it is sent.
+            // If a client does not read, its answers are lost, which is fine.
             let _ = client.stream.write_all(&client.output);
             client.output.clear();
         }
@@ -104,7 +104,7 @@ fn read_and_answer(rules: &mut Rules, clients: &mut [Client], n: usize) {
     clients[n].input.extend_from_slice(&input[end..]);
 }
 
-/// Appends texts. Building a line from texts takes half as long as building and serializing JSON values.
+/// Appends texts. This takes half as long as building JSON values and serializing them.
 fn push(output: &mut Vec<u8>, parts: &[&str]) {
     parts.iter().for_each(|part| output.extend_from_slice(part.as_bytes()));
 }
@@ -116,7 +116,7 @@ fn quoted(text: &str) -> String {
 
 struct Rules {
     db: Connection,
-    /// The number of rows that were written, which is also the sequence number of the last one.
+    /// The number of rows that were written. It is also the sequence number of the last row.
     n_rows: i64,
     in_transaction: bool,
 }

@@ -1,5 +1,5 @@
-//! Times single calls, in each of the ways to call the broker: verbs (subcommands), the Unix socket, MCP over stdio,
-//! and HTTP.
+//! Times single calls to the broker in four ways: with verbs (subcommands), over the Unix socket, with MCP over stdio,
+//! and over HTTP.
 
 use super::bare_broker::BareBroker;
 use super::figures::{Reach, Table, in_turns};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Roughly how many bytes of texts, ids and times a write commits in one row.
+/// The approximate size of the row that a write commits: texts, ids and times, in bytes.
 const ROW: usize = 250;
 
 fn run(command: &mut Command) {
@@ -38,9 +38,9 @@ pub fn verbs(table: &mut Table) {
         run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
     };
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
-    // Each call of `lock` looks through the few hundred locks that earlier calls have taken, so its time includes that
-    // work.
-    // A dynamically linked program also loads its libraries, which takes longer than the differences between verbs.
+    // Earlier calls of `lock` have taken a few hundred locks. The time of a call includes the search through these
+    // locks. A dynamically linked program also loads its libraries. Loading takes longer than the differences between
+    // verbs.
     let rows = [("verb state get", 1.25), ("verb send", 1.35), ("verb lock", 1.35)];
     for ((work, most), samples_of) in rows.iter().zip(&samples[1..]) {
         let reach = Reach::Times(if is_static() { *most } else { 1.8 });
@@ -48,7 +48,7 @@ pub fn verbs(table: &mut Table) {
     }
 }
 
-/// The three measured calls: the name of each, its request as a line, and its maximum time as a multiple of the floor.
+/// The three measured calls. Each has a name, a request as a line, and a maximum time as a multiple of the floor.
 fn three() -> [(&'static str, Vec<u8>, f64); 3] {
     let set = json!({ "key": "port", "value": VALUE });
     let send = json!({ "to": "reader", "message": VALUE });
@@ -59,8 +59,8 @@ fn three() -> [(&'static str, Vec<u8>, f64); 3] {
     ]
 }
 
-/// Times calls over the Unix socket, and compares them with an echo of the same bytes. For a write, the time of
-/// committing one row is added to that of the echo.
+/// Times calls over the Unix socket, and compares them with an echo of the same bytes. For a write, the time to commit
+/// one row is added to the time of the echo.
 pub fn socket(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");
@@ -130,8 +130,8 @@ fn post(path: &str, headers: &str, body: &Value) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Times the old HTTP routes over a keep-alive connection. The times are compared with those of tiny_http, which
-/// receives and sends the same number of bytes. For a write, the time of committing one row is added to that of
+/// Times the old HTTP routes over a keep-alive connection. The times are compared with the times of tiny_http, which
+/// receives and sends the same number of bytes. For a write, the time to commit one row is added to the time of
 /// tiny_http.
 pub fn http(table: &mut Table) {
     let mesh = Mesh::started();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The number of sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
-/// For clients that do not wait for answers: the number of clients, the number of calls in one write, and the number of
-/// writes before a client reads an answer.
+/// The clients that do not wait for answers: how many there are, how many calls they send in one write, and how many
+/// writes they send before they read an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;
@@ -29,7 +29,7 @@ fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": key(n), "value": VALUE }))
 }
 
-/// Times a `send`, from its write until the notice arrives on the recipient's socket.
+/// Times a `send`, from the sender's write until the notice arrives on the recipient's socket.
 pub fn push(table: &mut Table) {
     let mesh = Mesh::started();
     let bare = BareBroker::start(&mesh.scratch);
@@ -51,7 +51,7 @@ fn push_times(mut sender: Line, mut reader: Line) -> Samples {
     Samples::new(times)
 }
 
-/// Times a `send` to all peers, from its write until the last of a hundred recipients has received the notice.
+/// Times a `send` to all peers, from the sender's write until all of the hundred recipients have received the notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
     let bare = BareBroker::start(&mesh.scratch);
@@ -90,7 +90,7 @@ pub fn writes(table: &mut Table) {
     for _ in 0..N_ROUNDS {
         let scratch = Scratch::new();
         let file = scratch.path.join("bare.db");
-        // The store's code creates the tables; after that, SQLite alone is measured.
+        // The store's code creates the tables. After that, only SQLite is measured.
         drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
         bare.push(bare_sets_per_second(&file, n_sets, 32));
         ours.push(n_sets as f64 / pipeline(&mut of_ours, &batches).as_secs_f64());
@@ -130,7 +130,8 @@ fn pipeline(clients: &mut [Line], batches: &[Vec<u8>]) -> Duration {
     began.elapsed()
 }
 
-/// Makes a thousand `state.set` calls a second, each on time, whether or not the previous one was answered.
+/// Makes a thousand `state.set` calls a second. Each call is made on time, whether or not the previous call has been
+/// answered.
 pub fn steady(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");
@@ -146,7 +147,7 @@ pub fn steady(table: &mut Table) {
             if next - began > LASTS {
                 return;
             }
-            // This fails only if the reading thread has panicked. Its panic then fails the benchmark.
+            // This fails only if the reading thread has panicked. In that case, its panic makes the benchmark fail.
             let _ = sent.send(Instant::now());
             writer.write_all(line).expect("the broker reads");
         }

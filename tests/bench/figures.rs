@@ -19,18 +19,18 @@ impl Samples {
         Samples(micros)
     }
 
-    /// The time below which this part of the samples lies. For the 99th percentile, `part` is 0.99.
+    /// The time that this part of the samples does not exceed. For the 99th percentile, `part` is 0.99.
     pub fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]
     }
 
-    /// The time below which half of the samples lie.
+    /// The median of the samples.
     pub fn median(&self) -> f64 {
         self.at(0.5)
     }
 }
 
-/// Runs several pieces of work in turn, and times each run. In each of `rounds` rounds, each piece runs `batch` times.
+/// Runs several pieces of work in turn, and times each run. In each round, each piece of work runs `batch` times.
 pub fn in_turns(rounds: usize, batch: usize, works: &mut [&mut dyn FnMut()]) -> Vec<Samples> {
     let mut times: Vec<Vec<f64>> = works.iter().map(|_| Vec::with_capacity(rounds * batch)).collect();
     for _ in 0..rounds {
@@ -60,7 +60,7 @@ pub enum Reach {
     Times(f64),
     /// The median must be at most this many microseconds.
     Median(f64),
-    /// The highest allowed median and the highest allowed 99th percentile, in microseconds.
+    /// The maximum median and the maximum 99th percentile, in microseconds.
     MedianAndP99(f64, f64),
 }
 
@@ -80,7 +80,7 @@ pub struct Row {
     pub figure: String,
     /// The time that one call in a hundred exceeds.
     pub p99: String,
-    /// What the machine itself needs for similar work, for comparison with the measured value.
+    /// The time or size that the machine itself needs for similar work.
     pub floor: String,
     /// The measured value divided by the floor.
     pub ratio: String,
@@ -110,7 +110,7 @@ impl Table {
         println!("{}", "-".repeat(110));
     }
 
-    /// Counts a row that another process of this program has printed, and prints it.
+    /// Prints and counts a row that comes from another process of this program.
     pub fn printed(&mut self, line: &str) {
         println!("{line}");
         if line.ends_with(NO_TARGET) {
@@ -155,20 +155,20 @@ impl Table {
         });
     }
 
-    /// Prints what a bare broker needs for the work of the last row. This line has no target and does not count as a
-    /// row.
+    /// Prints how long a bare broker takes for the work of the last row. This line has no target and does not count as
+    /// a row.
     pub fn bare(&self, samples: &Samples, floor: Option<f64>) {
         let (median, p99) = (samples.median(), samples.at(0.99));
         let ratio = floor.map_or("-".into(), |floor| format!("{:.2}", median / floor));
         self.bare_cells(&span(median), &span(p99), &floor.map_or("-".into(), span), &ratio);
     }
 
-    /// Prints a line as `bare` does, but with figures that are not times.
+    /// Prints a line like [`Table::bare`], but with any figures.
     pub fn bare_cells(&self, figure: &str, p99: &str, floor: &str, ratio: &str) {
         print_cells(["  a broker without rules", figure, p99, floor, ratio, "-", NO_TARGET]);
     }
 
-    /// Prints how many rows reached their targets, and which did not.
+    /// Prints how many rows reached their targets, and which rows did not.
     pub fn end(self) {
         let n_reached = self.n_rows - self.missed.len();
         println!("\n{n_reached} of {} reached, in {:.0} s", self.n_rows, self.began.elapsed().as_secs_f64());

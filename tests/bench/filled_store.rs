@@ -1,5 +1,5 @@
-//! Writes rows into the store's tables without the store's code, to time a bare loop of commits and to fill a mesh with
-//! a million rows. A test writes a few rows in the same way, so that it fails if the tables change.
+//! Writes rows into the store's tables without the store's code. This code times a bare loop of commits, and fills a
+//! mesh with a million rows. A test writes a few rows in the same way, so the test fails if the tables change.
 
 use rusqlite::{Connection, params};
 use serde_json::json;
@@ -21,18 +21,18 @@ pub fn peer(n: usize) -> String {
     format!("00000000-0000-4000-8000-{:012x}", n % N_PEERS)
 }
 
-/// The number that stands for a peer in the table of messages.
+/// The number that represents a peer in the table of messages.
 fn number(n: usize) -> i64 {
     (n % N_PEERS) as i64 + 1
 }
 
-/// Returns one of a few hundred keys, so that entries are also changed and not only added.
+/// Returns one of 500 keys. With so few keys, entries are changed as well as added.
 pub fn key(n: usize) -> String {
     format!("key-{:03}", n * 7 % 500)
 }
 
-/// Returns how many state entries per second a bare loop writes to an empty store. Like `state.set`, each round writes
-/// an entry and an event. The counters are written once in each transaction.
+/// Returns how many state entries per second a bare loop writes to an empty store. Like `state.set`, each round of the
+/// loop writes an entry and an event. Each transaction writes the counters once.
 pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f64 {
     let db = Connection::open(file).expect("a database");
     db.set_prepared_statement_cache_capacity(16);
@@ -61,8 +61,8 @@ pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f6
     n_sets as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Fills a closed store with messages and events, and a tenth as many state entries, in one transaction. The indexes
-/// are built at the end.
+/// Fills a closed store with `n_rows` messages, as many events, and a tenth as many state entries. Uses one
+/// transaction, and builds the indexes at the end.
 pub fn fill(file: &Path, n_rows: usize) {
     let mut db = Connection::open(file).expect("the store's file");
     db.pragma_update(None, "synchronous", "OFF").expect("a pragma");
@@ -88,7 +88,7 @@ pub fn fill(file: &Path, n_rows: usize) {
     }
     for n in 0..n_rows {
         let (seq, at) = (n as i64 + 1, began + n as i64 * 10);
-        // Each peer gets messages from four others.
+        // Each peer gets messages from four other peers.
         let sender = n + 1 + n / N_PEERS % 4;
         let state = if n + UNREAD * N_PEERS >= n_rows { 0 } else { 2 };
         run(

@@ -29,10 +29,10 @@ const PER_MACHINE: usize = 5;
 const STORM: Duration = Duration::from_secs(10);
 /// The number of threads that connect sessions.
 const N_CONNECTORS: usize = 8;
-/// A secret in the form that `slm-mesh secret` prints. With a secret in a different form, each guest process would
-/// derive its key slowly.
+/// A secret in the form that `slm-mesh secret` prints. If the secret had a different form, deriving a key from it would
+/// be slow.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
-/// How long the hub may take until it is idle.
+/// How long the hub may take to become idle.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long the idle hub is watched.
 const IDLE: Duration = Duration::from_secs(30);
@@ -79,14 +79,14 @@ struct Fleet {
 }
 
 struct Streams {
-    /// Each session's stream, once the session is attached.
+    /// Each session's stream; `None` until the session is attached.
     slots: Vec<Mutex<Option<HubStream>>>,
     done: AtomicBool,
 }
 
 impl Fleet {
-    /// Connects this many sessions, spread evenly over the time `within`. A session that has an id in `former` is
-    /// attached again as the peer with that id.
+    /// Connects `n_sessions` sessions, spread evenly over the time `within`. If `former` contains an id for a session,
+    /// the session is attached again as the peer with this id.
     fn connect(mesh: &Mesh, n_sessions: usize, within: Duration, former: &[String]) -> Fleet {
         let poll = Poll::new().expect("a poll");
         let registry = poll.registry().try_clone().expect("a descriptor");
@@ -137,8 +137,8 @@ impl Streams {
             for Token(n) in events.iter().map(mio::event::Event::token) {
                 self.serve(n);
             }
-            // A real session that waits for mail also wakes when its next ping is due. So this loop also serves each
-            // session about once a second.
+            // A real session that waits for mail also wakes when its next ping is due. So this loop serves each session
+            // about once a second, even if nothing has arrived.
             let n_due = (self.slots.len() as f64 * looked_at.elapsed().as_secs_f64()) as usize;
             for _ in 0..n_due {
                 next = (next + 1) % self.slots.len();
@@ -148,7 +148,7 @@ impl Streams {
         }
     }
 
-    /// Reads what has arrived for a session, and sends its ping if one is due.
+    /// Reads what has arrived for a session, and sends the session's ping if a ping is due.
     fn serve(&self, n: usize) {
         if let Some(stream) = self.slots[n].lock().expect("no thread panicked").as_mut() {
             drain(stream);
@@ -185,7 +185,7 @@ fn work(mesh: &Mesh) -> Duration {
 }
 
 /// Calls the hub from its own machine at a steady rate until `done` is set. Returns how long each call took, counted
-/// from the moment when it was due.
+/// from the moment when the call was due.
 fn call_locally(mesh: &Mesh, done: &AtomicBool) -> Samples {
     let mut line = mesh.attach("local");
     let call = request("state.set", &json!({ "key": "port", "value": "8080" }));
@@ -221,7 +221,7 @@ fn calls_row(what: &str, samples: &Samples) {
     row(&format!("{what}: median / p99 / slowest"), &figure, "p99 5 ms", p99 <= 5000.0);
 }
 
-/// Lets this process open as many files as the system permits, before it starts the hub.
+/// Lets this process open as many files as the system permits. Must be called before the hub is started.
 fn open_many() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -235,7 +235,7 @@ fn main() {
     println!("{}, {n_sessions} sessions on {} machines", place::program().display(), n_sessions / PER_MACHINE);
     let alone = memory(&mesh);
     let fleet = Fleet::connect(&mesh, n_sessions, Duration::ZERO, &[]);
-    // After this pause, the hub has done all work that the arrival of the sessions caused.
+    // During this pause, the hub finishes the work that the arrival of the sessions causes.
     thread::sleep(SETTLE);
     let (before, began) = (work(&mesh), Instant::now());
     thread::sleep(IDLE);

@@ -1,5 +1,5 @@
 //! Measures how much longer an honest client's calls take while other clients cause as much work as they can. The 99th
-//! percentile is compared with the one that was measured earlier, without those other clients. No honest call may fail.
+//! percentile is compared with the 99th percentile without those other clients. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause between two calls of the honest client, and how many calls it makes for each row.
+/// The pause between two calls of the honest client, and the number of its calls for each row.
 const PAUSE: Duration = Duration::from_millis(5);
 const N_CALLS: usize = 600;
 /// Limit for the 99th percentile of the times of calls during a flood, in microseconds.
@@ -54,8 +54,7 @@ fn glob_queries(table: &mut Table) {
     row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
 }
 
-/// Measures how long calls take while a client on another machine sends one costly lock query after another, without
-/// waiting for the answers.
+/// Times calls while a client on another machine sends costly lock queries without waiting for the answers.
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);
@@ -63,7 +62,7 @@ fn far_queries(table: &mut Table) {
     row(table, "a guest pipelines lock queries with globs", &mesh, |done| pipeline(guest, &line.repeat(16), done));
 }
 
-/// Locks many deep paths, and returns a query that compares each of them with many globs.
+/// Locks many deep paths, and returns a query that compares each of these paths with many globs.
 fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
     let mut holder = mesh.attach("holder");
     for n in 0..10 {
@@ -126,7 +125,7 @@ fn deaf_listers(table: &mut Table) {
         }
         while !done.load(Ordering::Relaxed) {
             for stream in &mut streams {
-                // In the end, the broker disconnects a client that reads nothing. From then on, writes to that
+                // After a while, the broker disconnects a client that does not read. From then on, writes to the
                 // connection fail, which is fine.
                 let _ = stream.write(&ask);
             }
@@ -136,14 +135,14 @@ fn deaf_listers(table: &mut Table) {
     row(table, "50 clients flood peers and do not read", &mesh, attack);
 }
 
-/// Times calls while a linked mesh reports twenty thousand peers again and again, different ones each time.
+/// Times calls while a linked mesh reports twenty thousand peers again and again. Each report contains different peers.
 fn linked_mesh(table: &mut Table) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let Ok(mut stream) = stream else { return };
-            // Every request gets the same kind of answer. The write fails if the broker has ended, which is fine.
+            // Every request gets the same kind of answer. If the broker has ended, the write fails, which is fine.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(&roster(n));
         }
@@ -157,7 +156,7 @@ fn linked_mesh(table: &mut Table) {
     row(table, "a linked mesh lists 20,000 peers", &mesh, attack);
 }
 
-/// An answer with the peers of one round. The new value of `mark` makes the broker ask again at once.
+/// An answer that lists the peers of one round. Each round has a new `mark`, so the broker asks again at once.
 fn roster(round: usize) -> Vec<u8> {
     let peer =
         |n: usize| json!({ "peer_id": format!("peer-{round}-{n}"), "session_id": format!("p{n}"), "status": "active" });
@@ -181,7 +180,7 @@ fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
     }
 }
 
-/// Adds a row for an honest client that sets an entry over the Unix socket, at a quiet time and during the attack.
+/// Adds a row for an honest client that sets entries over the Unix socket, first without and then during the attack.
 fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
     let mut honest = mesh.attach("honest");
     let set = json!({ "key": "port", "value": "8080" });
@@ -191,7 +190,7 @@ fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBo
     row_of(table, work, call, attack);
 }
 
-/// Adds a row for `call`, which an honest client makes at a quiet time and during the attack.
+/// Adds a row for `call`, which an honest client makes first without and then during the attack.
 fn row_of(table: &mut Table, work: &str, mut call: impl FnMut(), attack: impl FnOnce(&AtomicBool) + Send) {
     let mut calls = || {
         let time = |_| {

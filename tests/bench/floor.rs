@@ -1,5 +1,6 @@
-//! Measures work without slm-mesh, to show what the machine itself needs. A call is compared with an echo of its bytes,
-//! through mio and serde_json or through tiny_http. A write is compared with the commit of one row.
+//! Measures the floor: the time that the machine itself needs for similar work without slm-mesh. A call is compared
+//! with an echo of its bytes, through mio and serde_json or through tiny_http. A write is compared with the commit of
+//! one row.
 
 use super::place::{Http, Line, Scratch};
 use mio::net::{UnixListener, UnixStream};
@@ -10,7 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-/// Another process of this program, which is killed when this value is dropped.
+/// Another process that runs this program. The process is killed when this value is dropped.
 pub struct Server(Child);
 
 impl Drop for Server {
@@ -37,7 +38,7 @@ pub fn echo(scratch: &Scratch) -> (Server, String) {
     (server, path)
 }
 
-/// Connects to the echo server at `path`, which parses every line and answers each with `answer`.
+/// Connects to the echo server at `path`. The server parses every line, and answers each line with `answer`.
 pub fn echo_line(path: &str, answer: &[u8]) -> Line {
     let mut line = Line::connect(std::path::Path::new(path));
     assert_eq!(line.ask(answer), b"known\n");
@@ -132,7 +133,7 @@ pub fn serve_http() {
         let mut body = Vec::new();
         request.as_reader().read_to_end(&mut body).expect("a body");
         let n: usize = request.url().trim_start_matches('/').parse().expect("a size");
-        // This fails if the caller has gone, which is fine.
+        // This fails if the client has closed the connection, which is fine.
         let _ = request.respond(tiny_http::Response::from_data(vec![b'x'; n]));
     }
 }

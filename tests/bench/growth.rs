@@ -1,5 +1,5 @@
-//! Times each frequent operation on a mesh with a million messages and events. For comparison, times the same operation
-//! on a mesh with just enough rows to fill the answers.
+//! Times each frequent operation on a mesh with a million messages and events. For comparison, times each operation on
+//! a mesh with just enough rows to fill the answers.
 
 use super::figures::{Reach, Table, in_turns};
 use super::filled_store::{N_PEERS, UNREAD, VALUE, fill, peer};
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 /// How many messages and events the large mesh holds.
 const MANY: usize = 1_000_000;
-/// How many messages and events the small mesh holds, which is enough to fill a page of every answer.
+/// How many messages and events the small mesh holds. They fill one page of every answer.
 const FEW: usize = N_PEERS * 120;
 
-/// A mesh with this many rows, and a connection as one of its peers.
+/// Returns a mesh with this many rows, and a connection that is attached as one of its peers.
 fn grown(n_rows: usize) -> (Mesh, Line) {
     let mut mesh = Mesh::started();
     mesh.stop();
@@ -24,8 +24,8 @@ fn grown(n_rows: usize) -> (Mesh, Line) {
     (mesh, line)
 }
 
-/// The frequent operations, each with a title, a method and arguments. Some operations start at the message or event
-/// number `n_rows / 2`.
+/// The frequent operations, each with a title, a method and arguments. Some operations read only the messages or events
+/// after number `n_rows / 2`.
 fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     let after = n_rows / 2;
     vec![

@@ -1,5 +1,5 @@
-//! Measures how much longer a shell command takes if others have locked files. The hooks before and after the command
-//! add time, and so does the shield (a sandbox).
+//! Measures how much longer a shell command takes if other peers have locked files. The hooks before and after the
+//! command add time. The shield (a sandbox) also adds time.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::hooks::run;
@@ -13,10 +13,10 @@ use std::time::Instant;
 const RUNS: usize = 300;
 /// The number of files that another peer has locked.
 const HELD: usize = 50;
-/// The maximum time of a hook before or after a command if nobody holds a file, as a multiple of the time of a hook
+/// The maximum time of a hook before or after a command if no file is locked. It is a multiple of the time of a hook
 /// before an edit.
 const HOOK_MAX: f64 = 1.2;
-/// How many microseconds a hook may need to check the locked files.
+/// How many microseconds a hook may take to check the locked files.
 const ADDED_MAX: f64 = 1_000.0;
 /// How many microseconds a shield (a sandbox) may add to a command.
 const SHIELD_MAX: f64 = 3_000.0;
@@ -43,7 +43,7 @@ fn timed(samples: &mut Vec<f64>, work: impl FnOnce()) {
     samples.push(micros_since(began));
 }
 
-/// Times a command in a shield that protects fifty files, and compares it with the command alone.
+/// Times a command in a shield that protects fifty files. The floor is the time of the same command without a shield.
 fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     let _worker = mesh.attach("worker");
     let run = |command: &mut Command| assert!(command.current_dir(folder).status().expect("it starts").success());
@@ -57,8 +57,9 @@ fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     table.times("command in a shield, 50 held files", &Samples::new(shielded), Some(alone), reach);
 }
 
-/// Times the hooks before and after a shell command, in a work tree with fifty locked files and in one without any. All
-/// are compared with a hook before an edit, which also makes one call to the broker.
+/// Times the hooks before and after a shell command, in a work tree with fifty locked files and in a work tree without
+/// locked files. Their times are compared with the time of a hook before an edit, which also makes one call to the
+/// broker.
 pub fn held_files(table: &mut Table) {
     let mesh = Mesh::started();
     let mut holder = mesh.attach("holder");

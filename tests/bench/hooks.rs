@@ -1,4 +1,4 @@
-//! Times hooks as an agent runs them after each tool call. Each hook is a new process that reads JSON and may print an
+//! Times the hooks that an agent runs after each tool call. Each hook is a new process that reads JSON and may print an
 //! answer.
 
 use super::calls::VALUE;
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 /// The number of rounds, and the number of runs in each round.
 const ROUNDS: usize = 10;
 const BATCH: usize = 20;
-/// How many messages one hook shows at most.
+/// The maximum number of messages that one hook shows.
 const SHOWN: usize = 10;
 
 /// Runs a hook on an input.
@@ -33,8 +33,8 @@ fn input(session: &str) -> String {
     told.to_string()
 }
 
-/// Times a hook without mail and one with twenty or more waiting messages, and compares both with a process that ends
-/// at once.
+/// Times a hook without mail and a hook with at least twenty waiting messages. Both times are compared with the time of
+/// a process that ends at once.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");
@@ -46,7 +46,7 @@ pub fn hooks(table: &mut Table) {
     let mut named =
         peers["result"]["peers"].as_array().expect("peers").iter().filter(|peer| peer["agentType"] == "claude-code");
     let name = named.next_back().expect("the second session")["id"].as_str().expect("an id").to_owned();
-    // Each run shows ten messages, which no later run shows again. Twenty messages are left after the last run.
+    // Each run shows ten new messages. Twenty messages are left after the last run.
     for _ in 0..ROUNDS * (BATCH + 5) * SHOWN + 20 {
         line.call("send", &json!({ "to": name, "message": VALUE }));
     }

@@ -1,4 +1,4 @@
-//! Badly behaved clients: one never reads, and two send garbage. They continue until the benchmark ends.
+//! Hostile clients: one client never reads, and two clients send garbage. They continue until the benchmark ends.
 
 use super::Load;
 use super::place::request;
@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// The pause between two writes of a hostile client, so that it adds little to the load that is measured.
+/// The pause between two writes of a hostile client. With this pause, the client adds little to the measured load.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A random number generator (xorshift64*) with a fixed seed, so that each run sends the same garbage.
+/// A random number generator (xorshift64*). Its seed is fixed, so each run sends the same garbage.
 struct Dice(u64);
 
 impl Dice {
@@ -28,7 +28,7 @@ impl Dice {
         (0..self.below(n_max)).map(|_| self.below(256) as u8).collect()
     }
 
-    /// Random bytes, part of a request, a line of brackets, or a call that makes no sense.
+    /// Returns random bytes, part of a request, a line of brackets, or a call that makes no sense.
     fn line(&mut self) -> Vec<u8> {
         let whole = request("state.set", &json!({ "key": self.below(9), "value": [], "no": "such" }));
         match self.below(4) {
@@ -57,7 +57,8 @@ pub fn never_read(load: &Load) {
         stream.set_nonblocking(true).expect("a socket");
         let attach = json!({ "agent": "bench", "project": "/deaf", "pid": 1, "name": "deaf" });
         let lines = [request("attach", &attach), request("events.subscribe", &json!({ "types": ["*"] }))].concat();
-        // If the broker has already hung up, the next write of the loop also fails, and the loop connects again.
+        // If the broker has already closed the connection, the next write in the loop also fails, and the loop connects
+        // again.
         let _ = stream.write_all(&lines);
         stream
     };
@@ -78,7 +79,7 @@ pub fn never_read(load: &Load) {
     }
 }
 
-/// Sends garbage to the socket, and reads now and then, so that the broker keeps accepting the garbage.
+/// Sends garbage to the socket. Also reads answers, so that the broker continues to accept the garbage.
 pub fn babble_on_the_socket(load: &Load) {
     let connect = || {
         let stream = UnixStream::connect(load.mesh.dir().join("mesh.sock")).expect("a socket");
@@ -100,7 +101,7 @@ pub fn babble_on_the_socket(load: &Load) {
     }
 }
 
-/// Sends garbage over HTTP, each piece on a connection of its own. Some of the connections stay open for a while.
+/// Sends garbage over HTTP. Each piece is sent on a new connection. Some of the connections stay open for a while.
 pub fn babble_over_http(load: &Load) {
     let port = std::fs::read_to_string(load.mesh.dir().join("port")).expect("a port");
     let token = std::fs::read_to_string(load.mesh.dir().join("broker.token")).expect("a token");

@@ -1,5 +1,5 @@
-//! Measures several hubs that share a log in etcd: what a write costs, how fast a standby follows, and how long clients
-//! wait if a hub or a member of etcd dies. All processes share this machine and its disk.
+//! Measures several hubs that share a log in etcd: the cost of a write, the delay of a standby, and how long clients
+//! wait if a hub or a member of etcd dies. All processes run on this machine and use the same disk.
 
 use super::calls::VALUE;
 use super::cluster::{Cluster, is_installed};
@@ -15,18 +15,17 @@ use std::time::{Duration, Instant};
 
 /// The duration of a hub's lease, in seconds. This is the default duration.
 const LEASE_SECONDS: u64 = 3;
-/// The number of clients that write at the same time, and the number of entries that each client sets, one after the
-/// other.
+/// The number of clients that write at the same time, and the number of entries that each of them sets.
 const N_CLIENTS: usize = 32;
 const N_SETS: usize = 1250;
-/// How often a hub, or a member of etcd, is killed.
+/// The number of times that a hub is killed, and that a member of etcd is killed.
 const N_KILLS: u32 = 5;
-/// How often a wait checks its condition.
+/// The pause between two checks of a condition.
 const ASK_EVERY: Duration = Duration::from_millis(1);
-/// The longest time that a wait in this benchmark may take.
+/// The maximum time to wait for a condition.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Measures everything, on two hubs.
+/// Runs all these measurements on two hubs.
 pub fn hubs(table: &mut Table) {
     if !is_installed() {
         return;
@@ -49,7 +48,7 @@ fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": format!("k{}", n % 500), "value": VALUE }))
 }
 
-/// The status of a hub, such as its role, as the hub's broker reports it.
+/// Asks a hub for its status, which contains the hub's role.
 fn status(hub: &Mesh) -> Value {
     hub.line().call("hub.status", &json!({}))["result"].clone()
 }
@@ -58,7 +57,7 @@ fn position(hub: &Mesh) -> u64 {
     status(hub)["position"].as_u64().expect("a hub has a position")
 }
 
-/// Waits until `holds` returns true, and returns the microseconds since `began`.
+/// Waits until `holds` returns true. Returns the time since `began` in microseconds.
 fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "it does not happen");
@@ -68,7 +67,7 @@ fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
 }
 
 /// Times the writes of one client that waits for each answer. The floor is the time to store an entry of the same size
-/// in etcd directly.
+/// directly in etcd.
 fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     let mut line = hub.attach("one");
     let mut log = cluster.log("floor", None);
@@ -88,7 +87,7 @@ fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     table.times("hubs: set", &samples[0], Some(samples[1].median()), Reach::MedianAndP99(3000.0, 15_000.0));
 }
 
-/// Measures the time between the answer that acknowledges a write and the moment when the standby has stored it.
+/// Measures the time from the answer to a write until the standby has stored the write.
 fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
     let (mut line, mut asked) = (leader.attach("lag"), standby.line());
     let mut micros = Vec::new();
@@ -103,7 +102,8 @@ fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
     table.times("hubs: lag of a standby", &Samples::new(micros), None, Reach::MedianAndP99(50_000.0, 50_000.0));
 }
 
-/// Measures how many writes per second are acknowledged if many clients write and each waits for its answers.
+/// Measures how many writes per second are acknowledged if many clients write at the same time. Each client waits for
+/// every answer.
 fn many_writes(table: &mut Table, hub: &Mesh) {
     let lines: Vec<Line> = (0..N_CLIENTS).map(|n| hub.attach(&format!("client-{n}"))).collect();
     let began = Instant::now();
@@ -122,7 +122,7 @@ fn many_writes(table: &mut Table, hub: &Mesh) {
     });
 }
 
-/// Measures the size of a write in the shared log, in bytes, as the average of the last writes.
+/// Measures how many bytes a write needs in the shared log, on average over the writes after `n_before`.
 fn log_size(table: &mut Table, cluster: &Cluster, n_before: u64) {
     let mut log = cluster.log("slm", None);
     let (mut at, mut n_bytes) = (Position(n_before + 1), 0);
@@ -142,7 +142,7 @@ fn log_size(table: &mut Table, cluster: &Cluster, n_before: u64) {
     });
 }
 
-/// Measures how long a restarted standby needs to apply the writes that it missed. Each write changes at least two
+/// Measures how long a restarted standby needs to apply the writes that it has missed. Each write changes at least two
 /// rows.
 fn replay(table: &mut Table, leader: &Mesh, standby: &mut Mesh) {
     let wanted = position(leader);
@@ -155,7 +155,8 @@ fn replay(table: &mut Table, leader: &Mesh, standby: &mut Mesh) {
     table.times(&work, &Samples::new(vec![micros]), None, Reach::Median(2_000_000.0));
 }
 
-/// Whether a hub accepts this write. Each call makes a new connection, because a hub hangs up when it ceases to lead.
+/// Whether a hub accepts this write. Each call makes a new connection, because a hub closes its connections when it is
+/// no longer the leader.
 fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     let answer = || -> io::Result<String> {
         let mut socket = UnixStream::connect(hub.dir().join("mesh.sock"))?;
@@ -167,8 +168,8 @@ fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     answer().is_ok_and(|answer| answer.contains("\"result\""))
 }
 
-/// Measures the longest time without an answer after the leading member of etcd was killed. The kill may also make the
-/// leading hub cease to lead.
+/// Kills the leading member of etcd, and measures the longest time without an answer after that. The leading hub may
+/// lose its role too.
 fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
     let mut micros = Vec::new();
     for _ in 0..N_KILLS {
@@ -193,8 +194,8 @@ fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
     for n in 0..N_KILLS {
         let wanted = position(leader);
         micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
-        // A hub renews its lease three times within the lease's duration. The kills are spread over the time between
-        // two renewals, because no hub leads until the rest of the lease is over.
+        // A hub renews its lease three times within the lease's duration. After a kill, no hub leads until the lease
+        // has expired. So the kills are spread over the time between two renewals.
         thread::sleep(Duration::from_secs(LEASE_SECONDS) / 3 * n / N_KILLS);
         leader.kill();
         let began = Instant::now();

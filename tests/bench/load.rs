@@ -2,7 +2,7 @@
 //! hostile clients. Measures how long other clients wait, and how large the broker becomes. `make load MINUTES=10`
 //! prints the results.
 //!
-//! The measured clients call at a steady rate, with pauses, so that their calls do not wait for one another. An echo
+//! The measured clients make calls at a steady rate, with pauses, so their calls do not wait for one another. An echo
 //! server shows how busy the machine itself is.
 
 #[allow(dead_code)] // each bench uses its part
@@ -24,17 +24,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The number of peers that chat over the socket, the number of threads that act as these peers, and the number of real
-/// sessions that chat over standard input.
+/// sessions that chat over standard input and output.
 const N_PEERS: usize = 97;
 const N_THREADS: usize = 4;
 const N_SESSIONS: usize = 3;
 /// How often each session chats.
 const CHATS_EVERY: Duration = Duration::from_millis(250);
-/// How long a newcomer (a client with a new connection) waits for its answer.
+/// How long a newcomer (a client with a new connection) waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const WORDS: &str = "the parser is done; I go on with the printer, and leave the tests of both to you";
 
-/// What all threads share.
+/// The data that all threads share.
 pub struct Load<'a> {
     pub mesh: &'a Mesh,
     pub done: AtomicBool,
@@ -43,7 +43,8 @@ pub struct Load<'a> {
     /// The number of writes by hostile clients, and how often the broker disconnected these clients.
     pub n_pests: AtomicU64,
     pub n_drops: AtomicU64,
-    /// The number of new connections that were served, and of those that were not served within `PATIENCE`.
+    /// The number of new connections that were served, and the number of new connections that were not served within
+    /// `PATIENCE`.
     n_served: AtomicU64,
     n_unserved: AtomicU64,
     /// The call times of each measured client, by the client's name.
@@ -56,8 +57,8 @@ impl Load<'_> {
     }
 }
 
-/// Makes calls at a steady rate until the load ends. If the previous call took too long, a call is timed from the
-/// moment when it was due.
+/// Makes calls at a steady rate until the load ends. If a call starts late because the previous call took too long, its
+/// time is counted from the moment when it was due.
 fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
     let mut times = Vec::new();
     let mut due = Instant::now();
@@ -75,14 +76,14 @@ fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnM
     load.times.lock().expect("no thread panics with it").push((name, times));
 }
 
-/// Pauses between two chats. Each session chats once every `CHATS_EVERY`, and the sessions are spread evenly over that
-/// time.
+/// Pauses between the chats of two sessions. Each session chats once in `CHATS_EVERY`, and the sessions are spread
+/// evenly over this time.
 fn pace(next: &mut Instant, n_chatters: usize) {
     *next += CHATS_EVERY / n_chatters as u32;
     thread::sleep(next.saturating_duration_since(Instant::now()));
 }
 
-/// Acts as some of the peers: each writes to the next peer, reads its own mail, and marks the messages as read.
+/// Acts as some of the peers. Each peer sends a message to the next peer, reads its own mail, and marks it as read.
 fn chat(load: &Load, first: usize, peers: &mut [Line]) {
     let (mut next, n_peers) = (Instant::now(), peers.len());
     while load.goes_on() {
@@ -117,16 +118,15 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So this message is sent only now and
-        // then.
+        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So few messages are sent to it.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }
     }
 }
 
-/// Acts as a client that makes a new connection for each call, as a verb (subcommand) does. The time to connect also
-/// counts, since the client may have to wait for a connection.
+/// Acts as a client that makes a new connection for each call, like a verb (subcommand). The time to connect is
+/// included, because the client may have to wait for a connection.
 fn come_anew(load: &Load) {
     let ask = request("state.get", &json!({ "key": "port" }));
     steadily(load, "newcomer, socket", Duration::from_millis(200), |_| {
@@ -160,7 +160,7 @@ fn row(when: &str, load: &Load, since: &mut (Instant, u64)) {
     println!("{when:<26} {:>10} {n_files:>7} {:>11} {rate:>8.0}", size(rss), size(disk));
 }
 
-/// Lets this process open thousands of connections; the broker keeps the limit that it was started with.
+/// Lets this process open thousands of connections. The limit of the broker does not change.
 fn open_many() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -175,7 +175,7 @@ fn idle(load: &Load, n_idle: usize) -> Vec<UnixStream> {
     (0..n_idle).map(|_| UnixStream::connect(&path).expect("a socket")).collect()
 }
 
-/// The measured clients. They connect before the hostile clients and before the idle connections.
+/// The measured clients. They connect before the hostile clients and the idle connections.
 struct Others {
     writer: Line,
     watched: Session,

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static N: AtomicU32 = AtomicU32::new(0);
 
-/// The measured program: `SLM_MESH_BIN`, or else the program that cargo built together with this one.
+/// The program to measure: `SLM_MESH_BIN`, or the program that cargo built together with this benchmark.
 pub fn program() -> PathBuf {
     let named = std::env::var_os("SLM_MESH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_slm-mesh").into(), PathBuf::from);
     named.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; build it first", named.display()))
 }
 
-/// Whether the program needs no dynamic loader, which means that it is a 64-bit ELF file without the program header
+/// Whether the program needs no dynamic loader. Such a program is a 64-bit ELF file without the program header
 /// PT_INTERP.
 pub fn is_static() -> bool {
     let bytes = std::fs::read(program()).expect("the program can be read");
@@ -26,7 +26,7 @@ pub fn is_static() -> bool {
     bytes.starts_with(b"\x7fELF\x02\x01") && !(0..word(56, 2)).any(|n| word(word(32, 8) + n * word(54, 2), 4) == 3)
 }
 
-/// A directory that is removed when this value is dropped. It is not in /tmp, which is often kept in memory.
+/// A directory that is removed when this value is dropped. It is not in /tmp, because /tmp is often in memory.
 pub struct Scratch {
     /// The path of the directory.
     pub path: PathBuf,
@@ -44,12 +44,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // If this fails, the directory stays in /var/tmp, where its name shows that it is ours.
+        // If this fails, the directory stays in /var/tmp. Its name shows that a benchmark created it.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// A mesh with its directory. While its broker runs, the broker is a child of this process.
+/// A mesh and its directory. The broker runs as a child of this process.
 pub struct Mesh {
     /// The directory that contains the data directory, `mesh`.
     pub scratch: Scratch,
@@ -74,7 +74,7 @@ impl Mesh {
         Mesh { scratch: Scratch::new(), broker: None, port, secret: None, link: String::new(), store: None }
     }
 
-    /// A new mesh with a broker that serves other machines, but is not announced on the network.
+    /// A new mesh whose broker serves other machines. The broker is not announced on the network.
     pub fn hub() -> Mesh {
         Mesh::hub_with(SECRET)
     }
@@ -87,7 +87,7 @@ impl Mesh {
         mesh
     }
 
-    /// Like [`Mesh::hub`], but the broker shares the log at `store` with other hubs.
+    /// Like [`Mesh::hub`], but the hub shares the log at `store` with other hubs.
     pub fn hub_over(store: &str, lease_seconds: u64) -> Mesh {
         let mut mesh = Mesh::new();
         (mesh.secret, mesh.store) = (Some(SECRET), Some((store.to_owned(), lease_seconds)));
@@ -115,8 +115,8 @@ impl Mesh {
         self.scratch.path.join("mesh")
     }
 
-    /// Returns a command that runs the program with the settings of a benchmark. Sets no working directory, because std
-    /// starts a process faster without one.
+    /// Returns a command that runs the program with the settings of a benchmark. Does not set a working directory.
+    /// Without this setting, std starts the process faster.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
@@ -147,16 +147,16 @@ impl Mesh {
         self.broker = Some(broker);
     }
 
-    /// Stops the broker with the verb `stop`, even if a session has started the broker.
+    /// Stops the broker with the verb `stop`, which also works if a session has started the broker.
     pub fn stop(&mut self) {
-        // The verb may fail, since there may be no broker to stop.
+        // The verb fails if there is no broker, which is fine.
         let _ = self.command(&["stop"]).stderr(Stdio::null()).status();
         if let Some(mut broker) = self.broker.take() {
             broker.wait().expect("it ends");
         }
     }
 
-    /// Ends the broker with a signal that it can't handle.
+    /// Ends the broker with SIGKILL, which a process can't handle.
     pub fn kill(&mut self) {
         let mut broker = self.broker.take().expect("it was started");
         broker.kill().expect("a child of ours");
@@ -173,12 +173,12 @@ impl Mesh {
         Line::connect(&self.dir().join("mesh.sock"))
     }
 
-    /// A new connection that is attached as a peer with this name.
+    /// Makes a new connection, and attaches as a peer with this name.
     pub fn attach(&self, name: &str) -> Line {
         attached(self.line(), name)
     }
 
-    /// A peer with this name, connected as if from another machine: over the WebSocket.
+    /// Connects over the WebSocket, as if from another machine, and attaches as a peer with this name.
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
         let stream = slm_mesh::remote::connect_to_hub::connect("127.0.0.1", port, SECRET, u64::from(port), None);
@@ -232,7 +232,8 @@ fn attached(mut line: Line, name: &str) -> Line {
     line
 }
 
-/// A request as a line. All requests have the same id, since each is answered before the next is sent.
+/// A request as a line. All requests may have the same id, because each request is answered before the next one is
+/// sent.
 pub fn request(method: &str, params: &Value) -> Vec<u8> {
     format!("{}\n", json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).into_bytes()
 }
@@ -246,7 +247,7 @@ pub fn tool(name: &str, arguments: Value) -> Vec<u8> {
 pub struct Line {
     stream: BrokerStream,
     buffer: Vec<u8>,
-    /// The number of bytes in the buffer, and how many of them were returned.
+    /// The number of bytes in the buffer, and the number of bytes that have been returned.
     filled: usize,
     taken: usize,
 }
@@ -262,7 +263,7 @@ impl Line {
         Line { stream, buffer: vec![0; 256 * 1024], filled: 0, taken: 0 }
     }
 
-    /// Sends a line, or several.
+    /// Sends one or more lines.
     pub fn send(&mut self, lines: &[u8]) {
         self.stream.write_all(lines).expect("the broker reads");
     }
@@ -295,7 +296,7 @@ impl Line {
         self.read()
     }
 
-    /// Makes a call that must succeed, and skips pushes that arrive before its result.
+    /// Makes a call that must succeed. Skips notifications that arrive before the result.
     pub fn call(&mut self, method: &str, params: &Value) -> Value {
         self.send(&request(method, params));
         loop {
@@ -307,7 +308,7 @@ impl Line {
         }
     }
 
-    /// Answers the pings that have arrived, as a session does while it waits for mail.
+    /// Answers the pings that have arrived, like a session that waits for mail.
     pub fn answer_pings(&mut self) {
         self.stream.set_nonblocking(true).expect("a stream can be read without waiting");
         let read = self.stream.read(&mut self.buffer[self.filled..]);
@@ -318,7 +319,7 @@ impl Line {
         self.stream.set_nonblocking(false).expect("a stream can be read with waiting");
     }
 
-    /// A second handle to the connection, for another thread.
+    /// Returns a second handle to the connection, for another thread.
     pub fn writer(&self) -> BrokerStream {
         self.stream.another().expect("a descriptor")
     }

@@ -11,14 +11,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// How many batches of calls a row has.
+/// The number of batches of calls for each row.
 const ROUNDS: usize = 30;
-/// How many calls of a batch are timed.
+/// The number of calls of a batch that are timed.
 const BATCH: usize = 80;
-/// How many calls at the start of a batch are not timed.
+/// The number of calls at the start of a batch that are not timed.
 const WARM: usize = 5;
 
-/// A Python process that makes as many calls as it is told to.
+/// A Python process that reads a number, and makes this number of calls.
 struct Script {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
@@ -58,7 +58,8 @@ impl Drop for Script {
     }
 }
 
-/// Times a read and a write by a script without a name, and a read by a script that is a peer.
+/// Times a script without a name and a script that is a peer. The first script reads and writes. The second script only
+/// reads.
 pub fn python(table: &mut Table) {
     let mesh = Mesh::started();
     let mut client = Client::connect(&DataDir { dir: mesh.dir() }).expect("a broker");

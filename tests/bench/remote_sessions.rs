@@ -1,5 +1,5 @@
-//! Times sessions that connect as if from other machines, but over loopback. The times with which they are compared
-//! also include the cost of loopback.
+//! Times sessions that connect like sessions on other machines, but over loopback. The times for comparison also
+//! include the cost of loopback.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};
@@ -15,18 +15,18 @@ use std::time::{Duration, Instant};
 
 /// The number of remote sessions.
 const N_GUESTS: usize = 500;
-/// How long the hub may take to handle the arrival of the sessions, and how long the sessions are idle after that.
+/// How long the hub may take to handle the arrival of the sessions, and how long the sessions are then idle.
 const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
 /// `/proc` counts CPU time in ticks of a hundredth of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// The number of clients without the secret, and the pause of each client between two connections. Without the pause,
-/// these clients would use up the CPU themselves.
+/// these clients themselves would use all of the CPU.
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Times a call and a push over the WebSocket. Each is compared with its time over the Unix socket plus the time that
-/// its bytes take over TCP.
+/// Times a call and a push over the WebSocket. The floor is the time over the Unix socket, plus the time of an echo of
+/// as many bytes over TCP.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));
@@ -121,8 +121,8 @@ pub fn guests(table: &mut Table) {
     table.times("  broadcast, from first to last", &Samples::new(spreads), None, Reach::MedianAndP99(50e3, 50e3));
 }
 
-/// Connects once as a client without the secret. Sends a wrong token or key, half of a request, or bytes that are no
-/// request.
+/// Connects once as a client without the secret. Sends a wrong token, a wrong key, half of a request, or bytes that are
+/// not a request.
 fn intrude(n: usize, port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let upgrade = "GET /far HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -142,7 +142,7 @@ fn intrude(n: usize, port: u16) -> std::io::Result<()> {
     }
 }
 
-/// Times a call on this machine while clients without the secret connect to both ports all the time.
+/// Times a call on this machine. Meanwhile, clients without the secret connect to both ports again and again.
 pub fn strangers(table: &mut Table) {
     let mesh = Mesh::hub();
     let mut near = mesh.attach("near");
@@ -158,7 +158,7 @@ pub fn strangers(table: &mut Table) {
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    // The hub is meant to cut the connection.
+                    // An error is expected, because the hub cuts the connection.
                     let _ = intrude(n, port + (n / 4 % 2) as u16);
                     thread::sleep(PAUSE);
                 }

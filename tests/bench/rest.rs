@@ -1,14 +1,14 @@
-//! Measures what a process costs: its start, its memory, its space on disk, and its wake-ups while it is idle.
+//! Measures a process: its start, its memory, its size on disk, and its wake-ups while it is idle.
 
 use super::figures::{Reach, Row, Samples, Table, micros_since, size};
 use super::place::{Line, Mesh, is_static, program, tool};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// After this time without calls, a broker has nothing left to do. The grace periods of its peers are over, and the
-/// write-ahead log has been copied into the database.
+/// After this time without calls, the broker is idle. The grace periods of its peers are over, and it has copied the
+/// write-ahead log into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// Two seconds more than the time for which the idle broker is watched.
+/// The time for which the idle broker is watched, plus two seconds.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// Times the start of a session as a client sees it, from the start of the process to the first result of a tool.
@@ -35,8 +35,8 @@ pub fn session(table: &mut Table) {
     table.times("session, warm", &Samples::new(warm), None, Reach::Median(1_000.0));
 }
 
-/// The resident and the proportional memory of a process, in bytes. Both are exact, whereas `VmRSS` may lag by a few
-/// pages.
+/// The resident and the proportional memory of a process, in bytes. Both values are exact; `VmRSS` may be wrong by a
+/// few pages.
 pub fn memory_of(pid: u32) -> (f64, f64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("Linux tells");
     let bytes = |name: &str| {
@@ -46,7 +46,7 @@ pub fn memory_of(pid: u32) -> (f64, f64) {
     (bytes("Rss:"), bytes("Pss:"))
 }
 
-/// Measures the memory of a session, and of the broker alone and with a hundred sessions.
+/// Measures the memory of a session, of the broker alone, and of the broker with a hundred sessions.
 pub fn memory(table: &mut Table) {
     let mesh = Mesh::started();
     mesh.line().call("state.set", &json!({ "key": "port", "value": "8080" }));

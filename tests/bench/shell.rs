@@ -5,18 +5,17 @@ use super::place::Scratch;
 use slm_mesh::shell_writes::{Disk, written_files};
 use std::hint::black_box;
 
-/// The length of a long command line, in bytes. A command line that writes a file from a here-document may be that
-/// long.
+/// The length of a long command line, in bytes. A command line with a here-document may be this long.
 const LONG: usize = 10 * 1024;
-/// The number of files in the directory to which wildcards apply.
+/// The number of files in the directory. Wildcards are compared with their names.
 const ENTRIES: usize = 50;
 
-/// A string repeated up to the length of a long command line.
+/// Repeats a string up to the length of a long command line.
 fn long(text: &str) -> String {
     text.repeat(LONG / text.len() + 1)[..LONG].to_owned()
 }
 
-/// Times the search for written files in short and long command lines of agents.
+/// Times the search for the files that a command line writes. Tries short and long command lines.
 pub fn shell(table: &mut Table) {
     let scratch = Scratch::new();
     for n in 0..ENTRIES {

@@ -1,8 +1,8 @@
-//! Prints a table of speed, size and growth. Each value is compared with its floor, which is what the machine itself
-//! needs for similar work. `make bench` prints all rows, and `make bench ROWS="verbs push"` only two groups.
+//! Prints a table of speed, size and growth. Each value is compared with its floor: the time or size that the machine
+//! itself needs for similar work. `make bench` prints all rows, and `make bench ROWS="verbs push"` only two groups.
 //!
-//! The work and its floor are run in turn, so that a disturbance affects both. Their ratio also holds for other
-//! machines, but the times do not.
+//! The measured work and its floor are run in turn, so that a disturbance affects both. Other machines have other
+//! times, but similar ratios.
 
 mod bare_broker;
 mod calls;
@@ -37,8 +37,8 @@ use std::process::{Command, Stdio};
 enum On {
     /// All CPUs: the scheduler decides where each process runs.
     AllCpus,
-    /// One CPU for the caller, the broker and the process with which they are compared. Waking a process on a different
-    /// CPU takes ten times as long, and the scheduler would choose by chance which processes share a CPU.
+    /// One CPU for the caller, the broker and the process for comparison. Waking a process on a different CPU takes ten
+    /// times as long. With several CPUs, chance would decide which processes share a CPU.
     OneCpu,
 }
 
@@ -86,7 +86,7 @@ fn main() {
             }
             "--echo-tcp" => return floor::serve_tcp(),
             "--group" => return run_group(&words.next().expect("--group NAME"), &mut Table::new()),
-            // cargo bench adds --bench.
+            // `cargo bench` adds the argument `--bench`.
             flag if flag.starts_with("--") => {}
             _ => wanted.push(word),
         }
@@ -113,8 +113,8 @@ fn run_group(name: &str, table: &mut Table) {
     run(table);
 }
 
-/// Runs a group as a process that is bound to one CPU, and adds its rows to the table. Returns false if there is no
-/// `taskset` (of util-linux) to bind it.
+/// Runs a group in a process that is bound to one CPU, and adds its rows to the table. Returns false if `taskset` (part
+/// of util-linux) is missing.
 fn run_on_one_cpu(name: &str, table: &mut Table) -> bool {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new("taskset");

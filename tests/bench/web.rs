@@ -1,4 +1,5 @@
-//! Measures viewers that watch fifty agents at work: how soon the viewers see an event, and what this costs the broker.
+//! Measures viewers that watch fifty agents at work: how soon a viewer sees an event, and how much CPU time the broker
+//! uses.
 
 use super::figures::{Reach, Row, Samples, Table};
 use super::place::{Line, Mesh, request};
@@ -18,10 +19,10 @@ const N_EVENTS: usize = 3000;
 /// How many ticks `/proc` counts in a second.
 const TICKS: f64 = 100.0;
 
-/// A thread that returns the times at which it saw the events.
+/// A thread that returns the time at which it saw each event.
 type Seen = JoinHandle<Vec<Instant>>;
 
-/// Measures the web page and `watch --plain`. The broker's use of the CPU is compared with its use when nobody watches.
+/// Measures the web page and `watch --plain`. The broker's CPU use is compared with its CPU use without a viewer.
 pub fn web(table: &mut Table) {
     let (_, alone) = load(|_| None);
     let (page, cost) = load(|mesh| Some(page(mesh)));
@@ -45,9 +46,9 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
     });
 }
 
-/// Lets the agents work while a viewer watches. Returns, for each call, the time between its write and the moment when
-/// the viewer saw its event, and the broker's CPU use as a percentage of one core. Without a viewer, the times are
-/// zero.
+/// Lets the agents work while a viewer watches. Returns the times and the broker's CPU use as a percentage of one core.
+/// Each time begins with the write of a call, and ends when the viewer sees the call's event. Without a viewer, the
+/// times are zero.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
     let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();
@@ -67,7 +68,7 @@ fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     (Samples::new(micros.collect()), part * 100.0)
 }
 
-/// Processor time of all threads of a process.
+/// The CPU time of all threads of a process, in ticks.
 fn ticks_of(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux tells");
     let rest = stat.rsplit(')').next().expect("a name in brackets");

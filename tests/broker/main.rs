@@ -1,5 +1,5 @@
 //! Tests the life of a broker: how it is started, found, ended, killed and started again. Also tests the errors that
-//! users see when it can't start.
+//! users see if it can't start.
 
 mod permissions;
 #[path = "../support/mod.rs"]
@@ -120,7 +120,8 @@ fn stop_ends_the_broker_and_keeps_what_it_knew() {
     assert_eq!(fs::read_to_string(place.dir.join("broker.token")).unwrap(), token, "existing clients read it once");
 }
 
-/// A waiting client may start the next broker before `stop` gets the broker's lock. `stop` must succeed even then.
+/// A waiting client may start the next broker before `stop` gets the broker's lock. `stop` must also succeed in this
+/// case.
 #[test]
 fn stop_succeeds_if_the_next_broker_takes_the_lock_at_once() {
     let place = Place::new();
@@ -165,7 +166,7 @@ fn a_signal_ends_the_broker_in_order() {
     }
 }
 
-/// Writes until `over` is set, and collects the writes that were acknowledged.
+/// Writes until `over` is set, and collects the writes that are acknowledged.
 fn write_on(place: &Place, writer: usize, over: &AtomicBool, acknowledged: &Mutex<Vec<String>>, n: &AtomicUsize) {
     for i in 0.. {
         if over.load(Ordering::SeqCst) {
@@ -178,7 +179,7 @@ fn write_on(place: &Place, writer: usize, over: &AtomicBool, acknowledged: &Mute
             acknowledged.lock().unwrap().push(word);
             n.fetch_add(1, Ordering::SeqCst);
         } else {
-            // The client does not repeat a write whose answer was lost; it reports an error.
+            // If the answer to a write is lost, the client does not repeat the write. It reports an error.
             assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
         }
     }
@@ -198,8 +199,8 @@ fn a_killed_broker_loses_nothing_that_was_acknowledged() {
             for round in 1..=6 {
                 until("some writes are acknowledged", || n.load(Ordering::SeqCst) >= round * 20);
                 until("a broker lives", || place.broker_pid().is_some_and(lives));
-                // This fails if the broker has already ended. Only a bug can make the broker end by itself, and the
-                // count below would show that.
+                // This fails if the broker has already ended by itself, which is a bug. The count below would show the
+                // bug.
                 let _ = Command::new("kill")
                     .args(["-9", &place.broker_pid().unwrap().to_string()])
                     .stderr(Stdio::null())
@@ -323,7 +324,7 @@ fn a_database_with_one_damaged_table_does_not_keep_the_broker_away() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[((page - 1) * size) as usize..(page * size) as usize].fill(0xa5);
     fs::write(&file, &bytes).unwrap();
-    // The first verb (subcommand) may report the damage. The second one must find a mesh that works.
+    // The first verb (subcommand) may report the damage. The second verb must find a mesh that works.
     place.run(&["peers"]);
     place.ok(&["peers"]);
     assert_eq!(damaged(&place).len(), 1);

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 /// The id of another user, which is `nobody` on nearly every system.
 const OTHER_UID: u32 = 65_534;
 
-/// Whether this test can act as two users; prints why if it can't.
+/// Whether this test can act as two users. If it can't, prints the reason.
 fn is_root(test: &str) -> bool {
     let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
     if !is_root {
@@ -41,7 +41,7 @@ fn a_directory_that_cannot_be_written_is_named_with_its_cure() {
     if is_root {
         std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     }
-    // Root may write anywhere, so if the test runs as root, the verb runs as another user.
+    // Root may write anywhere. So if the test runs as root, it runs the verb as another user.
     let run = |args: &[&str]| if is_root { run_as_other(&place, args) } else { place.run(args) };
     let set_mode = |mode: u32| fs::set_permissions(&place.dir, fs::Permissions::from_mode(mode)).unwrap();
     for is_new in [true, false] {
@@ -50,7 +50,7 @@ fn a_directory_that_cannot_be_written_is_named_with_its_cure() {
         check_refusal(&run(&["peers"]), 5, &words);
         set_mode(0o700);
         if is_new {
-            // The second round finds the files of an earlier broker.
+            // The next round of the loop finds the files of this broker.
             assert!(run(&["state", "set", "kept", "yes"]).status.success() && run(&["stop"]).status.success());
         }
     }
@@ -70,11 +70,11 @@ fn a_file_of_the_database_that_cannot_be_written_is_named_with_its_cure() {
         assert!(set().status.success() && run_as_other(&place, &["stop"]).status.success());
         let file = place.dir.join(name);
         drop(fs::File::options().create(true).append(true).open(&file).unwrap());
-        // When the owner of the file runs the program, it makes the file writable again.
+        // If the owner of the file runs the program, the program makes the file writable again.
         give(&file, OTHER_UID);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(set().status.success() && run_as_other(&place, &["stop"]).status.success(), "{name}");
-        // A command under sudo may have created a file that belongs to root.
+        // A command that ran under sudo may have created a file that belongs to root.
         drop(fs::File::options().create(true).append(true).open(&file).unwrap());
         give(&file, 0);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
@@ -111,10 +111,10 @@ fn a_client_of_another_user_is_refused() {
     }
     let place = Place::new();
     place.ok(&["state", "set", "secret", "word"]);
-    // Everybody may open the socket. The broker must still ask the kernel who connects.
+    // Now everybody may open the socket. The broker must find out from the kernel which user connects.
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(place.dir.join("mesh.sock"), fs::Permissions::from_mode(0o777)).unwrap();
-    // Unlike our program, this client does no checks of its own: it becomes another user and connects.
+    // This client becomes another user and connects. Unlike our program, it does not check the owner of the socket.
     let script = "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
                   print('connected', flush=True); s.sendall(sys.argv[3].encode() + b'\\n'); print(s.recv(999))";
     let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "state.get", "params": { "key": "secret" } }).to_string();
@@ -150,7 +150,7 @@ fn a_pipe_in_the_place_of_a_small_file_makes_nobody_wait() {
         place.ok(&["state", "set", "key", "word"]);
         place.ok(&["stop"]);
         let path = place.dir.join(name);
-        // The broker removes some of these files when it ends.
+        // The file may be missing, because the broker removes some files when it ends.
         let _ = fs::remove_file(&path);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert_eq!(place.ok(&["state", "get", "key"]).trim(), "word", "{name}");

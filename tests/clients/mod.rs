@@ -1,5 +1,5 @@
 //! Installs the official MCP clients and the schema checker once, in cargo's target directory. A file lock protects the
-//! installation, because test programs run at the same time.
+//! installation, because several test programs run at the same time.
 //!
 //! If Python, Node or the network is missing, the tests that need it are skipped with a message. With
 //! `SLM_MESH_TEST_ALL=1`, they fail instead.
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The oldest major version of Node on which both official clients run.
+/// The lowest major version of Node with which the official clients work.
 const NODE_MIN: u32 = 20;
 
 /// The folder of this file.
@@ -36,8 +36,8 @@ pub fn node(test: &str) -> Option<PathBuf> {
     node_with(test, "node", &here(), &["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"])
 }
 
-/// Returns a folder with the packages that `package.json` in the folder `from` lists, and with copies of these scripts,
-/// which are also in `from`. If the packages can't be installed, prints the reason and returns `None`.
+/// Returns a folder with copies of these scripts from the folder `from`, and with the packages that `from/package.json`
+/// lists. If the packages can't be installed, prints the reason and returns `None`.
 pub fn node_with(test: &str, name: &str, from: &Path, scripts: &[&str]) -> Option<PathBuf> {
     let mut wanted = fs::read_to_string(from.join("package.json")).unwrap();
     for script in scripts {
@@ -66,8 +66,8 @@ fn has_node() -> Result<(), String> {
     }
 }
 
-/// Makes a folder, and records `wanted`, the description of its contents. An existing folder with the same description
-/// is kept.
+/// Makes a folder, and stores `wanted`, a description of its contents. Keeps an existing folder with the same
+/// description.
 fn once(name: &str, wanted: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     fs::create_dir_all(&root).unwrap();
@@ -98,7 +98,7 @@ fn found(test: &str, made: Result<PathBuf, String>) -> Option<PathBuf> {
         Ok(dir) => Some(dir),
         Err(why) => {
             assert!(std::env::var("SLM_MESH_TEST_ALL").as_deref() != Ok("1"), "{test} needs {why}");
-            // `println!` is not used, because the harness hides its output when the test passes.
+            // `println!` is not used, because its output is hidden if the test passes.
             std::io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes()).unwrap();
             None
         }

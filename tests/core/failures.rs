@@ -62,7 +62,7 @@ fn a_cursor_from_another_stream_is_told_of_its_gap() {
     );
 }
 
-/// A mesh whose store is a file, so that another connection can lock it.
+/// A mesh with its store in a file. Another connection can lock this file.
 pub struct Disk {
     pub mesh: Mesh,
     path: std::path::PathBuf,
@@ -83,8 +83,8 @@ impl Disk {
         Disk::open(path, links.iter().map(|url| (*url).to_owned()).collect(), 1_795_000_000_000)
     }
 
-    /// Kills the broker, and starts a new one. For the process id of an earlier session, `lives` returns whether the
-    /// process is still running.
+    /// Kills the broker, and starts a new one. `lives` returns whether the process of an earlier session is still
+    /// running.
     pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
         let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
         next.mesh.set_process_probe(Box::new(lives));
@@ -104,7 +104,7 @@ impl Disk {
 
     fn open_with(path: std::path::PathBuf, settings: MeshSettings, now: i64) -> Disk {
         let links = settings.links.clone();
-        // The ids depend on the path, so that two meshes never have the same ids.
+        // The ids depend on the path, so two meshes never have the same ids.
         let mut n =
             path.as_os_str().as_encoded_bytes().iter().fold(7u128, |n, byte| (n * 31 + u128::from(*byte)) & (!0 >> 8));
         let fresh = move || {
@@ -154,7 +154,7 @@ impl Disk {
         self.call(conn, &core::locks::LOCK, json!({ "filePath": "/p/x", "ttlMinutes": 60 }))
     }
 
-    /// Runs `during` while another connection holds the write lock of the database, so that the mesh can't write.
+    /// Runs `during` while the mesh can't write, because another connection has locked the database.
     fn refusing(&mut self, during: impl FnOnce(&mut Disk)) {
         let other = rusqlite::Connection::open(&self.path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -192,7 +192,8 @@ fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment
     assert!(disk.mesh.commit());
     disk.refusing(|disk| disk.pass(5_000));
     disk.lock(2).unwrap_err();
-    // The broker pauses before it writes again, and the session gets at most one more grace period.
+    // The broker pauses before it tries to write again. Until the session's lock is released, at most one more grace
+    // period passes.
     for _ in 0..7 {
         disk.pass(1_000);
     }
@@ -216,7 +217,7 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_firs
     let mut disk = Disk::new("values");
     disk.join(1, "a");
     let set = |disk: &mut Disk, key: &str, value: &str| {
-        // The calls are slow enough to stay within the rate limit.
+        // The pause between calls keeps them within the rate limit.
         disk.now += 100;
         disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
     };

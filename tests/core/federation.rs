@@ -1,5 +1,5 @@
-//! Tests links to other meshes: how the peers that these meshes report are merged, checked and forgotten, and how
-//! messages to these peers are queued.
+//! Tests links to other meshes: how their peers are merged, checked and forgotten, and how messages to these peers are
+//! queued.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use slm_mesh::core::{event_journal, mail, peers, peers::sessions, status};
 
 const URL: &str = "http://laptop:7899";
 
-/// A mesh with one session, and with links to the mesh of a laptop and to a second mesh.
+/// A mesh with one session and two links: one to the mesh of a laptop, and one to another mesh.
 fn linked(name: &str) -> Disk {
     let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
     disk.mesh.on_connected(1);
@@ -18,13 +18,13 @@ fn linked(name: &str) -> Disk {
     disk
 }
 
-/// A peer as an slm-mesh broker reports it in its answer to `GET /mesh/peers`.
+/// A peer as it appears in the answer of an slm-mesh broker to `GET /mesh/peers`.
 fn row(id: &str, name: &str) -> Value {
     json!({ "peer_id": id, "session_id": name, "agent_type": "codex", "status": "active", "project_path": "/p",
             "mesh": "theirs", "machine": "laptop", "registered_at": "2026-01-01T00:00:00+00:00" })
 }
 
-/// The list that an slm-mesh broker with these peers returns.
+/// The answer of an slm-mesh broker that has these peers.
 fn ours(rows: &[Value]) -> RemoteRoster {
     RemoteRoster::parse(&json!({ "mesh": "theirs", "mark": 1, "peers": rows })).unwrap()
 }
@@ -88,7 +88,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     let mut disk = linked("echo");
     let me = disk.mesh.peers().resolve("near").unwrap();
     let own = disk.mesh.mesh_id();
-    // SuperLocalMemory also lists this mesh's own peer, and a peer that it knows from a third mesh.
+    // SuperLocalMemory also lists a peer of this mesh, and a peer of a third mesh.
     let mut echo = row(&me, "near");
     echo["mesh"] = json!(own);
     let mut bare = row(&me, "near");
@@ -97,7 +97,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));
     assert_eq!(names(&mut disk), [""; 0]);
     assert_eq!(disk.mesh.peers().get(&me).unwrap().row.kind.word(), "session");
-    // The status reports a link that leads back to its own broker.
+    // If a link leads back to its own broker, the status reports this.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
     assert!(state["links"][0]["trouble"].as_str().unwrap().contains("leads back to this broker"), "{state}");
@@ -120,7 +120,7 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
     let ids = ["", "x", "a/b", "../../etc", &"y".repeat(65), "a b", "ünïcode"];
     let odd: Vec<Value> = ids.iter().map(|id| row(id, "odd")).collect();
     assert!(RemoteRoster::parse(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
-    // No client of this mesh can act as a peer of the other mesh, or read mail to such a peer.
+    // No client of this mesh can act as a peer of another mesh, or read the mail of such a peer.
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
     disk.mesh.on_connected(7);
     let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
@@ -135,7 +135,7 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
     send(&mut disk, "codex-web@laptop", "first").unwrap();
     send(&mut disk, "claude-api@laptop", "second").unwrap();
     assert_eq!(receipt(&mut disk).0, "accepted");
-    // The other mesh stays unreachable for so long that its peers are no longer listed. Meanwhile, this broker crashes.
+    // The other mesh is unreachable for so long that its peers are no longer listed. Then this broker crashes.
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!((&message.body["content"], &message.body["to_peer"]), (&json!("first"), &json!("peer-2")));
     assert_eq!(message.body["from_name"], json!("near"));
@@ -173,8 +173,8 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
         json!({ "peer_id": id, "session_id": id, "agent_type": "claude", "status": "active", "project_path": project,
                 "host": "127.0.0.1", "registered_at": at(since), "last_heartbeat": at(beat) })
     };
-    // Sessions of SuperLocalMemory 3.4.48 register, but never send a heartbeat. They read only messages to their
-    // project or to all.
+    // Sessions of SuperLocalMemory 3.4.48 register, but never send a heartbeat. They read only messages that are sent
+    // to their project or to all peers.
     let rows = [peer("sees-direct", "/p", -300, -5), peer("deaf-at-p", "/p", -300, -300), peer("deaf", "", -300, -300)];
     let fresh = peer("fresh-one", "/p", -5, -5);
     let roster = RemoteRoster::parse(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
@@ -226,7 +226,7 @@ fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
     theirs.as_object_mut().unwrap().remove("mesh");
     hear(&mut disk, 1, &RemoteRoster::parse(&json!({ "peers": [theirs] })).unwrap());
     assert_eq!((disk.mesh.next_forwarded(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
-    // If a mesh is reached through a second address, it does not count as a second mesh.
+    // A mesh with a second address does not count as a second mesh.
     hear(&mut disk, 1, &ours(&[row("peer-1", "claude-api")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
     assert_eq!(disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
@@ -242,7 +242,7 @@ fn an_id_of_another_mesh_takes_no_name_of_ours() {
     assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
 }
 
-/// Takes the next message of the link, and reports `delivery` as the outcome of sending it. Returns the text of the
+/// Takes the next message of the link, and reports `delivery` as the result of sending it. Returns the text of the
 /// message.
 fn deliver(disk: &mut Disk, delivery: &Delivery) -> String {
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
@@ -264,7 +264,7 @@ fn with_messages(name: &str, texts: &[&str]) -> Disk {
     disk
 }
 
-/// Lets some seconds pass, and then lets the other mesh answer a poll.
+/// Moves the test's clock forward by some seconds. Then the other mesh answers a poll.
 fn poll(disk: &mut Disk, seconds: i64) {
     disk.pass(seconds * 1000);
     hear(disk, 0, &ours(&[row("peer-1", "claude-api")]));
@@ -280,7 +280,7 @@ fn a_message_on_which_the_other_mesh_breaks_down_is_passed_by_and_its_sender_is_
     let (word, why) = sent(&mut disk, 0);
     assert!(word == "accepted" && why.contains("500"), "the sender sees why it waits: {word} {why}");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "second", "it does not wait for the first");
-    // The first message is tried once more, since the other mesh may have recovered in the meantime.
+    // The first message is tried once more, because the other mesh may have recovered.
     assert_eq!(deliver(&mut disk, &unclear()), "poison");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "third");
     let (word, why) = sent(&mut disk, 0);
@@ -311,7 +311,7 @@ fn many_messages_on_which_the_other_mesh_breaks_down_hold_nobody_up() {
 fn an_outage_of_the_other_mesh_rejects_nothing_and_changes_no_order() {
     let texts = ["first", "second", "third"];
     let mut disk = with_messages("outage", &texts);
-    // For hours, the other mesh can be reached, but answers neither messages nor polls.
+    // For hours, the other mesh is reachable, but gives no valid answer to messages or polls.
     for _ in 0..500 {
         disk.pass(30_000);
         assert_eq!(deliver(&mut disk, &unclear()), "first");
@@ -337,7 +337,7 @@ fn a_message_alone_is_given_up_only_after_an_hour_of_unclear_answers() {
         minutes += 1;
     }
     assert!((119..=122).contains(&minutes), "{minutes} half minutes");
-    // The report quotes the reason that the other mesh gave, on one line and without control characters.
+    // The report quotes the reason from the other mesh. The reason is on one line, without control characters.
     send(&mut disk, "claude-api@laptop", "to nobody").unwrap();
     assert_eq!(deliver(&mut disk, &Delivery::Rejected("no\u{1b}[2Jsuch\npeer".into())), "to nobody");
     let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();
@@ -357,11 +357,11 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     assert_eq!(texts, ["before", "after"]);
     let updates = disk.call(1, &event_journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
     assert_eq!(updates["events"][0]["payload"]["name"], json!("reviewer@laptop"), "{updates}");
-    // Neither a repeated answer nor a restart renames a peer.
+    // Repeating an answer does not rename a peer, even after a restart.
     let mut disk = disk.crash(|_| false);
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);
-    // Two peers swap their names. At no time may both of them have the same name.
+    // Two peers swap their names. They must never have the same name.
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer"), row("peer-2", "tester")]));
     hear(&mut disk, 0, &ours(&[row("peer-1", "tester"), row("peer-2", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["tester-peer-1@laptop", "reviewer@laptop"]);

@@ -1,5 +1,6 @@
 //! Tests messages between two meshes. Both brokers may die at any moment, and the network may lose requests and
-//! answers. Each accepted message must arrive once and in order, and its receipt must never claim more than is true.
+//! answers. Each accepted message must arrive once and in order. Its receipt must never claim something that has not
+//! happened yet.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -30,14 +31,14 @@ impl Dice {
     }
 }
 
-/// Two meshes, and the message that is on its way between them.
+/// Two meshes, and the message that is being sent from one to the other.
 struct Pair {
     here: Disk,
     there: Disk,
-    /// The message that is on its way, and its answer once the other side has given one.
+    /// The message that is being sent, and the answer of the other mesh if it has answered.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
-    /// How many of the sent messages were read on the other side.
+    /// How many of the sent messages have been read in the other mesh.
     n_read: usize,
 }
 
@@ -68,14 +69,15 @@ impl Pair {
         self.there.call(1, &sessions::ATTACH, who).unwrap();
     }
 
-    /// Makes an HTTP request that the other side must accept, and returns the body of the answer.
+    /// Makes an HTTP request that the other mesh must accept. Returns the body of the answer.
     fn ask(&mut self, method: &str, target: &str, body: &Value) -> Value {
         let (status, answer) = self.answer(method, target, body);
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
-    /// Makes an HTTP request to the other side, which answers only after its commit. Returns the status and the body.
+    /// Makes an HTTP request to the other mesh. The other mesh commits before it answers. Returns the status and the
+    /// body.
     fn answer(&mut self, method: &str, target: &str, body: &Value) -> (u16, Value) {
         let head = Head {
             method: method.into(),
@@ -112,8 +114,8 @@ impl Pair {
         }
     }
 
-    /// Polls the other side, and then asks for the receipts that have changed. If `is_lost` is true, the receipts are
-    /// lost on the way.
+    /// Polls the other mesh, and then asks for the receipts that have changed. If `is_lost` is true, the answer with
+    /// the receipts is lost.
     fn learn_receipts(&mut self, is_lost: bool) {
         self.look();
         while let Some(query) = self.here.mesh.next_receipts_query(0) {
@@ -148,7 +150,7 @@ impl Pair {
                     self.under_way = Some((message, Some(Delivery::Accepted)));
                 }
             }
-            // The answer arrives. If the message was lost, there is no answer.
+            // Either the answer arrives, or the message was lost and no answer arrives.
             4 => {
                 if let Some((message, answer)) = self.under_way.take() {
                     let passed = answer.unwrap_or(Delivery::Retry("no answer".into()));
@@ -260,7 +262,7 @@ fn a_message_to_a_group_is_no_direct_message_on_the_other_side() {
         let newest = mail["messages"].as_array().unwrap().last().unwrap();
         assert_eq!(newest["group"], group, "{mail}");
     }
-    // A message from a linked mesh must not look like a message to a channel.
+    // A message from a linked mesh must not look like a message to a channel, even if it says so.
     let to = pair.there.mesh.peers().all().iter().find(|peer| peer.row.name == "far").unwrap().row.id.to_string();
     let body = json!({ "from_peer": "x", "to_peer": to, "content": "join me", "key": "k", "group": "#api" });
     pair.ask("POST", "/mesh/send", &body);
@@ -291,13 +293,13 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     ids.push(own["messageId"].clone());
     let first = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     pair.here.mesh.on_delivery(0, first.seq, &Delivery::Accepted, pair.here.now).unwrap();
-    // A hostile mesh sends nonsense, and sends receipts for all messages, even for those that it never got.
+    // A hostile mesh sends nonsense. It also sends receipts for all messages, even for messages that it never received.
     let mut rows: Vec<Value> = ids.iter().map(|id| json!({ "key": id, "receipt": "acked", "ago": i64::MIN })).collect();
     rows.extend([json!({ "key": ids[0], "receipt": "accepted" }), json!({ "key": 7 }), json!("x"), json!(null)]);
     rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
     let receipts = RemoteReceipt::parse_all(&json!({ "receipts": rows })).unwrap();
     assert!(receipts.len() <= 100);
-    // Receipts from a different link have no effect, because that link did not accept the messages.
+    // Receipts from a different link have no effect, because the messages were not sent over that link.
     pair.here.mesh.on_receipts(7, &receipts, pair.here.now).unwrap();
     assert_eq!(pair.receipts(), ["forwarded", "accepted", "accepted"]);
     pair.here.mesh.on_receipts(0, &receipts, pair.here.now).unwrap();
@@ -341,7 +343,7 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
     pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
     assert_eq!(pair.here.mesh.next_receipts_query(0), None);
     assert_eq!(pair.receipts(), ["forwarded"]);
-    // The other mesh has been updated. It is also asked about messages that it accepted before the update.
+    // The other mesh has been updated. Its receipts are also requested for messages from the time before the update.
     pair.learn_receipts(false);
     assert_eq!(pair.receipts(), ["read"]);
 }

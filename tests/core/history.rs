@@ -1,5 +1,5 @@
-//! Tests `log` and the search in `inbox`: who sees which messages, and how threads are shown. Reading the log must not
-//! mark messages as read.
+//! Tests `log` and the search in `inbox`: who sees which messages, and how threads are shown. Also tests that reading
+//! the log does not mark messages as read.
 
 use crate::failures::Disk;
 use crate::script::check;
@@ -182,7 +182,7 @@ fn a_fetch_with_the_old_api_keeps_the_time_at_which_a_message_was_read() {
     }
 }
 
-/// Searches with characters or words that mean something in some query language.
+/// Search texts with characters or words that have a special meaning in some query languages.
 const HOSTILE: [&str; 14] = [
     "\"",
     "\"unclosed",
@@ -337,7 +337,7 @@ fn following_the_log_waits_for_messages_between_others() {
 
 #[test]
 fn messages_to_a_group_in_one_millisecond_are_not_taken_for_one() {
-    // All calls of this script happen in the same millisecond, like several tool calls that an agent makes at once.
+    // All calls of this script happen in the same millisecond, because an agent may make several tool calls at once.
     check(
         "
         a joins

@@ -1,4 +1,4 @@
-//! Tests locks, both those that are requested and those that an edit takes by itself.
+//! Tests locks: locks that an agent requests, and locks that an edit takes automatically.
 
 use crate::script::{Script, check};
 

@@ -14,7 +14,7 @@ pub struct Script {
     next: u64,
     /// The id of each client's last call.
     asked: HashMap<String, Value>,
-    /// For each client, the notifications that it has received, and the late answers to its calls that had to wait.
+    /// For each client, the notifications that it has received, and the answers to calls that had to wait.
     came: HashMap<String, Vec<Value>>,
     /// The values that `path=$name` has stored for later lines.
     kept: HashMap<String, String>,
@@ -50,8 +50,7 @@ impl Script {
         self.mesh.as_mut().unwrap()
     }
 
-    /// Ends the mesh's turn. Stores the notifications for the clients that receive them, and returns the answers to
-    /// calls.
+    /// Ends the mesh's turn. Stores each client's notifications, and returns the answers to calls.
     fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, slm_mesh::base::error::Error>)> {
         assert!(self.mesh().commit());
         let names: HashMap<ConnId, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
@@ -129,7 +128,7 @@ impl Script {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // Like the broker, this loop wakes the mesh at each deadline up to this time.
+        // Like the broker, this loop wakes the mesh at each deadline up to the time `until`.
         while let Some(at) = self.mesh().deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
             self.tick();
@@ -152,7 +151,7 @@ impl Script {
         }
     }
 
-    /// The times at which the locks in the database expire, in ms.
+    /// The times in ms at which the locks in the database expire.
     pub fn stored_lock_ends(&mut self) -> Vec<i64> {
         self.mesh().store().locks().unwrap().iter().map(|lock| lock.expires).collect()
     }
@@ -228,7 +227,7 @@ impl Script {
     }
 }
 
-/// Splits at spaces outside single quotes.
+/// Splits a text at the spaces outside single quotes.
 fn split(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
     for c in text.chars() {

@@ -1,10 +1,10 @@
-//! Tests sessions that take over the name and the mail of an earlier session, and give them back.
+//! Tests sessions that take over the name and the mail of an earlier session, and give both back.
 
 use crate::script::check;
 
-/// Runs a script. At its beginning, the session `p` has ended, a message waits for it, and the session `q` has taken
-/// over its name. In the script, each of the letters `P`, `Q` and `N` is short for a call that attaches the session
-/// with this letter as its key.
+/// Runs a script. At its beginning, the session `p` has ended, a message waits for `p`, and the session `q` has taken
+/// over the name of `p`. In the script, the letters `P`, `Q` and `N` stand for calls. Each call attaches a session
+/// whose key is the letter.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

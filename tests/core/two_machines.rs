@@ -1,10 +1,12 @@
-//! Tests peers on two machines. A path means a file on the peer's own machine, but a repository is the same on both.
+//! Tests peers on two machines. A path means a file on the peer's own machine, but a repository is the same on both
+//! machines.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::core::{locks, mail, peers, peers::sessions};
 
-/// A mesh with one session here and one on the laptop, each in its own clone of a repository.
+/// A mesh with one session on this machine and one session on the laptop. Each session works in its own clone of a
+/// repository.
 fn two(name: &str) -> Disk {
     let mut disk = Disk::new(name);
     disk.mesh.on_connected(1);
@@ -106,7 +108,8 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
     disk.mesh.on_disconnected(3, disk.now);
     disk.pass(25_000);
     assert!(is_held(&mut disk), "the time since the first cut does not count");
-    // The grace period of a command begins anew each time its connection is cut, even after a restart of the hub.
+    // Each time the connection of a command is cut, the command gets a new grace period, even after a restart of the
+    // hub.
     let mut disk = disk.crash(|_| false);
     disk.mesh.on_connected(1);
     come_back(&mut disk, 4);
@@ -143,7 +146,8 @@ fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let release = |disk: &mut Disk, conn, path: &str, token| {
         disk.call(conn, &locks::UNLOCK, json!({ "filePath": path, "token": token }))
     };
-    // The person saw an earlier grant of this lock. By now, a different peer holds it, so the person can't release it.
+    // The person saw an earlier grant of this lock. Now a different peer holds the lock, so the person can't release
+    // it.
     release(&mut disk, 3, path, seen).unwrap_err();
     let far = disk.mesh.observed_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
     assert_eq!(

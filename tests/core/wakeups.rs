@@ -1,12 +1,12 @@
-//! Tests the waking of an idle session: once for all messages that arrive together, in the best way available, and
-//! never in a loop.
+//! Tests how an idle session is woken. It is woken once for all messages that arrive together, in the best available
+//! way, and never in a loop.
 
 use crate::script::check;
 
 const INBOX: &str = "wakeup.wait channel='claude inbox' waitSeconds=3600";
 
-/// Runs a script in which `WAKES` is short for a call that waits until Claude should be woken through its inbox socket.
-/// `RANG` is short for a call that reports the result of this wake-up.
+/// Runs a script. In the script, `WAKES` stands for a call that waits until Claude should be woken through its inbox
+/// socket. `RANG` stands for a call that reports the result of the wake-up.
 fn run(script: &str) {
     check(&script.replace("WAKES", INBOX).replace("RANG", "wakeup.report channel='claude inbox'"));
 }
@@ -70,7 +70,8 @@ fn a_session_at_work_is_not_rung_and_a_turn_that_was_cut_off_ends_by_itself() {
 
 #[test]
 fn a_session_that_ends_and_goes_on_is_woken_again() {
-    // This is what an agent reports when its user clears the conversation, while its server stays connected.
+    // The user clears the agent's conversation. The agent then reports these events, and its MCP server stays
+    // connected.
     run("
         a joins
         b joins
@@ -169,7 +170,8 @@ fn two_agents_do_not_wake_each_other_for_ever_unless_a_person_speaks() {
 
 #[test]
 fn nobody_is_woken_more_often_than_an_hour_allows() {
-    // Each attempt is stored with its message's receipt, so a restarted broker knows how often the session was woken.
+    // Each attempt is stored with the receipt of its message. So a restarted broker knows how often the session was
+    // woken.
     for restart in ["", "crash\nb joins\nx joins\n"] {
         let mut script = String::from("b joins\nx joins\n");
         for n in 0..6 {

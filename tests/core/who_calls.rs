@@ -1,6 +1,6 @@
-//! For each known agent, tests that the broker attributes each call to the right session. A session's hooks, MCP server
-//! and commands may reach the broker in any order, and much may happen to the session later. At all times, the session
-//! must be exactly one peer.
+//! For each known agent, tests that each call acts as the peer of the right session. A session's hooks, MCP server and
+//! commands may reach the broker in any order. The session may later end, continue or be resumed. It must always be
+//! exactly one peer.
 
 mod announced;
 mod chosen_name;
@@ -38,7 +38,7 @@ const ORDERS: [[Road; 3]; 6] = {
     ]
 };
 
-/// A session as its agent runs it.
+/// A session of an agent, as these tests simulate it.
 #[derive(Debug, Clone)]
 struct Session {
     agent: &'static Agent,
@@ -46,11 +46,11 @@ struct Session {
     key: String,
     /// The ancestors of the session's hooks, MCP server and verbs (subcommands), nearest first.
     above: Vec<Process>,
-    /// The connection of the session's MCP server, once there is one.
+    /// The connection of the session's MCP server; `None` if it is not connected.
     conn: Option<ConnId>,
     /// The process id of the session's MCP server. A restarted broker may wait for this server to connect again.
     server: Option<i64>,
-    /// Whether the session's hooks say that this key continues an earlier session.
+    /// Whether the session's hooks report that the session continues an earlier session under a new key.
     continues: bool,
 }
 
@@ -60,9 +60,9 @@ struct World {
     next: u64,
     /// The folder in which all sessions of a scenario work.
     project: String,
-    /// The session id in the environment variable of the next calls, if the variable is set.
+    /// The session id in the environment of the next calls, if there is one.
     shell_session: Option<String>,
-    /// The agent's name in the environment variable of the next calls, if the variable is set.
+    /// The agent's name in the environment of the next calls, if there is one.
     shell_agent: Option<String>,
 }
 
@@ -76,7 +76,7 @@ fn open(store: Store, now: i64) -> Mesh {
 }
 
 fn process(pid: i64, agent: Option<&'static Agent>) -> Process {
-    // A process below an editor does not always belong to an agent, because people's own terminals also run there.
+    // A process below an editor may belong to no agent, because a user's own terminal also runs below the editor.
     let agent = agent.filter(|agent| !agent.identity.hosts_terminals).map(Agent::program);
     Process { pid, start: 1, wrapper: false, agent }
 }
@@ -116,14 +116,14 @@ impl World {
         Session { above: of.above.clone(), ..self.session(of.agent) }
     }
 
-    /// Ends a turn without a call.
+    /// Ends a turn of the mesh in which no call was made.
     fn settle(&mut self) {
         let mesh = self.mesh.as_mut().unwrap();
         assert!(mesh.commit());
         mesh.take_effects();
     }
 
-    /// Makes a call. Returns all that the mesh sends, and the id of the call.
+    /// Makes a call. Returns all effects of the mesh's turn, and the id of the call.
     fn send(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<(Vec<Effect>, Value), Error> {
         self.next += 1;
         self.now += 1;
@@ -147,7 +147,7 @@ impl World {
         reply.expect("the call is answered")
     }
 
-    /// Makes a call over a new connection, as hooks and verbs (subcommands) do.
+    /// Makes a call over a new connection, like a hook or a verb (subcommand).
     fn call_once(&mut self, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
         self.next += 1;
         let conn = self.next;
@@ -183,7 +183,7 @@ impl World {
         self.call_once("hook.edit", args, &session.above)
     }
 
-    /// Returns the peer that a tool call over the session's MCP server acts as.
+    /// Makes a tool call over the session's MCP server. Returns the peer as which the call acts.
     fn serve(&mut self, session: &mut Session) -> String {
         if let Some(conn) = session.conn {
             return id_of(&self.call(conn, "whoami", json!({}), &session.above).unwrap());
@@ -194,7 +194,7 @@ impl World {
         self.attach(session, conn, key)
     }
 
-    /// A connection of a process with these ancestors.
+    /// Connects a process with these ancestors.
     fn connect(&mut self, above: &[Process]) -> ConnId {
         self.next += 1;
         let mesh = self.mesh.as_mut().unwrap();
@@ -212,8 +212,8 @@ impl World {
         id_of(&self.call(conn, "attach", args, &session.above).unwrap())
     }
 
-    /// Returns the peer that a verb in the session's shell acts as. Like the real client, this method begins the
-    /// session if the broker knows its agent but not the session.
+    /// Runs a verb in the session's shell. Returns the peer as which the verb acts. Like the real client, this method
+    /// begins the session if the broker knows the agent but not the session.
     fn verb(&mut self, session: &Session) -> Result<String, Error> {
         let asked = self.call_once("whoami", json!({}), &session.above);
         let answer = match asked {
@@ -235,7 +235,7 @@ impl World {
         mesh.peers().resolve("human").unwrap().to_string()
     }
 
-    /// Makes one call in each of these ways, and checks that all calls acted as the same peer. Returns the id of this
+    /// Makes one call in each of these ways, and checks that all calls act as the same peer. Returns the id of this
     /// peer.
     fn speak(&mut self, session: &mut Session, roads: &[Road]) -> String {
         let mut ids: Vec<String> = Vec::new();
@@ -263,8 +263,7 @@ impl World {
     }
 }
 
-/// Runs a scenario for each agent and each order of the three ways to call the broker, each time in a folder of its
-/// own.
+/// Runs a scenario for each agent and each order of the three ways to call the broker. Each run uses a new folder.
 fn each(scenario: impl Fn(&mut World, Session, &[Road])) {
     let mut world = World::new();
     for (n, agent) in AGENTS.iter().enumerate() {
@@ -276,7 +275,7 @@ fn each(scenario: impl Fn(&mut World, Session, &[Road])) {
     }
 }
 
-/// Like `each`, but only for agents with hooks. These hooks report the key of each session.
+/// Like `each`, but only for agents with hooks. Hooks report the key of their session.
 fn each_with_hooks(scenario: impl Fn(&mut World, Session, &[Road])) {
     each(|world, session, order| {
         if session.agent.dialect.is_some() {
@@ -332,7 +331,7 @@ fn two_tabs_of_one_process_are_two_peers() {
         world.edit(&one, None).unwrap();
         assert!(world.edit(&two, None).is_err());
         world.edit(&one, None).unwrap();
-        // The shell may belong to either tab, so a call that has to act as a peer is refused. The error lists both
+        // The shell may belong to either tab. So a call that must act as a peer is refused, and the error lists both
         // tabs.
         let error = world.verb(&two).unwrap_err();
         let candidates = error.data.unwrap()["candidates"].clone();
@@ -392,8 +391,8 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // Two cases are left out: an editor inside an agent, which does not occur, and an agent inside an agent of the
-        // same kind, which looks like one agent with two windows.
+        // Two cases are left out. An editor does not run inside an agent. An agent inside an agent of the same kind
+        // looks like one agent with two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");

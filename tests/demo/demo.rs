@@ -1,12 +1,13 @@
-//! Shows a newcomer the main use of slm-mesh: two agents work together through a real broker. `make demo` runs it in a
-//! temporary directory.
+//! Shows a newcomer the main use of slm-mesh: two agents work together through a real broker. `make demo` runs this
+//! program in a temporary directory.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// An agent's MCP session: a separate `slm-mesh` process, which the demo starts in the same way as an agent.
+/// The MCP session of an agent: a separate `slm-mesh` process. The demo starts this process in the same way as a real
+/// agent.
 struct Agent {
     name: &'static str,
     child: Child,
@@ -173,7 +174,7 @@ fn contend_for_a_file(claude: &mut Agent, codex: &mut Agent) {
     assert_eq!(granted["token"].as_i64(), mine["token"].as_i64().map(|token| token + 1));
 }
 
-/// Ends an agent: closes the session's input, and waits until the session has ended by itself.
+/// Ends an agent. Closes the session's input, and waits until the session has ended by itself.
 fn leave(agent: Agent) {
     let Agent { mut child, input, .. } = agent;
     drop(input);

@@ -1,4 +1,4 @@
-//! The git guard of slm-mesh, tested with real git in real repositories.
+//! Tests the git guard of slm-mesh with real git in real repositories.
 
 mod hook_managers;
 #[path = "../support/mod.rs"]
@@ -58,8 +58,8 @@ fn a_commit_of_a_file_that_an_agent_holds_is_refused() {
     let mut agent = place.session("codex-mcp-client", "repo");
     agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt", "reason": "mine now" }));
     change(&place, "repo", "3");
-    // The test starts both the agent's session and git, so git would act as this agent. It must act as the human, who
-    // does not hold the lock.
+    // The test starts both the agent's session and git, so git would act as this agent. Here git must act as the human,
+    // who does not hold the lock.
     let refused = git_as_human(&place, "repo", &["commit", "-qm", "held"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("codex-repo") && said.contains("mine now"), "{said}");
@@ -128,8 +128,8 @@ fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
     agent.close();
 }
 
-/// A commit that records a different version of a submodule changes no file in the submodule, so locks there don't
-/// matter.
+/// A commit that records a new version of a submodule changes no file in the submodule. So the guard ignores locks on
+/// these files.
 #[test]
 fn a_lock_inside_a_submodule_does_not_stop_a_commit_of_the_submodule() {
     let Some(place) = repository() else { return };
@@ -329,7 +329,7 @@ fn files_with_odd_names_are_checked_as_well() {
             continue; // macOS accepts only names in UTF-8
         }
         good(&place, "repo", &["add", "."]);
-        // A lock's path must be UTF-8. If a file name is not, the test locks the whole folder.
+        // A lock's path must be UTF-8. If the file's name is not UTF-8, the test locks the whole folder.
         let file = place.root.join("repo").join(name.to_str().unwrap_or(""));
         let mut lock = place.command(&["lock", "--as", "human"]);
         assert!(lock.arg(&file).status().unwrap().success(), "{name:?}");
@@ -345,7 +345,7 @@ fn files_with_odd_names_are_checked_as_well() {
     }
 }
 
-/// Every file below a directory: its name, mode and content, or the target of a link.
+/// Every file below a directory: its name, its mode, and its content or the target of a link.
 fn snapshot(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! The standard input of a hook: complete JSON, unusual JSON, input without an end, or no input at all.
+//! Tests hooks with different kinds of standard input: complete JSON, unusual JSON, input without an end, and no input.
 
 use super::hook;
 use super::support::Place;

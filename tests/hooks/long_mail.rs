@@ -1,4 +1,4 @@
-//! Messages that are too long for a hook to show them as a whole.
+//! Tests messages that are too long to be shown completely by a hook.
 
 use super::support::Place;
 use super::{at, claude_shape, told};

@@ -1,5 +1,5 @@
-//! Runs hooks as agents do. Each event starts one process, which reads JSON and prints JSON in the form that its agent
-//! expects.
+//! Runs hooks in the same way as agents. Each event starts one process, which reads JSON and prints JSON in the form
+//! that the agent expects.
 
 mod input;
 mod long_mail;
@@ -25,7 +25,7 @@ fn hook(place: &Place, agent: &str, input: &[u8]) -> String {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // The write may fail, because a hook may close its input once it has read enough.
+    // The write may fail, because a hook closes its input when it has read enough.
     let _ = child.stdin.take().unwrap().write_all(input);
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{agent}: {:?}", out.status);
@@ -41,7 +41,7 @@ fn told(place: &Place, agent: &str, input: &Value) -> Value {
     }
 }
 
-/// The JSON of an agent's hooks: the inputs for an edit, a prompt and a stop, and functions that find the text in an
+/// The JSON of an agent's hooks: the inputs for an edit, a prompt and a stop, and functions that find values in an
 /// output.
 struct Dialect {
     agent: &'static str,
@@ -147,7 +147,7 @@ fn dialects() -> Vec<Dialect> {
     ]
 }
 
-/// Adds the test's working directory to a hook's input, as the agent does.
+/// Adds the test's working directory to a hook's input, as a real agent does.
 fn at(place: &Place, input: Value) -> Value {
     with(input, json!({ "cwd": place.root }))
 }
@@ -212,8 +212,8 @@ fn an_agent_that_goes_on_already_is_left_alone() {
 fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     let place = Place::new();
     told(&place, "gemini", &at(&place, claude_shape("g1", "SessionStart")));
-    // The MCP server does not know the session key of the hook, but this test is the parent process of both, so server
-    // and hook belong together.
+    // The MCP server does not know the hook's session key. But this test is the parent process of the server and of the
+    // hook, so they belong to the same session.
     let mut session = place.session("gemini-cli-mcp-client", ".");
     let me = session.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     let edit = |key: &str| {
@@ -279,8 +279,8 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // A shell acts as the agent, and runs a list of hooks. It has no MCP server, so the mesh knows this agent only by
-    // its hooks.
+    // A shell acts as the agent, and runs a list of hooks. It starts no MCP server, so the mesh knows the agent only
+    // from its hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {
@@ -351,8 +351,8 @@ fn what_peers_write_stays_in_its_quotes() {
     }
 }
 
-/// The hook sets variables for the agent's shell. For Claude Code, it writes them into a file; for OpenCode, it prints
-/// them for the plugin.
+/// The hook sets variables for the agent's shell. For Claude Code, it writes the variables into a file. For OpenCode,
+/// it prints the variables for the plugin.
 #[test]
 fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     let place = Place::new();
@@ -379,13 +379,12 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
 }
 
-/// The hooks may be installed twice, for example both by a plugin and by `slm-mesh setup`. The agent then runs two
-/// hooks for each event.
+/// The hooks may be installed twice: by a plugin and by `slm-mesh setup`. The agent then runs two hooks for each event.
 #[test]
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
-    // Runs both hooks at the same time, as an agent does.
+    // Runs the two hooks at the same time, as a real agent does.
     let said = |input: &Value| {
         let hook = || told(&place, "claude", input);
         let both = std::thread::scope(|threads| [(); 2].map(|()| threads.spawn(hook)).map(|one| one.join().unwrap()));
@@ -402,13 +401,13 @@ fn two_hooks_of_one_event_show_everything_once() {
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     let denials = said(&with(event("PreToolUse"), edit));
     assert!(denials.iter().all(|answer| answer["hookSpecificOutput"]["permissionDecision"] == "deny"), "{denials:?}");
-    // The session starts again after a compaction. This is a new event, so one of the hooks must answer again.
+    // The session starts again after a compaction. This start is a new event, so one of the hooks must answer again.
     let later = said(&with(event("SessionStart"), json!({ "source": "compact" })));
     assert_eq!(later.len(), 1, "{later:?}");
 }
 
-/// The hook shows the name of the channel to which a message was sent. The agent sends its reply to this channel, so
-/// the name must be right.
+/// The hook shows the name of the channel to which a message was sent. The agent replies to this channel, so the name
+/// must be right.
 #[test]
 fn mail_to_a_channel_names_the_channel() {
     let place = Place::new();
@@ -420,7 +419,7 @@ fn mail_to_a_channel_names_the_channel() {
     assert!(mail.contains(" to #api, ") && mail.contains("> v2 is out"), "{mail}");
 }
 
-/// A tool of another MCP server may edit a locked file. The hook must deny this edit, but must allow reading the file.
+/// An agent may use a tool of another MCP server on a locked file. The hook must deny an edit, and must allow a read.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Locks that stay in force after the broker that granted them has ended.
+//! Tests locks that remain valid after their broker has ended.
 
 use super::support::Place;
 use super::{at, claude_shape, told, with};
@@ -18,7 +18,7 @@ fn a_lock_that_outlasts_its_broker_is_respected() {
     std::fs::write(place.root.join("src.rs"), "new").unwrap();
     place.ok(&["lock", "src.rs", "--reason", "mine"]);
     place.ok(&["stop"]);
-    // `git stash` changes files, but the command does not contain their names.
+    // `git stash` changes files, but the command line does not contain their names.
     let call = json!({ "tool_name": "Bash", "tool_input": { "command": "git stash" } });
     let answer = told(&place, "claude", &at(&place, with(claude_shape("s1", "PreToolUse"), call))).to_string();
     assert!(answer.contains("deny") && answer.contains("mine"), "{answer}");

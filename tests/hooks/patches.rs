@@ -1,5 +1,5 @@
-//! Patches in the format of `apply_patch`, which several agents use. A patch is the argument of a tool, or part of a
-//! shell command.
+//! Tests patches in the format of `apply_patch`, which several agents use. A patch is an argument of a tool, or a part
+//! of a shell command.
 
 use super::support::Place;
 use super::{at, claude_shape, told, with};

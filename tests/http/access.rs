@@ -1,4 +1,4 @@
-//! Which HTTP requests the broker accepts. The broker checks the token first, then the route, and then the body.
+//! Tests which HTTP requests the broker accepts. The broker checks the token first, then the route, and then the body.
 
 use super::client::*;
 use serde_json::json;
@@ -81,8 +81,8 @@ fn text_that_was_cut_inside_a_character_arrives() {
     let broker = Broker::start();
     let mut http = broker.http();
     let (from, to) = (http.peer("/a"), http.peer("/b"));
-    // A client may cut a text in the middle of an emoji. Some clients then write half a surrogate pair as an escape;
-    // others write incomplete UTF-8.
+    // A client may cut a text in the middle of an emoji. Some clients then write half a surrogate pair as an escape.
+    // Other clients write incomplete UTF-8.
     for cut in [&b"cut \\ud83d"[..], b"cut \xf0", b"cut \xff"] {
         let start = format!("{{\"fromPeer\":\"{from}\",\"toPeer\":\"{to}\",\"payload\":\"");
         let reply = http.ask("POST", "/send", "", &[start.as_bytes(), cut, b"\"}"].concat());
@@ -109,7 +109,7 @@ fn one_mebibyte_is_accepted_and_a_byte_more_gets_413() {
     let mut http = broker.http();
     let body = |length: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(length - 8));
     assert_eq!(http.ask("POST", "/peers", "", body(1 << 20).as_bytes()).status, 200);
-    // The client reads only after it has sent a body that is too large. It must still get the response.
+    // The client sends the whole body, which is too large, before it reads. It must get the response anyway.
     let reply = http.ask("POST", "/peers", "", body((1 << 20) + 1).as_bytes());
     says(&reply, 413, TOO_LARGE);
     assert!(reply.head.contains("\r\nConnection: close\r\n"), "{}", reply.head);

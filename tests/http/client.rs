@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// The timeout for everything that these tests wait for.
+/// The timeout of every wait in these tests.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// A running broker that is a child process of the test and has its own data directory.
+/// A running broker with a data directory of its own. It is a child process of the test.
 pub struct Broker {
     pub place: Place,
     child: Child,
@@ -57,7 +57,7 @@ impl Broker {
         Http::to(self.address(), &self.token)
     }
 
-    /// Opens a TCP connection to the broker's HTTP port, on which the test can write any bytes.
+    /// Opens a TCP connection to the broker's HTTP port. The test can write any bytes to the connection.
     pub fn raw(&self) -> TcpStream {
         tcp(self.address())
     }
@@ -81,7 +81,7 @@ impl Broker {
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// The processor time that the broker has used, in clock ticks; `None` if the system does not report it.
+    /// The CPU time that the broker has used, in clock ticks; `None` if the system does not report it.
     pub fn ticks(&self) -> Option<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
@@ -121,7 +121,7 @@ impl Http {
         Http { stream: BufReader::new(tcp(address)), token: token.to_owned() }
     }
 
-    /// Sends this token in all further requests on this connection.
+    /// All later requests on this connection send this token.
     pub fn token(mut self, token: &str) -> Http {
         self.token = token.to_owned();
         self
@@ -147,7 +147,7 @@ impl Http {
         Some(Reply { status, head, body: serde_json::from_str(&text).unwrap_or_default(), text })
     }
 
-    /// Sends a request with any body. Each of the additional headers must end with `\r\n`.
+    /// Sends a request with this body. Each of the additional headers must end with `\r\n`.
     pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Reply {
         let auth =
             if self.token.is_empty() { String::new() } else { format!("Authorization: {}\r\n", self.authorization()) };
@@ -176,7 +176,7 @@ impl Http {
         reply.body
     }
 
-    /// Sends a request that must fail with exactly this error text. The HTTP status of such a refusal is 200.
+    /// Sends a request that must fail with exactly this error text. Such an error has the HTTP status 200.
     #[track_caller]
     pub fn refused(&mut self, target: &str, body: Value, sentence: &str) {
         let reply = self.post(target, &body);

@@ -1,5 +1,5 @@
-//! Tests the files from which existing clients read the broker's port, token and process id, and how the broker chooses
-//! its port.
+//! Tests how the broker chooses its port. Also tests the files from which existing clients read the broker's port,
+//! token and process id.
 
 use super::client::*;
 use super::support::{Place, lives, until};
@@ -124,8 +124,8 @@ fn a_taken_port_is_skipped() {
 fn without_any_port_the_mesh_serves_its_socket() {
     let place = Place::new();
     let first: u16 = place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap();
-    // The test occupies every port that the broker would try. If a different program already uses one of them, the bind
-    // fails, but the port is occupied all the same.
+    // The test occupies every port that the broker would try. If a bind fails, a different program already occupies the
+    // port, which is just as good.
     let taken: Vec<_> = (first..first + 10).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
     let broker = Broker::over(place);
     broker.place.ok(&["state", "set", "k", "v"]);

@@ -1,5 +1,5 @@
-//! Attacks of hostile HTTP clients on a whole broker. **Invariant:** the broker serves a second client during each
-//! attack, and does not keep much more memory afterwards.
+//! Tests attacks of hostile HTTP clients on a real broker. **Invariant:** the broker serves a second client during each
+//! attack, and its memory grows only a little.
 
 use super::client::*;
 use super::support::until;
@@ -9,14 +9,14 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The processor time that the broker may use before it answers an honest client during an attack. Unlike elapsed time,
-/// it does not depend on the load of the machine. In addition, each answer must come within `SOON`.
+/// The CPU time that the broker may use before it answers an honest client during an attack. Unlike elapsed time, CPU
+/// time does not depend on the load of the machine. Each answer must also come within `SOON`.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The maximum growth of the broker's memory during an attack, in KiB. This is the sum of all limits on buffers, plus a
-/// reserve for the allocator.
+/// The maximum growth of the broker's memory during an attack, in KiB. It is the sum of the limits of all buffers, plus
+/// a reserve for the allocator.
 const GROWTH_MAX: u64 = 48 << 10;
 
-/// Runs an attack. Throughout it, a second client sends requests, and checks that the broker answers in time.
+/// Runs an attack. During the attack, a second client sends requests, and checks that the broker answers in time.
 fn survives(broker: &Broker, attack: impl FnOnce()) {
     let before = broker.rss();
     let done = AtomicBool::new(false);
@@ -37,7 +37,7 @@ fn survives(broker: &Broker, attack: impl FnOnce()) {
                 peak = peak.max(broker.rss().unwrap_or(0));
                 n += 1;
             }
-            // Checks that the broker accepts a new client during the attack.
+            // Checks that the broker also accepts a new connection during the attack.
             broker.http().ok("/unregister", json!({ "peerId": id }));
             (worst, peak)
         });
@@ -56,7 +56,7 @@ fn auth(broker: &Broker) -> String {
     format!("Authorization: Bearer {}\r\n", broker.token)
 }
 
-/// Sends bytes to the broker. Ignores errors, since the broker may close the connection at any time.
+/// Sends bytes to the broker. Ignores errors, because the broker may close the connection at any time.
 fn shout(broker: &Broker, bytes: impl AsRef<[u8]>) -> TcpStream {
     let mut stream = broker.raw();
     let _ = stream.write_all(bytes.as_ref());
@@ -76,7 +76,7 @@ fn lengths_that_lie() {
                 kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: {length}\r\n\r\nabc")));
             }
         }
-        // Sends only the head of a request, and keeps the connection open without the body.
+        // Sends the head of a request, but not the body, and keeps the connection open.
         for _ in 0..40 {
             kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: 1048576\r\n\r\n")));
         }
@@ -156,8 +156,8 @@ fn connections_that_reset() {
         for _ in 0..20 {
             let burst: Vec<TcpStream> = (0..64).map(|_| shout(&broker, "GET /health HTTP/1.1\r\n\r\n")).collect();
             for stream in burst {
-                // The test waits for the answer, because closing the connection earlier would send a reset. If the
-                // broker drops the connection, the wait ends without an answer.
+                // Waits for the answer, because closing a connection with an unread answer sends a reset. If the broker
+                // has dropped the connection, there is no answer.
                 let _ = stream.peek(&mut [0]);
             }
         }
@@ -173,7 +173,7 @@ fn connections_that_idle_or_trickle() {
         for _ in 0..20 {
             slow.retain_mut(|stream| stream.write_all(b"a").is_ok());
         }
-        // With so many open connections, the broker may drop a new one. The client then connects again.
+        // With so many open connections, the broker may drop a new connection. The client then connects again.
         until("a newcomer is let in", || {
             let mut http = broker.http();
             http.send("GET /health HTTP/1.1\r\n\r\n");
@@ -244,8 +244,8 @@ fn globs_that_cost() {
     survives(&broker, || {
         let mut http = broker.http();
         for (unit, n) in [("*a", 1900), ("/**/a", 780), ("*?", 1900)] {
-            // No two of these globs overlap, so the broker grants all locks. It compares each new lock with all earlier
-            // ones.
+            // These globs do not overlap, so the broker grants all locks. It compares each new lock with all earlier
+            // locks.
             for k in 0..40 {
                 let path = format!("/x{k}{}", unit.repeat(n));
                 let body = json!({ "action": "lock", "filePath": path, "peerId": format!("holder {k} {unit}") });
@@ -297,8 +297,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // These are more subscriptions than the mesh has room for. Their peers do not exist, so the mesh can't push
-    // anything to them, and drops the subscriptions.
+    // The test makes more subscriptions than the mesh can keep. The peers do not exist, so the mesh drops these
+    // subscriptions.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();
@@ -341,7 +341,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
         let mut other = broker.http();
         other.send(format!("GET /status HTTP/1.1\r\n{}\r\n", auth(&broker)));
         let answered = other.reply().is_some();
-        // The test opens the pipe for writing. The waiting request then continues, and the broker can end.
+        // Opens the pipe for writing. The waiting request then continues, and the broker can end later.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&head));
         assert!(answered, "{target} of one client holds up all others");
         assert_eq!(hung.reply().unwrap().status, 200);
@@ -352,8 +352,8 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
 fn a_quiet_broker_uses_no_processor() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // The broker tries to push to three sockets: one does not exist, one refuses, and one closes each connection at
-    // once. This must not keep the broker busy.
+    // The broker tries to push to three sockets. The first does not exist, the second refuses connections, and the
+    // third closes them at once. These attempts must not keep the broker busy.
     let gone = broker.place.root.join("gone");
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": gone }));
     let shut = broker.place.root.join("shut");
@@ -367,7 +367,7 @@ fn a_quiet_broker_uses_no_processor() {
     let Some(before) = broker.ticks() else { return skip("a_quiet_broker_uses_no_processor", "there is no /proc") };
     let mut quiet = broker.raw();
     quiet.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    // This read waits for one second, during which no client sends anything.
+    // This read waits for one second. During this second, no client sends anything.
     assert!(quiet.read(&mut [0]).is_err());
     let used = broker.ticks().unwrap() - before;
     assert!(used < 30, "{used} hundredths of a second of work in a second without any");

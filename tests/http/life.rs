@@ -1,5 +1,5 @@
-//! An HTTP client stays online as long as it sends heartbeats. If it has a name, it keeps its mailbox while it is
-//! offline.
+//! Tests that an HTTP client stays online as long as it sends heartbeats. If the client has a name, it keeps its
+//! mailbox while it is offline.
 
 use super::client::*;
 use super::support::until;
@@ -24,7 +24,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
     until("it is stale", || listed(&mut http).is_empty());
     let peers = http.get("/status").body["peers"].clone();
     assert_eq!(json!([peers["active"], peers["stale"], peers["total"]]), json!([0, 1, 1]));
-    // A stale peer still gets mail, including broadcasts, since the broker has not yet removed it.
+    // A stale peer still gets mail and broadcasts, because the broker has not removed the peer yet.
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": id, "payload": "x" }));
     until("a heartbeat revives it", || {
         http.ok("/heartbeat", json!({ "peerId": id }));
@@ -84,7 +84,7 @@ fn a_named_peer_that_left_gets_mail_and_finds_it_when_it_comes_back() {
 fn a_named_peer_that_died_keeps_its_mailbox() {
     let broker = Broker::with(&[("SLM_MESH_STALE_MS", "100"), ("SLM_MESH_DEAD_MS", "200")]);
     let mut http = broker.http();
-    // The mesh turns a name like this into a single word.
+    // The mesh turns a name such as "Bob's agent" into a single word.
     let register = |http: &mut Http| {
         let body = json!({ "projectPath": "/p", "pid": 1, "name": "Bob's agent", "agentType": "codex" });
         word(&http.ok("/register", body)["peerId"])
@@ -115,8 +115,8 @@ fn a_late_heartbeat_does_not_revive_a_peer_that_unregistered() {
     let mut http = broker.http();
     let bob = named(&mut http, "bob");
     http.ok("/unregister", json!({ "peerId": bob }));
-    // Clients look for this error text and then register again. If the answer were `ok`, they would never register
-    // again, and would get no more pushed messages.
+    // A client that gets this error text registers again. If the answer were `ok`, the client would not register again,
+    // and would get no more pushed messages.
     http.refused("/heartbeat", json!({ "peerId": bob }), "Peer not found");
     assert_eq!(listed(&mut http), Vec::<String>::new());
 }
@@ -157,7 +157,7 @@ fn peers_mail_and_locks_outlive_a_crash() {
     let sent = http.ok("/send", json!({ "fromPeer": a, "toPeer": bob, "payload": "m" }));
     broker.end(rustix::process::Signal::KILL);
     broker.again();
-    // The new broker still accepts the token that clients read before the crash.
+    // The new broker accepts the token that clients read before the crash.
     let mut http = broker.http();
     http.ok("/heartbeat", json!({ "peerId": a }));
     let (mut found, mut wanted) = (listed(&mut http), [a.clone(), bob.clone()]);
@@ -201,7 +201,7 @@ fn a_waiting_call_gets_what_comes_over_http() {
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
     // The waiting call must be answered as soon as the lock is free. The machine may be busy, so the test takes the
-    // best of five tries.
+    // shortest of five measured times.
     let mut best = std::time::Duration::MAX;
     for _ in 0..5 {
         let lock = json!({ "action": "lock", "filePath": "/p/x", "waitSeconds": 25 });

@@ -1,4 +1,5 @@
-//! The rate limit of 100 messages in 10 seconds for each sender. A client can't get around it with invented senders.
+//! Tests the rate limit: 100 messages in 10 seconds for each sender. A client can't avoid this limit by inventing
+//! senders.
 
 use super::client::*;
 use serde_json::json;
@@ -21,7 +22,7 @@ fn the_101st_message_is_answered_with_429() {
     let reply = http.post("/send", &mail(&a, &b));
     assert_eq!((reply.status, reply.text.as_str()), (429, TOO_FAST));
     assert_eq!(http.post("/send", &mail(&a, "all")).status, 429);
-    // The limit of one sender does not affect other senders, and a refused message is not in the mailbox.
+    // The limit of one sender does not affect other senders. A refused message is not in the mailbox.
     http.ok("/send", mail(&b, &a));
     http.ok("/heartbeat", json!({ "peerId": a }));
     assert_eq!(http.ok("/messages", json!({ "peerId": b, "limit": -1 }))["messages"].as_array().unwrap().len(), 100);
@@ -50,8 +51,8 @@ fn registering_senders_does_not_help_much() {
     let mut http = broker.http();
     let b = http.peer("/p");
     let mut refused = false;
-    // Each registered peer may send 100 messages. To stop a client from registering again and again, the broker also
-    // limits registrations.
+    // Each registered peer may send 100 messages. The broker also limits registrations, because a client could register
+    // again and again.
     for _ in 0..150 {
         let reply = http.post("/register", &json!({ "projectPath": "/p", "pid": 1 }));
         refused |= reply.status == 429;

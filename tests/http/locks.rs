@@ -1,5 +1,5 @@
-//! Locks over HTTP: a file has one holder, even if its path is written in different ways; the holder can renew its
-//! lock; locks expire. Also tests the two formats of time that `since` accepts.
+//! Tests locks over HTTP: a file has only one holder, even if its path is written in different ways; a holder can renew
+//! its lock; and locks expire. Also tests the two formats of time that `since` accepts.
 
 use super::client::*;
 use super::support::until;
@@ -30,7 +30,7 @@ fn a_file_has_one_holder() {
     );
     http.ok("/lock", json!({ "action": "unlock", "filePath": "/p/x", "peerId": a }));
     http.ok("/lock", take("/p/x", &b));
-    // If a holder is not a registered peer, the error contains the `peerId` that the holder sent.
+    // If the holder is not a registered peer, the error contains the `peerId` that the holder sent.
     http.ok("/lock", take("/p/z", "the build"));
     http.refused("/lock", take("/p/z", &b), "File locked by the build. Expires in 10 minutes.");
 }
@@ -120,8 +120,8 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // The test has set three entries, and has locked the path after each. `lockedAt` is the time of the first lock
-    // call, since the other calls only renewed the lock.
+    // The test has set three entries. After each entry, it has locked the path. `lockedAt` is the time of the first
+    // lock call, because the later calls only renewed the lock.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");
     let mut count = |since: &str| {
@@ -139,7 +139,7 @@ fn since_works_in_either_form() {
     assert!(n_after >= 1 && n_after < n_all, "what came after, and not what came before: {n_after} of {n_all}");
     assert_eq!(count(&seconds).0, count(&format!("{}.000Z", &taken[..19])).0, "both forms are the same moment");
     assert!(count(&seconds).0 >= n_after);
-    // This is the format of Python's `isoformat`.
+    // Python's `isoformat` writes times in this form.
     let offset = format!("{}+00:00", taken.trim_end_matches('Z'));
     assert_eq!(count(&offset).0, n_after);
     // A time that can't be parsed is an error.
@@ -165,7 +165,7 @@ fn a_relative_path_is_one_of_the_project_of_its_peer() {
     assert!(query(&b, "src/x").is_empty(), "the file of another project");
     assert_eq!(query(&b, "../a/src/x"), ["/a/src/x"]);
     assert_eq!(query(&b, "/a/src/x"), ["/a/src/x"]);
-    // The caller is not a registered peer, so the broker knows no project to which the path could be relative. It
-    // compares the path with the locks in all projects.
+    // The caller is not a registered peer, so the broker does not know the caller's project. It compares the relative
+    // path with the locks in all projects.
     assert_eq!(query("nobody", "src/x"), ["/a/src/x"]);
 }

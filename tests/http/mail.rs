@@ -1,4 +1,5 @@
-//! Messages over HTTP. Fetching a message marks it as read; `delivered` is true only after the message was delivered.
+//! Tests messages over HTTP. Fetching a message marks the message as read. `delivered` is true only after the message
+//! was delivered.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn fetching_marks_as_read() {
     let texts = |mail: &[Value]| mail.iter().map(|m| word(&m["payload"])).collect::<Vec<_>>();
     let first = http.ok("/messages", json!({ "peerId": b, "limit": 2 }));
     assert_eq!(texts(first["messages"].as_array().unwrap()), ["4", "3"], "newest first");
-    // The fetch marked only two messages as read. A fetch without a filter returns unread messages, and one with an
+    // The fetch has marked two messages as read. A fetch without a filter returns unread messages. A fetch with an
     // unknown filter returns all messages.
     assert_eq!(texts(&http.mail(&b)), ["2", "1", "0"]);
     assert_eq!(http.mail(&b).len(), 0);
@@ -111,7 +112,7 @@ fn a_payload_arrives_unchanged() {
 
 #[test]
 fn one_full_mailbox_does_not_silence_the_others() {
-    // The test sends no heartbeats. With the usual SLM_MESH_DEAD_MS, the peers could go offline before the mailbox is
+    // The test sends no heartbeats. With the default SLM_MESH_DEAD_MS, the peers could go offline before the mailbox is
     // full.
     let broker = Broker::with(&[("SLM_MESH_RATE", "1000000"), ("SLM_MESH_DEAD_MS", "3600000")]);
     let mut http = broker.http();

@@ -1,5 +1,5 @@
-//! The twelve HTTP routes of a real broker, over plain TCP. **Invariant:** each test starts its own broker, and waits
-//! for conditions instead of a fixed time.
+//! Tests the twelve HTTP routes of a real broker over plain TCP. **Invariant:** each test starts its own broker. A test
+//! waits for conditions, and not for a fixed time.
 #![allow(clippy::unwrap_used)]
 
 mod client;

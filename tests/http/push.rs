@@ -1,5 +1,5 @@
-//! The form and order of the messages and events that the broker pushes to a peer's Unix socket. Also tests peers that
-//! close this connection, or do not read from it.
+//! Tests the form and the order of the messages and events that the broker pushes to a peer's Unix socket. Also tests
+//! peers that close the connection, or do not read.
 
 use super::client::*;
 use super::support::until;
@@ -149,14 +149,14 @@ fn events_go_to_those_who_asked_for_their_type() {
     let (a, b) = (left.peer(&mut http), right.peer(&mut http));
     let (mut left, mut right) = (left.accept(), right.accept());
     http.ok("/events", json!({ "action": "subscribe", "peerId": a, "types": ["*"] }));
-    // This subscription replaces the first one, so the peer gets events of only one type.
+    // This subscription replaces the previous subscription, so the peer gets events of only one type.
     http.ok("/events", json!({ "action": "subscribe", "peerId": a, "types": ["file_locked"] }));
     http.ok("/events", json!({ "action": "subscribe", "peerId": b, "types": ["*"] }));
     http.ok("/events", json!({ "action": "unsubscribe", "peerId": b }));
     let set = json!({ "action": "set", "key": "k", "value": "v", "peerId": b });
     http.ok("/state", set.clone());
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": b }));
-    // The broker pushes updates on state and locks to all peers, including the peer that made the change.
+    // The broker pushes each change of state and locks to all peers, even to the peer that made the change.
     left.hears("peer_update", "action key namespace");
     left.hears_event("file_locked", "filePath lockedBy reason");
     left.hears("lock_update", "filePath action by");
@@ -202,8 +202,8 @@ fn a_socket_that_appears_late_is_dialled() {
     let mut http = broker.http();
     let path = broker.place.root.join("late.sock");
     let a = word(&http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }))["peerId"]);
-    // The socket does not exist yet. By the time the heartbeat is answered, the broker has tried to connect at least
-    // once.
+    // The socket does not exist yet. Before the broker answers the heartbeat, it has tried at least once to connect to
+    // the socket.
     http.ok("/heartbeat", json!({ "peerId": a }));
     let ear = Ear::new(&broker, "late.sock");
     let mut line = ear.accept();
@@ -232,7 +232,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let ear = Ear::new(&broker, "a.sock");
     let a = ear.peer(&mut http);
     let deaf = ear.accept();
-    // Together, these messages are longer than the socket's buffer, so the broker can write only a part of one of them.
+    // These messages do not all fit into the socket's buffer. So the broker can write only a part of one message.
     for _ in 0..10 {
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "x".repeat(60_000) }));
     }
@@ -240,7 +240,8 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let mut line = ear.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "last" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("last") {}
-    // The broker can't know which messages arrived over the broken connection, so it marks none of them as delivered.
+    // The broker does not know which messages arrived over the broken connection. So it does not mark them as
+    // delivered.
     let mail = http.ok("/messages", json!({ "peerId": a, "limit": 100 }));
     let last = mail["messages"][9].clone();
     assert!(
@@ -266,7 +267,7 @@ fn a_peer_that_never_reads_is_dropped_and_others_are_not() {
     let mut rest = Vec::new();
     deaf_line.0.read_to_end(&mut rest).unwrap();
     assert!(rest.len() < 2 << 20, "{} bytes were kept for it", rest.len());
-    // All messages are in the mailbox, even those that were not pushed.
+    // All messages are in the mailbox, even the messages that were not pushed.
     assert_eq!(http.ok("/messages", json!({ "peerId": a, "limit": 100 }))["messages"].as_array().unwrap().len(), 40);
     // The broker opens a new connection for later messages.
     let mut line = deaf.accept();
@@ -317,8 +318,8 @@ fn only_sockets_of_this_user_are_dialled() {
         let body = http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }));
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": body["peerId"], "payload": "x" }));
     }
-    // The broker connects to this socket after the other peers have registered. By then, it would also have connected
-    // to their sockets.
+    // This peer registers last. If the broker connected to the sockets of the other peers, it would do so before it
+    // connects to this socket.
     let ear = Ear::new(&broker, "ours.sock");
     ear.peer(&mut http);
     ear.accept();

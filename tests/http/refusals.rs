@@ -1,4 +1,4 @@
-//! The errors of every HTTP route. Clients compare the texts, so each must stay exactly as it is.
+//! Tests the errors of every HTTP route. Clients compare the texts of these errors, so the texts must not change.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ fn missing_fields_are_named() {
     ] {
         http.refused(target, body, sentence);
     }
-    // No refused request changed anything.
+    // The refused requests have changed nothing.
     assert_eq!(http.ok("/lock", json!({ "action": "query" }))["locks"], json!([]));
     assert_eq!(http.ok("/peers", json!({}))["peers"].as_array().unwrap().len(), 1);
 }
@@ -110,12 +110,12 @@ fn sizes_are_bounded_in_the_frozen_units() {
     let broker = Broker::start();
     let mut http = broker.http();
     let id = http.peer("/p");
-    // The limit counts UTF-16 units, of which this emoji has two.
+    // The limit counts UTF-16 units. This emoji has two units.
     http.ok("/summary", json!({ "peerId": id, "summary": "\u{1f980}".repeat(1250) }));
     let long = json!({ "peerId": id, "summary": "\u{1f980}".repeat(1251) });
     http.refused("/summary", long, "Summary too long (max 2500 characters)");
     http.ok("/summary", json!({ "peerId": id, "summary": "" }));
-    // The limit counts UTF-8 bytes, of which this accented e has two.
+    // The limit counts UTF-8 bytes. The letter é has two bytes.
     let mail = |payload: String| json!({ "fromPeer": id, "toPeer": id, "payload": payload });
     http.ok("/send", mail("\u{e9}".repeat(32_768)));
     http.refused("/send", mail("\u{e9}".repeat(32_768) + "x"), "Payload too large (max 65536 bytes)");

@@ -1,4 +1,4 @@
-//! The successful responses of every HTTP route: their keys, the order of the keys, and the format of times.
+//! Tests the successful responses of every HTTP route: their keys, the order of the keys, and the format of times.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -135,8 +135,8 @@ fn peers_are_listed_by_scope() {
     assert_eq!(count(json!({ "scope": "machine" })), 3);
     assert_eq!(count(json!({ "scope": "directory", "projectPath": "/r/a" })), 1);
     assert_eq!(count(json!({ "scope": "repo", "gitRoot": "/r" })), 2);
-    // The list contains all peers if the scope is unknown, or if the request does not name the directory or repository
-    // that the scope needs.
+    // If the scope is unknown, or if the request lacks the directory or the repository that the scope needs, the list
+    // contains all peers.
     assert_eq!(count(json!({ "scope": "directory" })), 3);
     assert_eq!(count(json!({ "scope": "repo" })), 3);
     assert_eq!(count(json!({ "scope": "planet", "projectPath": "/r/a" })), 3);

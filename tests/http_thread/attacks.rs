@@ -1,4 +1,4 @@
-//! Attacks of hostile clients on the HTTP thread. **Invariant:** at the end of each test, the server still serves
+//! Tests attacks of hostile clients on the HTTP thread. **Invariant:** at the end of each test, the server serves
 //! another client, or has closed all connections.
 
 use super::wire::*;
@@ -32,12 +32,12 @@ fn a_slow_request_is_given_up() {
         client.send(text);
         client.reads_last(408, "in time");
     }
-    // The timeout also applies to the second of two requests that were sent together.
+    // If two requests are sent together, the timeout also applies to the second request.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b");
     client.reads(200, "/a");
     client.reads_last(408, "in time");
-    // The timeout is for the whole request, so a client does not get additional time by sending single bytes.
+    // The timeout applies to the whole request. So a client gets no additional time if it sends single bytes.
     let mut client = mesh.client();
     client.send("GET / HTTP/1.1\r\nA: ");
     client.0.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -81,8 +81,8 @@ fn an_endless_head_is_cut() {
         client.send(start);
         let more = more.repeat(1 << 16);
         let mut sent = 0;
-        // After its response with status 431, the server reads and discards at most 2 MiB, so the client's writes fail
-        // in the end.
+        // After the response with status 431, the server reads and discards at most 2 MiB. After that, the client's
+        // writes fail.
         while let Ok(n) = client.0.write(more.as_bytes()) {
             sent += n;
             assert!(sent < 64 << 20);
@@ -101,7 +101,7 @@ fn a_flood_of_requests_is_held_back() {
     deaf.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let text = "GET /some/longer/target/so/that/answers/are/longer HTTP/1.1\r\n\r\n".repeat(1000);
     let mut sent = 0;
-    // The client does not read its responses, so the server stops reading. In the end, the client's writes fail.
+    // The client does not read its responses. So the server stops reading, and after a while the client's writes fail.
     while let Ok(n) = deaf.0.write(text.as_bytes()) {
         sent += n;
         assert!(sent < 64 << 20, "nothing stops it");
@@ -111,8 +111,8 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // This gate refuses every request, so that only the HTTP thread has work. It records the order of the requests, and
-    // blocks the thread until both clients have sent theirs.
+    // This gate refuses every request, so only the HTTP thread has work. The gate records the order of the requests. It
+    // blocks the thread until both clients have sent their requests.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {
@@ -177,7 +177,7 @@ fn strangers_that_never_read_make_room_for_a_client_with_a_token() {
     for n in 0..40 {
         let mut stranger = mesh.client();
         stranger.0.set_nonblocking(true).unwrap();
-        // The write may fail, because the server may have dropped this connection to make room for another.
+        // The write may fail, because the server may have dropped this connection to accept another client.
         let _ = stranger.0.write(ask.as_bytes());
         deaf.push(stranger);
         let mut newcomer = mesh.client();
@@ -309,7 +309,8 @@ fn stopping_does_not_wait_for_clients_that_do_not_read() {
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
-/// Runs this test again in a process that may open only 60 files. That process opens files until it can open no more.
+/// Runs this test again in a process that may open only 60 files. The new process opens files until it reaches this
+/// limit.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_server_recovers_from_a_lack_of_descriptors() {
@@ -320,7 +321,7 @@ fn the_server_recovers_from_a_lack_of_descriptors() {
         again.args(["-c", "ulimit -n 60; exec \"$0\" --exact \"$1\""]).arg(me).arg(name).env("FEW_DESCRIPTORS", "1");
         let out = again.output().unwrap();
         let said = String::from_utf8_lossy(&out.stdout);
-        // A test program that finds no test of this name also succeeds, so the output must say that one test passed.
+        // A test program without a test of this name would also succeed. So the output must say that one test passed.
         assert!(out.status.success() && said.contains(" 1 passed"), "{said}");
         return;
     }
@@ -332,14 +333,14 @@ fn the_server_recovers_from_a_lack_of_descriptors() {
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
     }
-    // A connection needs two descriptors here, one for each end. Only one is left, which the client takes. No
-    // connection is idle, so the server can't close one to make room.
+    // Each connection needs two descriptors in this process, one for each end. Only one descriptor is free, and the
+    // client takes it. No connection is idle, so the server can't close an idle connection.
     files.pop();
     let mut waits = mesh.client();
     waits.send("GET /a HTTP/1.1\r\n\r\n");
     waits.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(waits.0.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // The kernel does not notify the server when descriptors become free, so the server must try again after a while.
+    // The kernel does not tell the server when a descriptor becomes free. So the server must try again after a while.
     files.clear();
     waits.0.set_read_timeout(Some(SOON)).unwrap();
     waits.reads(200, "/a");

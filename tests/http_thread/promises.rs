@@ -1,5 +1,5 @@
-//! How the HTTP thread serves well-behaved clients. **Invariant:** a test waits for a fixed time only if it tests a
-//! timeout of that length.
+//! Tests how the HTTP thread serves well-behaved clients. **Invariant:** a test waits for a fixed time only if it tests
+//! a timeout of that length.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -30,12 +30,13 @@ fn close_is_honoured_and_announced() {
         client.send(text);
         client.reads_last(200, "/a");
     }
-    // The response to the HEAD request has no body. The error about the nonsense that follows this request has a body.
+    // The response to the HEAD request has no body. The nonsense after this request causes an error response, which has
+    // a body.
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));
     client.reads_last(400, "expected an HTTP request");
-    // The client stops writing after its last request, and must still get all responses.
+    // The client closes its sending side after its last request. It must get all responses anyway.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");
     client.0.shutdown(std::net::Shutdown::Write).unwrap();
@@ -75,8 +76,8 @@ fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
     let body = "b".repeat(1 << 20);
     client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     client.reads(200, &format!("/{body}"));
-    // The head already says that the body is too large, so the server responds at once. A client that sends the whole
-    // body first can still read this response.
+    // The head says that the body is too large, so the server responds before it gets the body. A client that first
+    // sends the whole body must also get the response.
     client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len() + 1));
     client.0.peek(&mut [0]).unwrap();
     for piece in (body + "x").as_bytes().chunks(100_000) {
@@ -94,7 +95,7 @@ fn the_gate_decides_before_the_body() {
     let mut client = mesh.client();
     client.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
     client.reads_last(401, "false");
-    // After a refusal, the connection stays open if the whole body of the refused request has arrived.
+    // After a refusal, the connection stays open if the whole body has already arrived.
     let mut client = mesh.client();
     client.get("/", 401, "{\"ok\":false}");
     client.send("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
@@ -173,8 +174,8 @@ fn a_full_queue_gets_503() {
     first.reads(200, "one");
     first.send("GET /3 HTTP/1.1\r\n\r\n");
     let next = jobs.recv().unwrap();
-    // The server drops a second response to the same request. Otherwise, the client would take it for the response to
-    // its next request.
+    // The server drops a second response to the same request. Otherwise, the client would think that it is the response
+    // to the next request.
     server.respond(job.ticket, HttpResponse::json(200, b"two".to_vec()));
     server.respond(next.ticket, HttpResponse::json(200, b"three".to_vec()));
     first.reads(200, "three");
@@ -204,7 +205,7 @@ fn stopping_sends_pending_responses() {
     let mut client = Client::to(address);
     client.send("GET /last HTTP/1.1\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
     let job = jobs.recv().unwrap();
-    // The response is larger than the socket buffers, so a part of it is still unsent when the server is stopped.
+    // The response is larger than the socket buffers, so a part of it has not been sent when the server is stopped.
     server.respond(job.ticket, HttpResponse::json(200, vec![b'x'; BIG]));
     client.0.peek(&mut [0]).unwrap();
     let reader = std::thread::spawn(move || {
@@ -225,7 +226,7 @@ fn stopping_sends_pending_responses() {
 fn waiting_costs_no_wake_ups() {
     let thread = std::sync::Arc::new(std::sync::Mutex::new(std::path::PathBuf::new()));
     let note = thread.clone();
-    // The server calls the gate on its own thread, so the gate can find this thread in /proc.
+    // The HTTP thread calls the gate, so the gate can find this thread in /proc.
     let gate: Gate = Box::new(move |_| {
         let name = std::fs::read_link("/proc/thread-self").unwrap();
         *note.lock().unwrap() = std::path::Path::new("/proc").join(name).join("status");

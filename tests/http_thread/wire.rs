@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A server that echoes requests, except that it answers `/big` with 16 MiB and never answers `/hold`.
+/// A server that echoes requests. It answers `/big` with 16 MiB, and never answers `/hold`.
 pub struct Mesh {
     server: Option<Arc<HttpServer>>,
     pub address: SocketAddr,
@@ -26,8 +26,8 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Starts a server, but answers no requests. Returns the server, its address, the requests that it accepts, and a count
-/// of its attempts to wake the loop.
+/// Starts a server, but answers no requests. Returns the server, its address, the accepted requests, and the number of
+/// calls to its wake function.
 pub fn raw(
     limits: Limits,
     gate: Gate,
@@ -125,7 +125,7 @@ impl Client {
         String::from_utf8(head).unwrap()
     }
 
-    /// Reads one response: its status, its body, and whether it says that the connection will be closed.
+    /// Reads one response. Returns its status, its body, and whether it has the header `Connection: close`.
     pub fn answer(&mut self) -> (u16, String, bool) {
         let head = self.head();
         let status = head[9..12].parse().unwrap();
@@ -140,7 +140,7 @@ impl Client {
         assert_eq!(self.answer(), (status, body.to_string(), false));
     }
 
-    /// Reads one last response, after which the server must close the connection.
+    /// Reads the last response. The server must then close the connection.
     #[track_caller]
     pub fn reads_last(&mut self, status: u16, words: &str) {
         let (got, body, close) = self.answer();

@@ -1,4 +1,5 @@
-//! Checks the data of the mesh after a run. Reads it over the broker's socket, and compares it with the test's ledger.
+//! Checks the data of the mesh after a run. Reads the data over the broker's socket, and compares it with the test's
+//! ledger.
 
 use crate::ledger::head;
 use crate::support::{Socket, until};
@@ -12,7 +13,7 @@ pub struct Mail {
     pub n_acked: usize,
     pub n_read: usize,
     pub n_waiting: usize,
-    /// The number of messages that a fetch over HTTP marked as read although its answer was lost.
+    /// The number of messages that were marked as read by an HTTP fetch whose answer was lost.
     pub n_fetched_away: usize,
 }
 
@@ -47,8 +48,8 @@ fn pages(socket: &mut Socket, method: &str, rows: &str, cursor: &str, params: &V
     }
 }
 
-/// Checks that each acknowledged message is unchanged in its mailbox. If it is marked as read, its reader must have
-/// received it.
+/// Checks that each acknowledged message is unchanged in its mailbox. If a message is marked as read, its reader must
+/// have received it.
 pub fn mail(world: &World, socket: &mut Socket) -> Mail {
     let mut mail = Mail::default();
     for peer in &world.peers {
@@ -170,8 +171,8 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Checks each lock in force. Its holder must have been told of the lock, or have made a request that got no answer. No
-/// answer may have said that the lock was released. Returns the number of these locks.
+/// Checks each lock in force. Its holder must have got an answer that granted the lock, or have made a request that got
+/// no answer. If an answer said that the lock was released, the check fails. Returns the number of these locks.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // If a broker was killed while a command ran under a lock, this lock ends only after a grace period.
@@ -191,7 +192,7 @@ pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     n_locks
 }
 
-/// Checks that the shared entry has at least the highest version that any client was told.
+/// Checks that the version of the shared entry is at least the highest version in any answer.
 pub fn versions(world: &World, socket: &mut Socket) {
     let entry = ok(socket, "state.get", json!({ "key": SHARED }));
     let found = entry["entry"]["version"].as_i64().unwrap_or(0);

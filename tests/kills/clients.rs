@@ -1,5 +1,5 @@
-//! Three kinds of clients: an MCP session, verbs (subcommands), and an HTTP client. With each of them, an answer may be
-//! lost.
+//! Three kinds of clients: an MCP session, verbs (subcommands), and an HTTP client. Any of their calls may get no
+//! answer.
 
 use crate::support::Place;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub enum Ask {
     Unlock {
         path: String,
     },
-    /// Runs a command under a lock, which ends with the command.
+    /// Runs a command under a lock. The lock ends with the command.
     Run {
         path: String,
     },
@@ -83,11 +83,11 @@ pub trait Caller: Send {
     }
 }
 
-/// The process id of a session, or `None` while the session must not be killed. The mutex is held during a kill and
-/// during reaping, so a kill can't hit a new process with the same id.
+/// The process id of a session, or `None` while the session must not be killed. The mutex is held while the process is
+/// killed or reaped, so a kill can't hit a new process with the same id.
 pub type Slot = Mutex<Option<u32>>;
 
-/// An MCP session, which the client starts again if it was killed.
+/// An MCP session. If it was killed, `revive` starts it again.
 pub struct Mcp<'a> {
     place: &'a Place,
     folder: String,
@@ -105,7 +105,7 @@ impl<'a> Mcp<'a> {
         session
     }
 
-    /// Starts the session's process. Returns false if it was killed before it had answered `initialize`.
+    /// Starts the session's process. Returns false if it was killed before it answered `initialize`.
     fn start(&mut self) -> bool {
         let dir = self.place.root.join(&self.folder);
         std::fs::create_dir_all(&dir).unwrap();
@@ -141,7 +141,7 @@ impl<'a> Mcp<'a> {
                     panic!("{}: no answer to {method} {params} in {PATIENCE:?}", self.folder)
                 }
             };
-            // If the process was killed while it wrote, its last line is incomplete.
+            // If the process was killed while it was writing, its last line is incomplete.
             let value: Value = serde_json::from_str(&line).ok()?;
             if value["id"] == json!(self.next) {
                 return Some(value);
@@ -178,8 +178,8 @@ impl Caller for Mcp<'_> {
 
     fn revive(&mut self) -> bool {
         let has_ended = |child: &mut Child| child.try_wait().map_or(true, |status| status.is_some());
-        // The mutex is held until the dead process is reaped and its id removed. Otherwise, the killer could hit a new
-        // process with the same id.
+        // The mutex is held until the dead process is reaped, and its id is removed from the slot. Otherwise, the
+        // killer could hit a new process with the same id.
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.child.as_mut().is_some_and(|child| !has_ended(child)) {
             return false;
@@ -201,7 +201,7 @@ impl Drop for Mcp<'_> {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.input = None;
         if let Some(child) = &mut self.child {
-            // The session ends by itself once its input is closed. The wait fails if the process was already reaped.
+            // The session ends by itself when its input is closed. The wait fails if the process was already reaped.
             let _ = child.wait();
         }
     }
@@ -215,7 +215,7 @@ pub struct Verbs<'a> {
 }
 
 impl Verbs<'_> {
-    /// Runs `sh` under a lock. If slm-mesh exits with the special exit status of this `sh`, the lock was granted.
+    /// Runs `sh -c 'exit 7'` under a lock. If slm-mesh exits with status 7, the lock was granted.
     fn run(&self, path: &str) -> Got {
         let out = self.place.run(&["lock", path, "--as", self.acting, "--", "sh", "-c", "exit 7"]);
         match out.status.code() {
@@ -275,7 +275,8 @@ impl<'a> Web<'a> {
         web
     }
 
-    /// Connects to the port in the broker's file. Fails while no broker runs, because an HTTP client can't start one.
+    /// Connects to the port that the broker wrote into a file. Fails while no broker runs, because an HTTP client can't
+    /// start one.
     fn connect(&self) -> Option<BufReader<TcpStream>> {
         let port = std::fs::read_to_string(self.place.dir.join("port")).ok()?;
         let stream = TcpStream::connect(("127.0.0.1", port.trim().parse().ok()?)).ok()?;

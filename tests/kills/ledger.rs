@@ -10,12 +10,12 @@ use std::time::Duration;
 pub struct SentMessage {
     /// Whether the sender got the answer `ok`. If it did not, the message may or may not arrive.
     pub acked: bool,
-    /// How often the reader received the whole message, and how often it did so without the mark `again`.
+    /// How often the reader received the whole message, and how often the message came without the mark `again`.
     pub n_read: u32,
     n_unmarked: u32,
 }
 
-/// A granted lock whose holder was told of the grant, and has not released it.
+/// A lock that was granted in an answer, and that its holder has not released.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     pub holder: String,
@@ -32,14 +32,14 @@ pub fn head(text: &str) -> &str {
 pub struct Ledger {
     /// Sent messages, by reader and text.
     pub messages: HashMap<(String, String), SentMessage>,
-    /// The message ids with which each reader received each text. Two ids for one text mean that the mesh stored the
+    /// For each reader and text, the ids of the received messages. Two ids for one text mean that the mesh stored the
     /// message twice.
     ids: HashMap<(String, String), BTreeSet<String>>,
     /// The received parts of long messages, by reader and message id.
     parts: HashMap<(String, String), BTreeMap<u64, String>>,
-    /// Locks whose holders were told of them: holder, path, token.
+    /// The locks that were granted in an answer: holder, path, token.
     pub grants: HashSet<(String, String, i64)>,
-    /// Locks that their holders believe they still hold, by path.
+    /// For each path, the lock that has not ended as far as its holder knows.
     pub held: HashMap<String, Hold>,
     /// Locks that were granted before an earlier holder knew that its own lock had ended: path, earlier holder, later
     /// holder.
@@ -48,9 +48,9 @@ pub struct Ledger {
     pub unsure: HashSet<(String, String)>,
     /// All unlock requests, with or without an answer: the caller and the path.
     pub returns: HashSet<(String, String)>,
-    /// Locks whose holders were told that the lock is released: path and token.
+    /// Locks that an answer reported as released: path and token.
     pub freed: HashSet<(String, i64)>,
-    /// The highest token that any caller was told.
+    /// The highest token in any answer.
     pub top_token: i64,
     /// The versions of the shared entry in the answers to successful compare-and-set calls.
     pub versions: BTreeSet<i64>,
@@ -131,11 +131,11 @@ impl Ledger {
         (parts.len() as u64 == n_parts).then(|| parts.values().map(String::as_str).collect())
     }
 
-    /// Records that a caller was told that it holds a path. `floor` is the highest token that anyone was told before
-    /// the caller made this request. A new lock must have a higher token.
+    /// Records that a caller got a lock on a path. `floor` is the highest token in any answer before this request. A
+    /// new lock must have a higher token.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
-        // An earlier call may have taken the lock, and only its answer was lost. In this case, the token may be lower.
+        // If an earlier call took the lock and its answer was lost, the token can be lower.
         let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
         let is_new = self.grants.insert(grant);
         if is_new && !is_late && token <= floor {
@@ -154,7 +154,7 @@ impl Ledger {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }
 
-    /// Forgets the locks of a session that was killed, since they end with it.
+    /// Forgets the locks of a killed session, because these locks end with the session.
     pub fn died(&mut self, holder: &str) {
         self.held.retain(|_, hold| hold.holder != holder);
     }

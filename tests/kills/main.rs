@@ -1,7 +1,7 @@
 //! Kills the broker and sessions with `kill -9` at random moments, while sessions, verbs (subcommands) and HTTP clients
 //! make calls. No acknowledged data may be lost, no lock may have two holders, and every session must recover.
 //!
-//! `make kills N=1000 SEED=1` kills a thousand times, in a release build.
+//! `make kills N=1000 SEED=1` makes 1000 kills with a release build.
 #![allow(clippy::unwrap_used)]
 
 mod audit;
@@ -26,7 +26,7 @@ const N_FILES: usize = 6;
 /// The name of a session. Some of the verbs (subcommands) act as this session, as if they ran in its shell.
 const SHELL: &str = "codex-s0";
 
-/// The number in an environment variable. Such variables make a run longer, or repeat it.
+/// Reads a number from an environment variable, such as the number of kills or the seed of a run.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: want a number, got {text}")))
@@ -37,7 +37,7 @@ fn kill(pid: u32) {
     let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
 }
 
-/// Whether this process is a broker of this test. A different program may have got the process id of a dead broker.
+/// Whether this process is a broker of this test. A different program may now have the process id of a dead broker.
 fn is_broker(place: &Place, pid: u32) -> bool {
     let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     let ours = format!("SLM_MESH_DATA_DIR={}", place.dir.display());

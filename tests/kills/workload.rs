@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The key of an entry that all workers change with compare-and-set.
 pub const SHARED: &str = "shared";
 
-/// The random number generator xorshift64*. Runs with the same seed are as alike as the machine allows.
+/// The random number generator xorshift64*. The same seed always gives the same numbers.
 pub struct Dice(u64);
 
 impl Dice {
@@ -245,8 +245,8 @@ impl Worker<'_> {
         self.check_count();
     }
 
-    /// Checks that the number in the worker's own entry is the last acknowledged one, or a later one that the worker
-    /// has sent.
+    /// Checks that the number in the worker's own entry is one that the worker sent, and is not lower than the last
+    /// acknowledged number.
     pub fn check_count(&mut self) {
         let key = format!("n-{}", self.label);
         let Some((told, asked)) = self.world.ledger().counters.get(&key).copied() else { return };

@@ -1,7 +1,8 @@
-//! Makes random calls to a mesh in memory. They use the operations of the socket and the routes of the old HTTP API.
+//! Makes random calls to a mesh in memory. The calls use the operations of the socket and the routes of the old HTTP
+//! API.
 //!
-//! No call may panic. An error must blame the caller, and the refused call must not change the store. The mesh's data
-//! in memory must match the store.
+//! No call may panic. An error must mean a mistake of the caller, and the refused call must not change the store. The
+//! mesh's data in memory must match the store.
 
 use crate::choices::Choices;
 use serde_json::{Map, Value, json};
@@ -359,8 +360,8 @@ impl World {
     }
 }
 
-/// Checks that an error has a text, and that its kind does not mean a bug in slm-mesh, a failure of the disk, or a
-/// missing broker. No argument of a caller may cause such an error.
+/// Checks that an error has a text, and means a mistake of the caller: not a bug in slm-mesh, a failure of the disk, or
+/// a missing broker.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");

@@ -54,8 +54,8 @@ pub fn check(data: &[u8]) {
             assert_kept(&old, &new, &text);
         }
     }
-    // If the text already contains the name slm-mesh, removing the entries might not restore it, so the rest is not
-    // checked.
+    // If the text already contains the name slm-mesh, removing the entries might not restore the text, so the rest is
+    // not checked.
     let before = if is_json { json_edit::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));
     if was_blank || knew_us || entries.remove_from(&text, before.as_ref()).as_ref() != Ok(&text) {
@@ -63,8 +63,8 @@ pub fn check(data: &[u8]) {
     }
     let shape = before.unwrap_or(Value::Null);
     let without = entries.remove_from(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
-    // Two differences are allowed: the last line may have got a newline, and empty brackets may have lost their spaces.
-    // Only the old text, which `setup` records, can restore these.
+    // Two differences are allowed: a newline at the end of the last line, and missing spaces in empty brackets. They
+    // can be undone only with the old text, which `setup` records.
     let ended = [format!("{text}\n"), format!("{text}\r\n")];
     let is_ended = !is_json && !text.ends_with('\n') && ended.contains(&without);
     let is_same = without == text || is_ended || is_json && squeezed(&without) == squeezed(&text);

@@ -1,4 +1,4 @@
-//! Responses from unknown machines on the local network.
+//! Tests the parser for responses from unknown machines on the local network.
 //!
 //! Each packet is either parsed or ignored. The parsed values never exceed their limits.
 

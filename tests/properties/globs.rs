@@ -1,4 +1,4 @@
-//! Compares the overlap check for paths and globs with a simple and slow one.
+//! Compares the overlap check for paths and globs with a simple but slow check.
 //!
 //! Two globs overlap if a path matches both. The result must not change if the globs are swapped, or are written in a
 //! different form.
@@ -7,8 +7,8 @@ use crate::choices::Choices;
 use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
-/// Cuts the bytes after the first one into two halves, and checks the halves as two globs. If the first byte is even,
-/// the bytes of each half are also mapped to a few characters, which gives two short globs to check.
+/// Cuts the bytes after the first byte into two halves, and checks the halves as two globs. If the first byte is even,
+/// also maps the bytes of each half to a few characters, and checks the two short globs that result.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -40,7 +40,7 @@ fn check_any(a: &str, b: &str) {
     }
 }
 
-/// Whether one of the paths is below the other. The upper path must not be a pattern.
+/// Whether one of the two paths is below the other path. The upper path must not be a pattern.
 fn one_is_below(a: &str, b: &str) -> bool {
     let is_below = |path: &str, folder: &str| {
         !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
@@ -64,7 +64,7 @@ fn parts(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).chain(folder).collect()
 }
 
-/// All paths of at most three names, from a list of eight short names.
+/// All paths of at most three names. Each name is from a list of eight short names.
 fn universe() -> &'static [Vec<&'static str>] {
     static ALL: OnceLock<Vec<Vec<&'static str>>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -101,7 +101,8 @@ fn fits_name(name: &[u8], pattern: &[u8]) -> bool {
     }
 }
 
-/// Whether any path matches both lists of patterns. Each list has one pattern for each part of the path.
+/// Whether any path matches both lists of patterns. Each pattern stands for one part of the path, and `**` for any
+/// number of parts.
 fn meet(a: &[&str], b: &[&str]) -> bool {
     match (a, b) {
         ([], []) => true,

@@ -1,4 +1,4 @@
-//! Random input for the hooks of all agents, and the text that hooks show to a model.
+//! Tests the hooks of all agents with random input, and the text that hooks show to a model.
 //!
 //! The event and the file names must come from the hook's input. A peer's words must stay inside quotes.
 
@@ -27,7 +27,7 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// Checks that the reader returns only objects, whatever the bytes, and that it reads a valid object as any other JSON
+/// Checks that the reader never returns anything but an object, and that it reads a valid object as any other JSON
 /// parser would.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
@@ -76,7 +76,7 @@ fn check_answers(dialect: &Dialect, hook: &HookInput) {
     }
 }
 
-/// Uses the same random text as a peer's name, summary and message, and checks what hooks make of it.
+/// Uses the same random text as a peer's name, summary and message, and checks the text in which hooks show it.
 fn check_words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });

@@ -1,4 +1,4 @@
-//! Random bytes on an HTTP connection.
+//! Tests an HTTP connection with random bytes.
 //!
 //! The requests must not depend on how the bytes are cut into pieces. A client must be able to see where each response
 //! ends.
@@ -126,7 +126,7 @@ fn check_request(request: &Request) {
     }
 }
 
-/// Counts the responses in the server's output. Their lengths must cover all of its bytes.
+/// Counts the responses in the server's output. The responses must cover all bytes of the output.
 fn frames(said: &[u8]) -> usize {
     let (mut rest, mut n) = (said, 0);
     while !rest.is_empty() {

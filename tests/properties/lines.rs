@@ -1,6 +1,6 @@
-//! Random lines of JSON-RPC, as sessions and the broker read them.
+//! Tests the code with which sessions and the broker read lines of JSON-RPC. The input is random.
 //!
-//! The lines must not depend on how a stream is cut into reads. Each line is either a message or an error with a code.
+//! The lines must not depend on how a stream is cut into pieces. Each line is either a message or an error with a code.
 //! A message must be the same after it is written and read again.
 
 use crate::choices::{Choices, pieces};

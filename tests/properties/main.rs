@@ -19,7 +19,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-/// The random generator xorshift64*, as in tests/simulate/world.rs.
+/// The random number generator xorshift64*, as in tests/simulate/world.rs.
 struct Dice(u64);
 
 impl Dice {
@@ -43,7 +43,7 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Makes a new input from the given ones. It changes, removes or inserts a few bytes, or inserts a piece of a second
+/// Makes a new input from the given inputs. It changes, removes or inserts a few bytes, or inserts a piece of a second
 /// input.
 fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     let mut input = inputs[dice.below(inputs.len())].clone();

@@ -1,4 +1,4 @@
-//! Random input for an MCP server without a broker, in all protocol versions.
+//! Tests an MCP server without a broker on random input, in all protocol versions.
 //!
 //! The answers must not depend on how the input is cut into pieces. Each answer is one line for one request, in the
 //! form of the request's protocol version. A request must be answered with its id even if garbage follows it, or if a
@@ -35,7 +35,7 @@ pub fn check(data: &[u8]) {
 /// The maximum number of lines in one input that are tested with added garbage.
 const DAMAGED_MAX: usize = 4;
 
-/// Adds garbage to a request, and checks that its answer still has its id.
+/// Adds garbage to a request, and checks that the answer still has the request's id.
 fn check_damaged(line: &[u8], legacy: bool) {
     let Ok(RpcMessage::Request { id, .. }) = rpc::parse_line(line) else { return };
     // If a request has two `id` keys, or one with escapes, it is not clear which id the answer should have.

@@ -1,4 +1,4 @@
-//! Random command lines, and the files that slm-mesh finds in them.
+//! Tests which files slm-mesh finds in random command lines.
 //!
 //! Each path must be absolute and normalized. The number of look-ups in the file tree must stay limited. A write to a
 //! quoted file name must be found.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The maximum number of look-ups in the file tree for one command. Each byte of the command allows one more.
 const LOOKS_MAX: usize = 25_000;
 
-/// A file tree without an end. Each folder contains two files and another folder.
+/// An endless file tree. Each folder contains two files and another folder.
 struct EndlessTree {
     n_looks: Cell<usize>,
 }

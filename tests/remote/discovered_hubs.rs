@@ -1,4 +1,4 @@
-//! Which hub a machine joins when it has searched the local network. A real search needs several machines, so these
+//! Tests which hub a machine joins after a search of the local network. A real search needs several machines, so these
 //! tests do not search, but supply the responses of hubs.
 
 use super::support::Place;
@@ -57,7 +57,7 @@ fn of_two_hubs_with_the_same_name_a_machine_keeps_the_one_that_it_has_joined() {
     let (hub, _) = hub_and_guest();
     let (places, settings) = machine(&hub.root);
     let port = port(&hub);
-    // One real hub plays both hubs, since it can be reached at every loopback address.
+    // One real hub stands for two hubs, because it can be reached at every loopback address.
     let search = |addresses: &[&str]| {
         let responses = addresses.iter().map(|address| response("desk", address, port)).collect();
         join_best(&places, &settings, responses, LeavePolicy::Immediately).unwrap().unwrap().address
@@ -75,7 +75,8 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     let machine = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET);
     machine.ok(&["start", "--detach"]);
     let own = machine.broker_pid().unwrap();
-    // The test writes the file of a machine that has joined a hub, so the commands below don't search the network.
+    // The test writes the `hub` file itself, as if the machine had joined a hub. So the commands below don't search the
+    // network.
     let joined = json!({ "name": "desk", "address": "127.0.0.1", "port": port(&hub), "joined": true, "missed": false });
     std::fs::write(machine.dir.join("hub"), joined.to_string()).unwrap();
     let machine = machine.with("SLM_MESH_DISCOVERY", "on");
@@ -85,7 +86,7 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     };
     let (status, said) = fails(&["start", "--detach"]);
     assert!(status == Some(2) && said.contains("has joined the hub desk at 127.0.0.1"), "{status:?} {said}");
-    // Doctor searches the network to count hubs, unless a hub is in the settings. So the test sets one.
+    // Doctor searches the network to count hubs, unless the settings contain a hub. So the test sets a hub.
     let mut doctor = machine.command(&["doctor"]);
     let http = (port(&hub) - 1).to_string();
     doctor.envs([("SLM_MESH_DISCOVERY", "off"), ("SLM_MESH_HOST", "127.0.0.1"), ("SLM_MESH_ROLE", "client")]);

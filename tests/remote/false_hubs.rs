@@ -1,5 +1,5 @@
-//! Fake hubs that lead, stand by, or do not answer. They pass calls on to one real broker, which replaces the database
-//! that real hubs share.
+//! Fake hubs that lead, stand by, or do not answer. They all pass calls on to one real broker. Real hubs share a
+//! database instead.
 
 use crate::SECRET;
 use serde_json::{Value, json};
@@ -17,9 +17,9 @@ use std::time::Duration;
 /// How a fake hub treats the requests of its clients.
 #[derive(Clone)]
 pub enum Role {
-    /// Passes all requests on to the broker at this socket, and returns its answers.
+    /// Passes all requests on to the broker at this socket, and returns the broker's answers.
     Leads(PathBuf),
-    /// Passes all requests on to the broker at this socket, but drops its answers.
+    /// Passes all requests on to the broker at this socket, but drops the broker's answers.
     LosesAnswers(PathBuf),
     /// Refuses each request. The error contains the address of the hub that leads, if there is one.
     StandsBy(Option<String>),
@@ -147,7 +147,7 @@ impl Connection {
             }
         }
         if let Some(broker) = broker {
-            // This fails if the connection has already ended.
+            // The shutdown fails if the connection has already ended.
             let _ = broker.shutdown(Shutdown::Both);
         }
     }
@@ -256,7 +256,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, cable: &Mutex<Cable>, port: u16)
         }
     }
     for stream in [from, to] {
-        // This fails if the connection has already ended.
+        // The shutdown fails if the connection has already ended.
         let _ = stream.shutdown(Shutdown::Both);
     }
 }

@@ -1,5 +1,5 @@
-//! A hub, and clients that claim to run on other machines. In fact, all of them run on this machine, and the network is
-//! loopback.
+//! Tests a hub with clients that claim to run on other machines. In fact, the hub and the clients run on this machine,
+//! and connect through loopback.
 
 #[path = "../clients/mod.rs"]
 mod clients;
@@ -39,7 +39,7 @@ fn hub_and_guest() -> (Place, Place) {
     (hub, guest)
 }
 
-/// The port on which the hub accepts sessions of other machines. It is the one after its HTTP port.
+/// The port on which the hub accepts sessions of other machines. This port is the hub's HTTP port plus one.
 fn port(hub: &Place) -> u16 {
     std::fs::read_to_string(hub.dir.join("port")).unwrap().trim().parse::<u16>().unwrap() + 1
 }
@@ -74,7 +74,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
     let out = wrong.run(&["state", "get", "port"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() != Some(0) && said.contains("does not know this secret"), "{said}");
-    // A client without the secret must get only a 401, and the hub must go on serving the other clients.
+    // A client without the secret must get at most a 401 error, and the hub must go on serving other clients.
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for words in [format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}"), "nonsense\r\n\r\n".to_owned()] {
@@ -144,8 +144,8 @@ fn the_secret_works_as_a_bearer_token_unless_switched_off() {
     };
     let ask = |hub: &Place, header: &str| ask_as(hub, "192.168.1.5:7899", header);
     let (hub, _guest) = hub_and_guest();
-    // With the secret, the hub accepts any host name. Without it, an unknown host name may come from a web page that
-    // has bound this name to the hub's address.
+    // A request with the secret may have any host name. Without the secret, an unknown host name may be an attack: a
+    // web page can bind its name to the hub's address.
     let secret = format!("X-Mesh-Secret: {SECRET}");
     assert_eq!(ask_as(&hub, "desk.lan:7899", &secret), 200);
     assert_eq!(ask_as(&hub, "desk.lan:7899", "X-Mesh-Secret: wrong"), 401);
@@ -163,7 +163,7 @@ fn the_secret_works_as_a_bearer_token_unless_switched_off() {
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {}", token.trim())), 200);
 }
 
-/// A WebSocket client that gets pushed messages, like the one of slm-mesh 1.3. It runs on node.
+/// A WebSocket client that gets pushed messages, like the client of slm-mesh 1.3. It runs on node.
 struct PushClient {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
@@ -208,7 +208,7 @@ impl Drop for PushClient {
     }
 }
 
-/// Makes an old HTTP call to the hub with the secret, as a client of slm-mesh 1.3 does.
+/// Calls the old HTTP API of the hub with the secret, as a client of slm-mesh 1.3 does.
 fn ask(hub: &Place, route: &str, body: &Value) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port(hub) - 1)).unwrap();
     let body = body.to_string();
@@ -231,13 +231,13 @@ fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
         ask(&hub, "/register", &who)["peerId"].as_str().unwrap().to_owned()
     };
     let send = |to: &str, text: &str| ask(&hub, "/send", &json!({ "fromPeer": "cli", "toPeer": to, "payload": text }));
-    // Clients up to 1.3.1 send only one hello. They send it before they register, with an invented id.
+    // Clients up to version 1.3.1 send only one hello. They send it before they register, with an invented id.
     let made_up = "3f0c8a54-6f3c-4d5e-9d3a-0e6c5b2a1f00";
     let mut old = PushClient::start(&dir, &hub, SECRET);
     assert_eq!(old.next(), json!({ "open": true }));
     old.say(made_up);
     let first = register(&format!("/Users/ada/.slm-mesh/peers/{made_up}.sock"));
-    // Clients from 1.3.3 on send a second hello with their real id. The hub ignores any other line.
+    // Clients from version 1.3.3 on send a second hello with their real id. The hub ignores any other line.
     let mut new = PushClient::start(&dir, &hub, SECRET);
     assert_eq!(new.next(), json!({ "open": true }));
     let second = register("/Users/ada/.slm-mesh/peers/another.sock");
@@ -266,7 +266,7 @@ fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
         let next = new.next();
         next["type"] == json!("peer_update") && next["payload"] == json!({ "action": "left", "peerId": first })
     });
-    // The hub rejects a wrong token. With SLM_MESH_BEARER=off, it also rejects the right one.
+    // The hub rejects a wrong token. With SLM_MESH_BEARER=off, it also rejects the right token.
     let mut wrong = PushClient::start(&dir, &hub, "wrong horse battery staple");
     assert!(wrong.next()["error"].as_str().unwrap().contains("401"));
     hub.ok(&["stop"]);
@@ -323,8 +323,8 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // Hooks now skip the hub for a while, but a person's command still tries it. If the command succeeds, hooks use the
-    // hub again.
+    // Hooks now skip the hub for a while, but a person's command still tries the hub. If the command succeeds, hooks
+    // use the hub again.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();
@@ -333,7 +333,7 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert!(!guest.dir.join("hub.silent").exists());
 }
 
-/// Starts a fake hub on a loopback port, which passes each connection to `serve`. Returns the port.
+/// Starts a fake hub on a loopback port. The hub passes each connection to `serve`. Returns the port.
 fn false_hub(mut serve: impl FnMut(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -389,8 +389,8 @@ fn the_protocol_of_0_1_0_is_refused_with_a_clear_error() {
     assert!(error.text.contains("runs slm-mesh 0.1.0") && error.text.contains("update slm-mesh"), "{}", error.text);
 }
 
-/// Starts a relay to a hub. Once `stopped` is set, the relay passes on no more bytes, and only sends WebSocket pings to
-/// the client.
+/// Starts a relay to a hub. After `stopped` is set, the relay passes on no more bytes, and only sends WebSocket pings
+/// to the client.
 fn relay(hub: u16, stopped: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
     use std::sync::atomic::Ordering::Relaxed;
     false_hub(move |guest| {

@@ -1,5 +1,5 @@
-//! A client machine with several hubs in its settings. It must find the hub that leads, and when that hub dies, it must
-//! find the next one.
+//! Tests a client machine with several hubs in its settings. The client must find the hub that leads. When this hub
+//! dies, the client must find the next leader.
 
 use crate::SECRET;
 use crate::false_hubs::{self, Cable, FalseHub, Front, Role};
@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The time for which a client would wait for a hub that does not answer. A client asks several hubs at the same time,
-/// so it must be faster than this.
+/// so it must need less time.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
-/// The time that is added to each time limit, because other tests keep the machine busy. A session that breaks a limit
-/// is still noticed, since it would need ten seconds.
+/// The time that is added to each time limit, because other tests keep the machine busy. The tests still notice a
+/// session that is too slow, because such a session needs ten seconds.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// Starts a real broker. Returns it with the role of a fake hub that passes all requests on to this broker.
+/// Starts a real broker. Returns the broker, and the role of a fake hub that passes all requests on to this broker.
 fn broker() -> (Place, Role) {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
@@ -80,7 +80,7 @@ fn a_standby_names_the_leader_even_to_a_guest_that_lists_only_the_standby() {
     let n_asked = standby.n_connections();
     assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
     assert_eq!(standby.n_connections(), n_asked, "the leader is remembered");
-    // The two hubs swap their roles. The client still remembers the old leader, but must find the new one.
+    // The two hubs swap their roles. The client still remembers the old leader, but must find the new leader.
     standby.become_(leader.become_(Role::StandsBy(Some(standby.address()))));
     assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
     let n_asked = leader.n_connections();
@@ -200,7 +200,7 @@ fn a_power_cut_under_waiting_calls_and_locks_moves_a_session_within_four_seconds
 
     let began = Instant::now();
     cable.switch(Cable::Cut);
-    // After the cut, the leader's lease must end before the other hub takes over.
+    // After the cut, the other hub can take over only when the leader's lease has ended.
     std::thread::sleep(Duration::from_secs(3));
     second.become_(leads);
     until("both calls wait there", || second.has_open("inbox") && second.has_open("lock.lock"));
@@ -345,7 +345,8 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
     assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
-    // A command can run under a lock even if the machine's own hub stands by. Its exit status is passed on.
+    // A command can run under a lock even if the machine's own hub stands by. `slm-mesh` exits with the command's
+    // status.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
     // A client that uses ssh gets the address of the leader from the hub that stands by.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -368,7 +369,7 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
     put_program(&bin.join("ssh"), pipe.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let guest = Place::new().with("SLM_MESH_HOST", "ssh://standby").with("PATH", &path);
-    // Both runs must give the same error, so the client must not have remembered an address that it can't use.
+    // Both runs must give the same error, so the client must not remember an address that it can't use.
     for _ in 0..2 {
         let (status, said) = fails(&guest);
         assert_eq!(status, Some(3), "{said}");
@@ -378,7 +379,7 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
 }
 
 /// Opens the socket of this machine's broker. The broker ends before it reads the first call. If `answers_ping` is
-/// true, it answers a ping before that. Each later connection reaches the next broker, which has this role.
+/// true, the broker answers a ping first. Each later connection reaches the next broker, which has the role `next`.
 fn ending_broker_on_this_machine(place: &Place, answers_ping: bool, next: Role) {
     std::fs::create_dir_all(&place.dir).unwrap();
     let listener = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();

@@ -1,5 +1,5 @@
-//! A hub that is reached through ssh. A fake ssh checks the target, and then runs the hub's `slm-mesh pipe` on this
-//! machine.
+//! Tests a hub that is reached through ssh. A fake ssh checks the target, and then runs the hub's `slm-mesh pipe` on
+//! this machine.
 
 use crate::support::{BIN, Place, put_program, until};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! The client's end of a connection to a hub. Sessions use it in several threads, with timeouts and without blocking.
-//! Also tests what a hub says about itself.
+//! Tests the client's end of a connection to a hub. Sessions use this end in several threads, with timeouts or without
+//! blocking. Also tests what a hub's `broker.info` contains.
 
 use crate::false_hubs::{FalseHub, Role};
 use crate::{connect, hub_and_guest, port};
@@ -50,7 +50,7 @@ fn a_read_waits_as_long_as_it_may() {
     let began = Instant::now();
     assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert!(began.elapsed() < Duration::from_secs(30));
-    // A second handle does not have the timeout of the first. Its read must return when the connection ends.
+    // A second handle does not have the first handle's timeout. Its read must return when the connection ends.
     let mut other = stream.another();
     let waiting = std::thread::spawn(move || other.read(&mut [0; 64]));
     stream.shutdown(Shutdown::Both);

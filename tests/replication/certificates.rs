@@ -36,8 +36,7 @@ impl Authority {
         self.dir.join(format!("{}.pem", self.name))
     }
 
-    /// Issues a certificate for 127.0.0.1. It is valid for this many days; with a negative number, it has already
-    /// expired.
+    /// Issues a certificate for 127.0.0.1. It is valid for `days` days. If `days` is negative, it has already expired.
     pub fn issue(&self, file: &str, subject: &str, days: i32) -> Issued {
         self.issue_for("127.0.0.1", file, subject, days)
     }

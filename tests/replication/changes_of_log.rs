@@ -1,5 +1,5 @@
-//! Hubs that leave their mesh, start a new mesh, or join again. The data of two meshes must never be mixed, and no hub
-//! may start an empty mesh by accident.
+//! Tests hubs that leave their mesh, start a new mesh, or join again. The data of two meshes must never be mixed, and
+//! no hub may start an empty mesh by accident.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{alone, await_equal, await_level, hub_status, kill, position, start, start_both};
@@ -35,7 +35,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     };
     first.ok(&["state", "set", "shared", "yes"]);
     stop_both(&first, &second);
-    // This hub is started without its settings, as in a shell that lacks the variables, so it runs alone.
+    // This hub is started without the settings for several hubs, so it runs alone.
     let first = run_alone(first, "private");
     assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
     let why = "this hub has run without SLM_MESH_STORE";
@@ -55,8 +55,8 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // This shell lacks the settings for several hubs. The hub stands by as it should, and doctor must not say that it
-    // hangs.
+    // This shell lacks the settings for several hubs. The hub stands by as it should, and doctor must not say that the
+    // hub hangs.
     let first = alone(first);
     let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
     assert!(said.contains("a hub on standby") && said.contains("different values for SLM_MESH_STORE"), "{said}");
@@ -161,7 +161,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
     // A different hub may have granted locks with tokens that this hub does not know. New tokens start at the current
-    // time in ms, so that they are above all of these.
+    // time in ms, so that they are above all earlier tokens.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
     await_equal(&second, &first);

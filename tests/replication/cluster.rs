@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The length of a lease in these tests, in seconds. Etcd allows no shorter one.
+/// The length of a lease in these tests, in seconds. Etcd allows no shorter lease.
 pub const LEASE: u64 = 2;
 const MEMBERS: usize = 3;
 
@@ -22,7 +22,7 @@ struct Member {
 pub struct Security {
     pub authority: PathBuf,
     pub server: Issued,
-    /// The certificate of `etcdctl`, as a client of the cluster.
+    /// The certificate with which `etcdctl` connects to the cluster.
     pub client: Issued,
 }
 
@@ -171,7 +171,8 @@ impl Cluster {
         assert!(TcpStream::connect(("127.0.0.1", self.members[n].client)).is_ok());
     }
 
-    /// The index of the member that leads the etcd cluster, which has nothing to do with the hub that leads the mesh.
+    /// The index of the member that leads the etcd cluster. This leader has nothing to do with the hub that leads the
+    /// mesh.
     pub fn etcd_leader(&self) -> usize {
         let table = self.control(&["endpoint", "status", "--write-out=simple"]).unwrap();
         let line = table.lines().find(|line| line.split(", ").nth(4) == Some("true")).unwrap();
@@ -193,7 +194,7 @@ impl Cluster {
         self.client(name, "etcd", None, user).unwrap()
     }
 
-    /// Connects to the log of the mesh with this name over TLS.
+    /// Connects over TLS to the log of the mesh with this name.
     pub fn secure_log(&self, name: &str, tls: Option<EtcdTls>, user: Option<(&str, &str)>) -> Result<EtcdLog, String> {
         self.client(name, "etcds", tls, user)
     }

@@ -1,4 +1,4 @@
-//! What a hub does if one member of etcd fails in the middle of an append, and the next member refuses the entry. A real
+//! Tests what a hub does if one member of etcd fails during an append, and the next member refuses the entry. A real
 //! member can't be stopped at that moment, so these members are fakes.
 
 use super::support::until;
@@ -12,23 +12,23 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long the first member takes for an answer. Without this delay, a pause of 300 ms in the test's threads would
-/// look like a member that does not answer.
+/// The time that the first member takes for an answer. Without this delay, a pause of 300 ms in the test's threads
+/// would look like a member that does not answer.
 const SLOW: Duration = Duration::from_millis(400);
 const BUSY: &str = r#"{"error":"etcdserver: too many requests","code":8}"#;
 
 /// What the first member does with the append.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum First {
-    /// It stores the entry, but the hub waits in vain for the answer.
+    /// Stores the entry, but does not answer.
     Hangs,
-    /// It stores the entry, and closes the connection.
+    /// Stores the entry, and closes the connection.
     Closes,
-    /// It stores the entry, and answers with this status and text.
+    /// Stores the entry, and answers with this status and text.
     Says(&'static str, &'static str),
-    /// It has ended before the append.
+    /// Ends before the append.
     HasEnded,
-    /// It refuses the append.
+    /// Refuses the append.
     Refuses,
 }
 
@@ -60,7 +60,7 @@ fn appended(request: &Value) -> Option<&str> {
     request["success"][0]["request_put"]["value"].as_str().filter(|_| request["compare"][1]["target"] == "VERSION")
 }
 
-/// What etcd answers to the requests of a hub other than an append.
+/// The answer of etcd to any request of a hub except an append.
 fn granted(path: &str, request: &Value) -> String {
     match path.rsplit('/').next() {
         // The leader checks that its key still belongs to its lease.

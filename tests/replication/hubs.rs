@@ -165,7 +165,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
 
 #[test]
 fn a_hub_that_gives_way_is_followed_at_once() {
-    // The lease lasts 60 seconds. If the other hub waited for its end, the test would fail.
+    // The lease lasts 60 seconds. If the other hub waited until the lease ends, the test would fail.
     let Some((_cluster, first, second)) = two_hubs("60") else { return };
     first.ok(&["state", "set", "k", "v"]);
     let mut script = python_script(&second, ANSWERS_ON_A_STANDBY);
@@ -247,7 +247,7 @@ fn two_meshes_never_mix() {
     let (first, stranger) = (cluster.hub("slm"), alone(cluster.hub("slm")));
     start(&first);
     first.ok(&["state", "set", "mesh", "first"]);
-    // This machine had its own mesh before it became a hub of the other mesh.
+    // This machine had its own mesh before it became a hub of the mesh `slm`.
     stranger.ok(&["state", "set", "mesh", "other"]);
     let mut stranger = stranger;
     stranger.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));

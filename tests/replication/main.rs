@@ -1,4 +1,4 @@
-//! The log that several hubs share, in a real etcd with three members. The tests kill and stop members.
+//! Tests the log that several hubs share, in a real etcd with three members. The tests kill and stop members.
 
 mod certificates;
 mod cluster;
@@ -61,7 +61,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
     assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
-    // A hub whose answer was lost appends the same entry again, which must succeed.
+    // If a hub gets no answer to an append, it appends the same entry again. The second append must succeed.
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
     assert_eq!(texts(&mut second, 1), ["one", "two"]);
@@ -81,7 +81,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert!(!first.still_leads());
     assert!(first.upkeep().trim(Position(2)).is_err());
     assert_eq!(second.append(Position(3), &entry(later, "three")), Append::Stored);
-    // A different entry is already stored at this position, so this one must be refused.
+    // A different entry is already stored at this position, so this entry must be refused.
     assert_eq!(second.append(Position(3), &entry(later, "another")), Append::Deposed);
     assert_eq!(texts(&mut first, 2), ["two", "three"]);
 }
@@ -251,7 +251,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     standby_store.start_recording();
     send_for_a_while(&mut standby_store, &mut standby, term);
     assert_eq!(bodies(&standby_store), sent);
-    // With only one member left, nobody can know whether an entry was stored, so no client is told that it was.
+    // With only one member left, nobody can know whether an entry was stored, so no client is told of a success.
     cluster.kill(0);
     cluster.kill(1);
     let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
@@ -260,8 +260,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();
-    // A third hub must find all acknowledged messages. It may also find the message that may or may not have been
-    // stored.
+    // A third hub must find all acknowledged messages. It may also find the message whose append got no answer.
     let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
     take_over(&mut third, "hub3:7900");
     catch_up(&mut third_store, &mut third, Position(1));

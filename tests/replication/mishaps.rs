@@ -1,5 +1,5 @@
-//! What can happen to several hubs: all of them are down, a clock is wrong, etcd is full or loses a member, the log is
-//! too long, or only one hub is upgraded.
+//! Tests what can happen to several hubs: all of them are down, a clock is wrong, etcd is full or loses a member, the
+//! log is too long, or only one hub is upgraded.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{await_equal, await_level, guest, hub_status, kill, position, start, start_both};
@@ -77,7 +77,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     let of_first = people(&[(desk, &first), (rack, &second), ("laptop", &guest)]);
     assert!(of_first[0] != of_first[1] && of_first[1] != of_first[2], "{of_first:?}");
 
-    // The second hub is down. The first one runs alone, with a clock that is an hour ahead.
+    // The second hub is down. The first hub runs alone, with a clock that is an hour ahead.
     second.ok(&["stop"]);
     first.ok(&["stop"]);
     let clock = fast_clock();
@@ -115,7 +115,7 @@ fn a_hub_whose_clock_is_wrong_joins_an_idle_mesh_and_leads_without_ending_its_lo
     first.ok(&["lock", "/work/a.rs", "--ttl", "30"]);
     let idle_at = position(&first).unwrap();
     start(&second);
-    // Nobody uses the mesh, so the only entry that can follow is the one with the leader's time.
+    // Nobody uses the mesh, so the only entry that can follow is the entry with the leader's time.
     until("the hub has heard of the time", || position(&second).is_some_and(|at| at > idle_at));
     kill(&first);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
@@ -130,10 +130,11 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
         return;
     }
     let cluster = Cluster::start();
-    // There is only one hub. With a long lease, it keeps its lead even if a busy machine renews the lease late.
+    // There is only one hub. With a long lease, it keeps its lead even if it renews the lease late.
     let hub = cluster.hub("slm").with("SLM_MESH_LEASE", "60");
     start(&hub);
-    // Sixteen clients write at the same time. In one turn, a fast broker could take more than a megabyte from them.
+    // Sixteen clients write at the same time. In one turn, a fast broker could read more than a megabyte of these
+    // writes.
     let mut writers: Vec<_> = (0..16).map(|_| hub.socket()).collect();
     for round in 0..4 {
         let set =
@@ -238,7 +239,7 @@ fn a_member_of_etcd_is_replaced_under_the_hubs() {
     let replaced = cluster.etcd_leader();
     cluster.replace_member(replaced);
     until("the mesh goes on", || first.run(&["state", "set", "k", "replaced"]).status.success());
-    // With this member dead, etcd has a majority only together with the new member.
+    // After this member is killed, etcd has a majority only with the new member.
     cluster.kill((replaced + 1) % 3);
     until("the mesh goes on", || first.run(&["state", "set", "k", "needed"]).status.success());
     first.ok(&["stop"]);
@@ -285,7 +286,7 @@ fn thousands_of_locks_end_in_steps_that_etcd_accepts() {
         return;
     }
     let cluster = Cluster::start();
-    // There is only one hub. With a long lease, it keeps its lead even if a busy machine renews the lease late.
+    // There is only one hub. With a long lease, it keeps its lead even if it renews the lease late.
     let hub = cluster.hub("slm").with("SLM_MESH_RATE", "100000").with("SLM_MESH_LEASE", "60");
     start(&hub);
     let mut holder = hub.socket();

@@ -1,5 +1,5 @@
-//! Reports about changes that no lock prevented, because a shell command hid which files it writes, or because a person
-//! made the change. The hooks get recorded inputs of real agents.
+//! Tests reports about changes that no lock prevented: a shell command hid the files that it writes, or a person made
+//! the change. The hooks get recorded inputs of real agents.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -40,15 +40,15 @@ impl<'a> Player<'a> {
         player
     }
 
-    /// Runs the hook for an event. Its input is the recorded one, in which the fields in `more` are replaced.
+    /// Runs the hook for an event. The hook's input is the recorded input with the fields in `more` replaced.
     fn hook(&self, event: usize, more: &Value) -> String {
         let (output, errors) = self.run_hook(event, more);
         assert_eq!(errors, "", "{}", self.agent);
         output
     }
 
-    /// Runs the hook for an event. Its input is the recorded one, but with these fields replaced. Returns the output
-    /// and the errors.
+    /// Runs the hook for an event. The hook's input is the recorded input with the fields in `more` replaced. Returns
+    /// the output and the errors.
     fn run_hook(&self, event: usize, more: &Value) -> (String, String) {
         let name = format!("{}-{}.json", self.agent, self.events[event]);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hooks").join(name);

@@ -1,12 +1,12 @@
-//! Reports about commands after which the agent ran no hook. The agent gets these reports when its turn ends.
+//! Tests reports about commands after which the agent ran no hook. The agent gets these reports when its turn ends.
 
 use super::{Player, human_mail, work_tree};
 use serde_json::json;
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-/// Some agents take the output of the hook at the end of a turn for a prompt from the user. So it must not contain
-/// words of other peers.
+/// Some agents treat the output of the hook at the end of a turn as a prompt from the user. So this output must not
+/// contain words of other peers.
 #[test]
 fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prompt() {
     let (place, file) = work_tree();
@@ -25,8 +25,8 @@ fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prom
     assert_eq!(human_mail(&place).matches("make c").count(), 2);
 }
 
-/// The notes of a command are removed when its changes are found. The report must therefore reach the agent at once,
-/// even if the broker is gone, or closes each connection without an answer.
+/// When the changes of a command are found, the notes about the command are removed. So the report must reach the agent
+/// at once, even if the broker is gone, or closes each connection without an answer.
 #[test]
 fn a_report_at_the_end_of_a_turn_needs_no_broker() {
     let (place, file) = work_tree();

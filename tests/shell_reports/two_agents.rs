@@ -5,13 +5,13 @@ use serde_json::json;
 use std::fs;
 use std::process::Command;
 
-/// The next number of a random generator, which always returns the same numbers for one seed.
+/// The next number of a random number generator. The same seed always gives the same numbers.
 fn next(seed: &mut u64) -> usize {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*seed >> 33) as usize
 }
 
-/// A command that writes a file, but contains its name only backwards.
+/// A command that writes a file. The command contains the file's name only backwards.
 fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     let backwards: String = file.chars().rev().collect();
     let program = match kind % 2 {
@@ -21,15 +21,15 @@ fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     format!("{program} {backwards} \"turn {turn}\"")
 }
 
-/// Two agents work in one repository, mostly with shell commands. If one of them overwrites a file that the other has
-/// locked and written, the output of its own hook must say so. In most cases, the other agent must be told, too.
+/// Two agents work in one repository, mostly with shell commands. If one agent overwrites a file that the other agent
+/// has locked and written, the first agent's hook must report this. In most cases, the other agent must be told, too.
 #[test]
 fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let (place, _) = work_tree();
     let names: Vec<String> = (0..4).map(|n| format!("f{n}.txt")).collect();
     let players = [Player::new(&place, "claude", "one"), Player::new(&place, "claude", "two")];
     let mut seed = 20_261_128;
-    // For each file, the agent that has locked it with an edit in its current turn.
+    // For each file, the agent that has locked the file with an edit in the agent's current turn.
     let mut held: Vec<Option<usize>> = vec![None; names.len()];
     let (mut n_lost, mut n_denied) = (0, 0);
     for turn in 0..200 {
@@ -58,7 +58,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
                     n_denied += 1;
                 }
             }
-            // The agent's turn ends, and its locks end with it.
+            // The agent's turn ends, and so do the agent's locks.
             2 => {
                 player.hook(3, &json!({}));
                 held.iter_mut().filter(|holder| **holder == Some(me)).for_each(|holder| *holder = None);
@@ -66,7 +66,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
             // A shell command that hides the name of the file.
             kind => {
                 let command = disguised_write(kind, file, turn);
-                // In half of the cases, a command of the other agent overlaps with this one, and ends before or after it.
+                // In half of the cases, the other agent's command overlaps with this command, and ends first or last.
                 let (other, order) = (&players[1 - me], next(&mut seed) % 4);
                 let meanwhile = other.call("make", "meanwhile");
                 other.hook(2, &json!({}));

@@ -1,4 +1,4 @@
-//! Shell branches whose condition is known. A branch that can't run writes no files.
+//! Tests shell branches whose condition is known. A branch that can't run writes no files.
 
 use super::forms::check;
 

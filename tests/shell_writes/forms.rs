@@ -3,7 +3,7 @@
 use super::{Truth, reported};
 use std::collections::BTreeSet;
 
-/// Asserts that each command is found to write exactly these files. Their paths are relative to the current directory.
+/// Asserts that slm-mesh finds exactly these files in each command. The paths are relative to the current directory.
 pub fn check(cases: &[(&str, &[&str])]) {
     for (command, files) in cases {
         let want: BTreeSet<Truth> = files.iter().map(|file| Truth::File(format!("/work/app/{file}"))).collect();

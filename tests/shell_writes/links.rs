@@ -31,8 +31,8 @@ fn only_a_write_through_a_link_writes_its_target() {
         ("rm -rf linkdir/; rm linkdir/", ""),
         ("ln -sfn a linkdir", "linkdir itself"),
         ("rm linkdir/in", "linkdir/in"),
-        // In a path, `..` after a link means the folder above the link's target. After `cd`, it means the folder that
-        // contains the link.
+        // In a path, `..` after a link means the folder above the link's target. But in the argument of `cd`, `..`
+        // means the folder that contains the link.
         ("echo > linkdir/../up", "real/up"),
         ("cd linkdir; rm ../up", "real/up"),
         ("git -C linkdir rm ../up", "real/up"),

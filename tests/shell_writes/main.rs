@@ -1,8 +1,8 @@
-//! Which files a shell command writes. The corpus has real commands of coding agents, and a person has marked the files
-//! that each of them writes.
+//! Tests whether slm-mesh finds the files that a shell command writes. The corpus has real commands of coding agents. A
+//! person has marked the files that each command writes.
 //!
-//! No other file may be reported, because the agent's harmless command would then be denied. Of the files that the
-//! command shows, most must be found.
+//! No other file may be reported, because a harmless command would then be denied. Most of the files that a command
+//! shows must be found.
 
 mod branches;
 mod corpus;

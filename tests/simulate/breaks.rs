@@ -1,5 +1,5 @@
-//! `make sim-breaks` puts deliberate bugs into the source. This test checks that each bug in breaks.json still fits the
-//! source.
+//! `make sim-breaks` puts deliberate bugs into the source. This test checks that each bug in breaks.json can still be
+//! put there.
 
 use serde_json::Value;
 use std::path::Path;

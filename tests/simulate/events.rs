@@ -1,11 +1,11 @@
-//! The events that one watcher has received. The test compares them with what other subscribers receive.
+//! The events that one watcher has received. The test compares them with the events of other subscribers.
 
 use serde_json::Value;
 use slm_mesh::base::limits::EVENTS_KEPT_MS;
 use slm_mesh::base::time_format;
 use std::collections::VecDeque;
 
-/// How many of the latest events the test remembers.
+/// The maximum number of events that the test remembers.
 const KEPT: usize = 4000;
 
 /// One event that the watcher has received.
@@ -19,7 +19,7 @@ pub struct Seen {
     pub payload: String,
     /// For an event about the shared state, the namespace and key of the entry.
     entry: Option<(String, String)>,
-    /// The payload without the entry's value, as it is after the entry is deleted.
+    /// The payload after the entry is deleted: it no longer contains the entry's value.
     blanked: String,
 }
 
@@ -58,8 +58,8 @@ impl Stream {
         self.kept.back().map_or(0, |event| event.seq)
     }
 
-    /// Records an event that the watcher has received. Its number must follow the last one, and its time must not be
-    /// earlier.
+    /// Records an event that the watcher has received. Its number must be the last event's number plus one, and its
+    /// time must not be before the last event's time.
     pub fn push(&mut self, row: &Value, now: i64) {
         let event = seen(row, now);
         if let Some(last) = self.kept.back() {
@@ -73,13 +73,13 @@ impl Stream {
         }
     }
 
-    /// The numbers of the events in this turn that a subscriber to these types must receive.
+    /// The numbers of this turn's events that a subscriber to these types must receive.
     pub fn expected(&self, types: &[String]) -> Vec<i64> {
         let wanted = |event: &&Seen| types.iter().any(|kind| kind == "*" || *kind == event.kind);
         self.fresh.iter().filter(wanted).map(|event| event.seq).collect()
     }
 
-    /// Whether there was an event of this type in this turn whose payload contains this text.
+    /// Whether this turn had an event with this type and with this text in its payload.
     pub fn has(&self, kind: &str, part: &str) -> bool {
         self.fresh.iter().any(|event| event.kind == kind && event.payload.contains(part))
     }

@@ -1,5 +1,5 @@
-//! Three hubs that share a log. One hub leads, and the others apply its entries. Another hub takes over when the leader
-//! dies, hangs, or gets no answer from the log.
+//! Simulates three hubs that share a log. One hub leads, and the others apply the log's entries. Another hub takes over
+//! when the leader dies, hangs, or gets no answer from the log.
 
 use crate::engine::{Engine, Fault, MemoryLog};
 use crate::world::Dice;
@@ -23,7 +23,8 @@ pub struct Hubs {
     engine: Engine,
     /// The names of the hubs' SQLite databases, which are in memory.
     files: Vec<String>,
-    /// An open connection to each database. Without it, SQLite would delete the database when its hub closes it.
+    /// An open connection to each database. Without this connection, SQLite would delete the database when the hub
+    /// closes it.
     _keepers: Vec<Store>,
     leads: usize,
     leader: Option<Leader<MemoryLog>>,
@@ -105,8 +106,8 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// Lets the hub that hung continue. It tries to commit its turn, which must fail, because a different hub leads
-    /// now.
+    /// Lets the hub that hung continue. The hub tries to commit its turn. The commit must fail, because a different hub
+    /// leads now.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);
@@ -143,7 +144,7 @@ fn assert_equal(one: &str, other: &str) {
     }
 }
 
-/// A hub that applies the whole log and then leads. Returns its mesh and the leader's side of the log.
+/// Starts a hub that applies the whole log and then leads. Returns its mesh and the leader's side of the log.
 fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
     let (mut standby, mut store) = (Standby::new(engine.log()), Store::open(file.as_ref(), false).expect("a store"));
     while standby.follow(&mut store).expect("entries").is_some() {}

@@ -29,7 +29,7 @@ struct Grant {
     above: i64,
     /// The time until which the lock must be in force.
     sure: i64,
-    /// The time until which the lock may be in force.
+    /// The time until which the lock can be in force.
     may: i64,
     /// Whether the lock was granted before the last crash of the broker.
     old: bool,
@@ -90,7 +90,7 @@ pub struct Locks {
     tokens: BTreeMap<i64, (Who, String)>,
     /// The keys of all `lock FILE -- COMMAND` calls that run, or may run.
     running: BTreeSet<String>,
-    /// The keys of those calls that must be running, because they got an answer.
+    /// The keys of the calls that are certain to run, because they got an answer.
     surely_running: BTreeSet<String>,
     /// The time of the broker's last restart; `None` after the grace period in which commands can reconnect and keep
     /// their locks.
@@ -163,7 +163,7 @@ impl Locks {
                 Some(grant) => {
                     (grant.sure, grant.may) = (grant.sure.min(until), grant.may.max(until));
                     if grant.sure <= now {
-                        // The old lease may have ended before the call, in which case the lock has a new token.
+                        // The old lease may have ended before the call. The lock would then have a new token.
                         grant.above = grant.token.take().map_or(grant.above, |token| token - 1);
                     }
                 }
@@ -193,7 +193,7 @@ impl Locks {
         assert!(self.grants.iter().any(|grant| fits(&grant)), "{request:?} was refused by a lock that fell: {lock}");
     }
 
-    /// Records an unlock call. If its answer was lost (`is_sure` is false), the locks may have ended or not.
+    /// Records an unlock call. If its answer was lost (`is_sure` is false), the locks may or may not have ended.
     pub fn unlocked(&mut self, request: &LockRequest, is_sure: bool) {
         let meant = |grant: &Grant| {
             grant.who == request.who && grant.command == request.command && request.paths.contains(&grant.path)
@@ -250,8 +250,8 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// Ends the grace period of a peer that was already away when the broker was restarted, and ends the locks that the
-    /// peer had at that time. Later locks, which a verb (subcommand) has taken as this peer, may stay.
+    /// Ends the grace period of a peer that was already away when the broker was restarted. The locks that the peer had
+    /// at that time end, too. Later locks, which a verb (subcommand) took as this peer, may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);
@@ -262,8 +262,7 @@ impl Locks {
         self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
-    /// Ends the locks whose lease has ended. A command's lock lasts longer if the command still runs, or may still
-    /// reconnect.
+    /// Ends the locks whose lease has ended. A command's lock lasts longer while the command runs or can reconnect.
     pub fn expire(&mut self, now: i64) {
         let has_grace = self.orphans.is_some_and(|since| since + GRACE_MS > now);
         for grant in self.grants.iter_mut().filter(|grant| grant.may <= now && !grant.command.is_empty()) {
@@ -281,7 +280,7 @@ impl Locks {
         }
     }
 
-    /// Checks a list of all locks that the mesh returned.
+    /// Checks the list of all locks in an answer of the mesh.
     pub fn listed(&mut self, rows: &[Value], now: i64) {
         let mut seen = Vec::new();
         for row in rows {

@@ -18,7 +18,7 @@ const WORDS: [(&str, u8); 5] =
 /// The maximum number of read messages that the test remembers for each mailbox.
 const DONE_MAX: usize = 40;
 
-/// A message, with all that answers to its sender and reader have said about it.
+/// A message, and all facts about it from the answers to its sender and its reader.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The message id; `None` until an answer contains it.
@@ -164,7 +164,8 @@ impl Mail {
         }
     }
 
-    /// Checks and records the messages that the old HTTP route has returned, newest first, and has marked as read.
+    /// Checks and records messages from the old HTTP route. The route returns the newest messages first, and marks them
+    /// as read.
     pub fn fetched(&mut self, to: Who, rows: &[Value], limit: usize) {
         let mut last = u64::MAX;
         let mut seen = Vec::new();
@@ -200,7 +201,7 @@ impl Mail {
         }
     }
 
-    /// Records that a reader has reported or acknowledged these messages, which moves them to this state.
+    /// Records that a reader has reported or acknowledged these messages. They are now in this state.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {

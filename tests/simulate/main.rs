@@ -24,7 +24,7 @@ use world::{Disk, World};
 /// The number of seeds that `make test` runs, and the number of steps for each.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
-/// One seed in this many keeps its store in a file, which a crash leaves behind as `kill -9` would.
+/// One seed in this many keeps its store in a file. A crash leaves the file as `kill -9` would.
 const FILE_EVERY: u64 = 8;
 /// One seed in this many has three hubs that share a log.
 const HUBS_EVERY: u64 = 4;
@@ -35,7 +35,7 @@ struct Run {
     counts: BTreeMap<&'static str, u64>,
 }
 
-/// Runs one seed. If it fails, panics with a command that repeats the run.
+/// Runs one seed. If the run fails, panics with a command that repeats the run.
 fn simulate(seed: u64, steps: u64) -> Run {
     let disk = match seed {
         seed if seed.is_multiple_of(FILE_EVERY) => Disk::File,

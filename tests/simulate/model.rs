@@ -39,12 +39,12 @@ pub struct Model {
     pub ids: Vec<Option<String>>,
     /// The number of each session's connections. Connections of a session that hangs don't count.
     connections: Vec<usize>,
-    /// When each session went away. It is `None` if the session is online, or its grace period has ended.
+    /// The time at which each session went away; `None` if the session is online, or if its grace period is over.
     gone: Vec<Option<i64>>,
     /// Whether the last event about each peer said that the peer is online.
     told_here: Vec<bool>,
-    /// Whether each peer is in a grace period, because it was online when the broker crashed, and has not come back. No
-    /// event says that such a peer has left.
+    /// Whether each peer is in a grace period. Such a peer was online when the broker crashed, and has not come back.
+    /// No event says that it has left.
     pardoned: Vec<bool>,
     /// Whether each peer was away when the broker crashed.
     was_away: Vec<bool>,
@@ -233,8 +233,8 @@ impl Model {
         pending.iter().filter(is_ahead).map(|older| LockRequest::new(older.who, &older.args))
     }
 
-    /// Checks that a lock call did not overtake an older call. An older call that could have been answered must have
-    /// been answered before. If this call has waited, no older call for the same file may still be waiting.
+    /// Checks that a lock call did not overtake an older call. An older call that could be answered must already have
+    /// its answer. If this call has waited, no older call for the same file may still be waiting.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
         for older in pending.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {

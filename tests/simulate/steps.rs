@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Adds a subscription, or lets hours or days pass, so that old events and messages are removed.
+    /// Either adds a subscription, or lets hours or days pass so that old events and messages are removed.
     fn rarely(&mut self) {
         if self.dice.one_in(40) {
             self.agents.iter_mut().for_each(|agent| agent.messages.clear());
@@ -223,7 +223,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// Makes a call as the human that lists all peers on this machine.
+    /// As the human, makes a call that lists all peers on this machine.
     fn list_peers(&mut self, conn: u64) {
         let ask = self.ask(conn, HUMAN, "peers", json!({ "scope": "machine" }));
         self.turn(vec![ask]);

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many of the last lines a failure prints, which cover about twenty steps.
+/// The number of trace lines that a failure prints. They cover about twenty steps.
 const TRACE: usize = 50;
 const HOUR: i64 = 3_600_000;
 
-/// The random generator xorshift64*. It returns the same numbers on every machine.
+/// The random number generator xorshift64*. It returns the same numbers on every machine.
 #[derive(Debug)]
 pub struct Dice(pub u64);
 
@@ -32,8 +32,7 @@ impl Dice {
     }
 }
 
-/// The wall time, and the time since boot, from which the broker computes the present time. Only the wall time can
-/// jump.
+/// The wall time and the time since boot. The broker computes the present time from both. Only the wall time can jump.
 #[derive(Debug)]
 struct Clock {
     wall: i64,
@@ -88,8 +87,8 @@ pub struct World {
     hubs: Option<Hubs>,
     /// The index of the hub that leads after the next restart.
     next_hub: usize,
-    /// An open connection to the database in memory. Without it, SQLite would delete the database when the broker
-    /// closes it.
+    /// An open connection to the database in memory. Without this connection, SQLite would delete the database when the
+    /// broker closes it.
     keeper: Option<Store>,
     dir: PathBuf,
     on_file: bool,
@@ -196,7 +195,7 @@ impl World {
         }
     }
 
-    /// Commits the current turn. Returns false if it failed, in which case no answer may be sent.
+    /// Commits the current turn. Returns false if the commit failed. No answer may then be sent.
     pub fn commit(&mut self) -> bool {
         let now = self.now();
         let mesh = self.mesh.as_mut().expect("the broker runs");
@@ -235,8 +234,8 @@ impl World {
         self.watch();
     }
 
-    /// Connects the watcher, which subscribes to all events. After a crash, it first reads the events that it has
-    /// missed.
+    /// Connects the watcher, which subscribes to all events. After a crash, the watcher first reads the events that it
+    /// has missed.
     fn watch(&mut self) {
         self.next += 1;
         self.watcher = self.next;
@@ -371,7 +370,7 @@ impl World {
         panic!("the mesh is due again and again, and time does not pass");
     }
 
-    /// Sets the clock forward or back. Only the next broker uses the new time; a running one does not notice.
+    /// Sets the clock forward or back. Only the next broker uses the new time; a running broker does not notice.
     pub fn set_clock(&mut self) {
         let jump = self.dice.pick(&[-HOUR, HOUR, -60_000, 60_000, -24 * HOUR, 20 * HOUR]);
         self.clock.wall += jump;

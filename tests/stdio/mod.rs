@@ -67,7 +67,7 @@ impl Bare {
         self.write(format!("{value}\n").as_bytes());
     }
 
-    /// Reads one line of the server's output. Returns `None` at its end.
+    /// Reads one line of the server's output. Returns `None` at the end of the output.
     pub fn read(&mut self) -> Option<Value> {
         let line = match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => line,
@@ -161,7 +161,7 @@ pub fn content(answer: &Value) -> (Value, bool) {
     (serde_json::from_str(text).unwrap(), answer["result"]["isError"] == json!(true))
 }
 
-/// Waits until the broker has exactly this many calls that wait.
+/// Waits until exactly `n` calls are waiting in the broker.
 pub fn until_waiting(session: &mut Bare, n: i64) {
     let mut id = 9000;
     crate::support::until("calls wait in the broker", || {

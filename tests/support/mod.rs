@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
 
 /// Environment variables that each process needs under `make coverage`. The first one names the file for the counters.
-/// LLVM's runtime sets the second one if it is missing, which would change the environment.
+/// If the second one were missing, LLVM's runtime would set it, and so change the environment.
 const COUNTERS: [&str; 2] = ["LLVM_PROFILE_FILE", "__LLVM_PROFILE_RT_INIT_ONCE"];
 
 static N: AtomicU32 = AtomicU32::new(0);
@@ -45,7 +45,7 @@ impl Place {
             ("SLM_MESH_PORT".into(), port.to_string()),
             // A test must not search the network of the machine on which it runs.
             ("SLM_MESH_DISCOVERY".into(), "off".into()),
-            // A hook that runs out of time says nothing. On a busy machine, a long limit prevents this.
+            // A hook that runs out of time prints nothing. A long limit prevents this on a busy machine.
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
         // Under `make coverage`, each process needs these variables to count the lines that it runs.
@@ -59,7 +59,7 @@ impl Place {
         self
     }
 
-    /// Prepares a run of slm-mesh with these arguments. Its environment is as small as the one that MCP clients set.
+    /// Prepares a run of slm-mesh with these arguments, and with few environment variables, as MCP clients do.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.root.join("home"));
@@ -281,8 +281,8 @@ pub fn put_program(path: &Path, text: &[u8]) {
     assert!(shell.wait().unwrap().success(), "{} can't be written", path.display());
 }
 
-/// Compiles tests/shim.c to a library for LD_PRELOAD, which makes system calls fail in a test. Returns `None` if there
-/// is no C compiler.
+/// Compiles tests/shim.c to a library that makes system calls fail in a test. Programs load it through LD_PRELOAD.
+/// Returns `None` if there is no C compiler.
 pub fn shim(place: &Place) -> Option<PathBuf> {
     let library = place.root.join("shim.so");
     let source = project().join("tests/shim.c");
@@ -315,8 +315,8 @@ pub fn lives(pid: u32) -> bool {
     n_threads > 1 || n_threads == 1 && !is_zombie()
 }
 
-/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread in a system call might not
-/// stop until this call returns.
+/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread in a system call might stop
+/// only when the system call returns.
 pub fn freeze(pid: u32) {
     assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
     let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {

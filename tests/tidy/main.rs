@@ -56,8 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml_edit", &["agents/toml_document", "agents/toml_entry", "agents/toml_hooks"]),
 ];
 
-/// Names that pure code must not contain, because they mean clocks, sockets, threads, random numbers or the
-/// environment.
+/// Names that pure code must not contain: they belong to clocks, sockets, threads, random numbers or the environment.
 const IMPURE: &[&str] = &[
     "std::net",
     "std::thread",

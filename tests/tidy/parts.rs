@@ -4,7 +4,7 @@
 use crate::source::{Source, check, files_ending, root, sources};
 use std::collections::BTreeMap;
 
-/// The parts of the core. Each has the file and the name of a struct whose fields only this part may use.
+/// The parts of the core. Each row has the part's file, and the name of a struct whose fields only this part may use.
 const PARTS: &[(&str, &str)] = &[
     ("core/peers/mod.rs", "Peers"),
     ("core/locks/table.rs", "Locks"),
@@ -40,7 +40,7 @@ type Part = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 /// methods. An empty list allows all methods.
 const STORE_QUESTIONS: &[Part] = &[
     ("peers", &[("core/peers/", &[])]),
-    // The clock starts before there is a mesh, and starts differently if there are locks.
+    // The broker starts its clock before the mesh exists. For the clock, it must know whether there are locks.
     ("locks", &[("core/locks/", &[]), ("broker/startup/database.rs", &["has_locks"])]),
     (
         "messages",

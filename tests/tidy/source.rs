@@ -28,7 +28,7 @@ impl Source {
         self.path.strip_prefix("src/")
     }
 
-    /// The first component of the path below `src`, which is a folder or a file, without `.rs`.
+    /// The first component of the path below `src`: the name of a folder, or of a file without `.rs`.
     pub fn room(&self) -> Option<&str> {
         let first = self.inside()?.split('/').next()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))

@@ -110,7 +110,7 @@ fn a_page_of_another_origin_gets_nothing() {
     let own = page.headers();
     let others = [
         ("evil.example".to_owned(), "http://evil.example".to_owned()),
-        // An attacker may make a different host name point to the broker's address.
+        // An attacker can make a different host name point to the broker's address.
         (format!("evil.example:{port}"), format!("http://evil.example:{port}")),
         ("127.0.0.1".to_owned(), "http://127.0.0.1".to_owned()),
         (format!("127.0.0.1:{}", port + 1), format!("http://127.0.0.1:{}", port + 1)),

@@ -1,4 +1,4 @@
-//! The web page in a real browser, a Chromium without a window. `SLM_MESH_SHOTS=DIR` saves screenshots.
+//! Tests the web page in a real browser: Chromium without a window. `SLM_MESH_SHOTS=DIR` saves screenshots.
 
 use super::client::*;
 use super::clients;
@@ -132,7 +132,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     assert!(person.child.wait().unwrap().success());
 }
 
-/// The person finds the reply below the message, and finds it with a search. Neither marks a message of the agent as
+/// The person finds the reply below the message, and again with a search. Neither step marks a message of the agent as
 /// read.
 fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Session, answered: &Value, name: &Value) {
     let long = json!({ "to": "human", "message": format!("A {}end", "long ".repeat(5_000)) });

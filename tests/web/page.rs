@@ -26,7 +26,7 @@ pub fn cookie(reply: &Reply) -> Option<String> {
     Some(set.split(';').next().unwrap().to_owned())
 }
 
-/// The value of a response's header, which must exist.
+/// The value of a header in a response. The header must exist.
 pub fn header<'a>(reply: &'a Reply, name: &str) -> &'a str {
     let line = reply.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
     line.unwrap_or_else(|| panic!("no {name} in {}", reply.head))
@@ -92,7 +92,7 @@ impl Stream {
         loop {
             let mut line = String::new();
             self.lines.read_line(&mut line).ok()?;
-            // If the broker drops the page, the last line of the stream may be incomplete.
+            // If the broker closes the stream, the last line of the stream may be incomplete.
             if !line.ends_with('\n') {
                 return None;
             }

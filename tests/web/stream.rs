@@ -103,7 +103,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
 fn an_open_page_needs_the_broker_and_a_closed_one_does_not() {
     let place = support::Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
     let broker = Broker::over(place);
-    // At first, this client keeps the broker running. Later, only the page does.
+    // At first, this client keeps the broker running. Later, only the page keeps it running.
     let client = broker.place.socket();
     let page = Page::open(&broker);
     let mut stream = page.listen(&broker);

@@ -20,7 +20,7 @@ pub enum Cause {
     ProbablyHolder,
 }
 
-/// A file that changed while a command ran, although another peer had locked it.
+/// A file that changed while a command ran, although another peer had locked the file.
 #[derive(Debug, Clone)]
 pub struct ChangedFile {
     /// The path of the file.
@@ -39,8 +39,8 @@ pub struct ChangedFile {
 }
 
 impl HeldFiles {
-    /// Returns the files in a note that have changed since the note was written. Files that the holder itself changed
-    /// are left out. Changes that can be undone are recorded for `lock restore`.
+    /// Finds which files in a note have changed since the note was written. Files that the holder itself changed are
+    /// left out. Changes that can be undone are recorded for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {

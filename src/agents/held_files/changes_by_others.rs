@@ -13,8 +13,8 @@ use std::path::Path;
 pub enum OwnMoment<'a> {
     /// Before a tool of the session writes. Any change that is found now was made by another peer or a person.
     BeforeWrite,
-    /// After a tool call of the session. Contains the note from before the call. All changes during the call count as
-    /// the session's own.
+    /// After a tool call of the session. Contains the note that was written before the call. All changes during the
+    /// call count as the session's own.
     AfterWrite(&'a CommandNote),
     /// At any other time. Any change that is found now was made by another peer or a person, unless a tool of the
     /// session is running.
@@ -41,7 +41,8 @@ impl HeldFiles {
         records.save();
     }
 
-    /// Checks one file. If the lock is new, only records the current state of the file.
+    /// Checks one file. If the lock is new, there is no earlier state to compare, so the current state is only
+    /// recorded.
     fn look_at_file(&self, records: &mut HolderRecords, path: &str, token: Option<i64>, moment: &OwnMoment<'_>) {
         let state = FileState::of(Path::new(path));
         let named = matches!(moment, OwnMoment::AfterWrite(note) if note.named.iter().any(|named| named == path));

@@ -95,7 +95,7 @@ impl ChangeReport {
     }
 }
 
-/// The text that tells a holder which of its own files changed; empty if none changed.
+/// The text that tells a holder which of its locked files have changed; empty if no file has changed.
 pub fn own_news_text(paths: &[String]) -> String {
     if paths.is_empty() {
         return String::new();

@@ -20,7 +20,7 @@ const HOOK_BYTES_MAX: u64 = 32 << 20;
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
 /// Maximum number of copies.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// If a hook reuses a copy that is older than this, the hook also renews the copy, so that it is kept for another hour.
+/// If a hook reuses a copy of at least this age, the hook also renews the copy. The copy is then kept for another hour.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder that contains the copies.
@@ -52,7 +52,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // Since the file was locked, its folder may have been replaced with a link to another folder. Files behind such
+        // After the file was locked, its folder may have been replaced with a link to another folder. Files behind such
         // a link must not be copied.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
@@ -112,7 +112,7 @@ pub fn make_private_dir(dir: &Path) -> bool {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok()
 }
 
-/// Removes the files in a folder that are older than an hour, except files that another hook has locked.
+/// Removes the files in a folder if they are older than an hour. Keeps files that another hook has locked.
 pub fn remove_old(dir: &Path) {
     let is_old = |path: &Path| {
         let modified = path.symlink_metadata().and_then(|meta| meta.modified());

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Maximum size of a file whose content is kept and compared, in bytes.
+/// Maximum size, in bytes, of a file whose content is kept and compared.
 pub const CONTENT_MAX: u64 = 1 << 20;
 /// Two writes within this time, in ms, may get the same timestamp, because many file systems take timestamps only at
 /// timer ticks.

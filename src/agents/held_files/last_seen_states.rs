@@ -86,7 +86,7 @@ fn locked(file: File) -> Option<File> {
     }
 }
 
-/// How often a hook opens a records file that another hook removes again and again.
+/// How many times a hook tries to open a records file if another hook keeps removing the file.
 const OPEN_TRIES: usize = 3;
 
 /// Opens and locks the file at a path. Another hook may remove the file between these two steps. In this case, opens
@@ -111,7 +111,7 @@ pub fn read_records(dir: &Path, peer: &str) -> Vec<HolderRecord> {
 }
 
 impl HolderRecords {
-    /// Opens the records of a peer; with `create`, creates them if they do not exist.
+    /// Opens the records of a peer. If `create` is true, creates missing records.
     pub fn open(dir: &Path, peer: &str, create: bool) -> Option<HolderRecords> {
         let path = path_of(dir, peer);
         let open = || OpenOptions::new().create(create).truncate(false).read(true).write(true).mode(0o600).open(&path);
@@ -136,8 +136,8 @@ impl HolderRecords {
         self.records.drain(..n_too_many);
     }
 
-    /// Writes the records if they have changed. If not, only renews the file's modification time, because a file is
-    /// removed when this time is an hour old.
+    /// Writes the records if they have changed. Otherwise, sets the file's modification time to the current time,
+    /// because a file is removed when this time is an hour old.
     pub fn save(mut self) {
         let text = text(&self.records);
         if text == self.was {
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn records_that_are_in_use_are_kept_even_if_they_do_not_change() {
         let dir = std::env::temp_dir().join(format!("slm-mesh-records-{:032x}", crate::sys::random_u128()));
-        // When another test starts a process, that process briefly has a copy of each open file, which keeps the file
-        // locked.
+        // When another test starts a process, that process briefly has copies of all open files. These copies keep the
+        // files locked.
         let give_up_at = Instant::now() + Duration::from_secs(20);
         let opened = |peer: &str, create: bool| {
             let open = || HolderRecords::open(&dir, peer, create);

@@ -55,7 +55,7 @@ impl HeldFiles {
         found
     }
 
-    /// Records the state of the files that other peers hold, and copies the small ones.
+    /// Records the state of the files that other peers hold, and copies the small files.
     pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
         let mut noted: Vec<NotedFile> = Vec::new();
         let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();
@@ -79,7 +79,7 @@ impl HeldFiles {
         }
         let is_recent = state.is_recent(self.now);
         if let Some(stamp) = state.small_file() {
-            // If the file cannot be copied, its state is still recorded.
+            // Even if the file cannot be copied, its state is recorded.
             self.copies.keep(Path::new(path), stamp, is_recent);
         }
         noted.push(NotedFile {

@@ -47,7 +47,7 @@ pub struct HeldFiles {
 }
 
 impl HeldFiles {
-    /// Finds the folders for held files in this data directory.
+    /// The records that are stored in this data directory.
     pub fn new(places: &DataDir) -> HeldFiles {
         let dir = places.held_files();
         HeldFiles {
@@ -61,8 +61,8 @@ impl HeldFiles {
     }
 
     /// Runs before a tool writes. Checks the files that the session itself holds. If the tool runs a command, also
-    /// records the state of the files that other peers hold, and copies the small ones. `answer` is the broker's answer
-    /// to `hook.edit`.
+    /// records the state of the files that other peers hold, and copies the small files. `answer` is the broker's
+    /// answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = locked_files_to_watch::LockedPath::list(&answer["others"]);
         let own = locked_files_to_watch::LockedPath::list(&answer["own"]);
@@ -79,8 +79,8 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// Runs after a tool has written. Returns the note from before the call, and the files of other holders that have
-    /// changed since then.
+    /// Runs after a tool has written. Returns the note that was written before the call, and the files of other holders
+    /// that have changed since then.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();
@@ -105,7 +105,7 @@ impl HeldFiles {
         }
     }
 
-    /// Removes the copies of locked files. Returns whether there were any.
+    /// Removes the copies of locked files. Returns whether there were any copies.
     ///
     /// # Errors
     /// If a copy cannot be removed.

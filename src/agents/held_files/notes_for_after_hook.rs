@@ -1,4 +1,5 @@
-//! The notes that the hook before a tool call leaves for the hook after the call. Each tool call has one small file.
+//! Keeps notes about tool calls. The hook before a call writes a note, and the hook after the call reads the note. Each
+//! tool call has one small file.
 //!
 //! The notes are files, not entries in the broker's memory, for these reasons:
 //! - The hooks of parallel commands do not share a file.
@@ -30,13 +31,14 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files that the command may write, with tests that ask git whether the command does.
+    /// The files that the command might write. Each entry has tests that ask git whether the command would write a
+    /// file.
     pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool can write files, either by editing them or by running commands. Other tools leave no note.
     pub writes: bool,
 }
 
-/// A record that the hook before a tool call leaves for the hook after the call.
+/// A note about one tool call. The hook before the call writes the note, and the hook after the call reads it.
 #[derive(Debug, Clone, Default)]
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.
@@ -63,8 +65,8 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    /// Formats the file as a line of a note. JSON objects are not used, because writing an object for each of many
-    /// files would take longer than reading the files' metadata.
+    /// Formats the file as a line of a note. The line is not a JSON object. A note may list many files, and writing an
+    /// object takes longer than reading a file's metadata.
     fn to_line(&self) -> String {
         // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();
@@ -115,12 +117,12 @@ impl CommandNotes {
         let path = self.dir.join(format!("{}{}", hashed(peer), ending(run)));
         let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
         let opened = open().or_else(|error| if make_private_dir(&self.dir) { open() } else { Err(error) });
-        // Without a note, the hook after the command has nothing to compare and reports nothing.
+        // If this fails, the hook after the command finds no note and reports nothing.
         let _ = opened.and_then(|mut file| file.write_all(note.to_text().as_bytes()));
     }
 
-    /// Reads and removes the note of a call. An agent that gives its calls no ids runs one call at a time, so its
-    /// session has only one note.
+    /// Reads and removes the note of a call. If the call has no key, takes the session's only note, because an agent
+    /// without keys runs one call at a time.
     pub fn take(&self, run: &ToolRun) -> Option<CommandNote> {
         let sign = if run.key.is_empty() { format!(".{}.", hashed(&run.session)) } else { ending(run) };
         let path = files_in(&self.dir).find(|path| file_name(path).contains(&sign))?;

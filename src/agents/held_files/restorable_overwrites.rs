@@ -31,8 +31,8 @@ pub struct Overwrite {
 }
 
 impl Overwrite {
-    /// Whether the content from before the change can be restored. This needs a copy of the content, unless the file
-    /// did not exist before the change.
+    /// Whether the content from before the change can be restored. A restore needs a copy of the content, unless the
+    /// file did not exist before the change.
     pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
         match self.before {
             FileState::Missing => true,

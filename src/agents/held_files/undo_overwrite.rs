@@ -92,7 +92,7 @@ impl HeldFiles {
     ///
     /// # Errors
     /// If the file cannot be written, or if it has changed since `point` was made. Without `force`, also if the file
-    /// has changed since the command, or if the replaced content cannot be kept.
+    /// has changed after the command, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -138,7 +138,7 @@ impl HeldFiles {
         }
     }
 
-    /// The path of a copy of the file in this state. If the file did not exist, this is `/dev/null`.
+    /// The path of a copy of the file in this state. The path is `/dev/null` if the file did not exist.
     fn copy_of(&self, state: &FileState) -> PathBuf {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
@@ -155,7 +155,7 @@ impl HeldFiles {
     }
 }
 
-/// Describes the difference by size and number of lines. Used if diff can't be run.
+/// Describes the difference by size and number of lines. This text is shown if diff can't be run.
 fn size_summary(now: &Path, before: &Path) -> String {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     let lines = |path: &Path| {

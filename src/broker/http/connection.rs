@@ -18,7 +18,7 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
-/// A comment in the event stream that keeps the connection alive.
+/// A comment line that is sent on an idle event stream to keep the connection alive.
 const HEARTBEAT: &[u8] = b":\n\n";
 /// Maximum number of bytes that one connection reads in one turn.
 pub const READ_MAX: usize = 64 << 10;
@@ -27,7 +27,7 @@ pub const READ_MAX: usize = 64 << 10;
 const DRAIN_MAX: usize = 2 << 20;
 /// How long reading continues after the last response.
 const DRAIN: Duration = Duration::from_secs(1);
-/// How many bytes of its buffer an idle connection keeps.
+/// Maximum size of the buffer that an idle connection keeps, in bytes.
 const INPUT_KEPT: usize = 4 << 10;
 
 /// What a connection needs after a turn.
@@ -41,7 +41,7 @@ pub enum Next {
     Close,
 }
 
-/// The stream below a connection: a TCP stream, or scripted input in tests.
+/// The stream that carries a connection: a TCP stream, or scripted input in tests.
 pub trait HttpStream: Read + Write {
     /// Tells the client that nothing more will be written.
     fn close_write(&self) -> io::Result<()>;
@@ -58,13 +58,13 @@ pub struct HttpConnection<S = TcpStream> {
     stream: S,
     peer: IpAddr,
     phase: Phase,
-    /// Bytes that were read but not yet parsed: at most one head and `READ_MAX` more.
+    /// Bytes that were read but not yet parsed: at most one head plus `READ_MAX` bytes.
     input: Input,
-    /// Bytes to send. The first `sent` of them have been sent.
+    /// Bytes to send. The first `sent` bytes have already been sent.
     output: Vec<u8>,
     sent: usize,
-    /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this stays true until a
-    /// read finds none.
+    /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the flag stays true until a
+    /// read finds no bytes.
     readable: bool,
     /// Identifies the current request.
     ticket: Ticket,
@@ -72,14 +72,13 @@ pub struct HttpConnection<S = TcpStream> {
     bodyless: bool,
     /// Whether the connection ends after this response.
     close: bool,
-    /// Whether the gate, which checks the head of each request, has accepted a request on this connection.
+    /// Whether the gate has accepted a request on this connection. The gate checks the head of each request.
     trusted: bool,
-    /// Whether the connection has had a turn. Before its first turn, the connection may contain a request that has not
-    /// been read yet.
+    /// Whether the connection has had a turn. Before its first turn, a connection may have an unread request.
     had_turn: bool,
     /// When the connection was accepted.
     began: Instant,
-    /// Runs when this connection is dropped. The owner of a stream learns of it in this way.
+    /// Tells the owner of the stream when this connection is dropped.
     on_disconnect: Option<OnDisconnect>,
     /// When the connection began to wait for a request.
     since: Instant,
@@ -89,23 +88,23 @@ pub struct HttpConnection<S = TcpStream> {
 
 /// What a connection is waiting for.
 enum Phase {
-    /// Waits for the first byte of a request, or, if the head has begun, for the rest of the head.
+    /// Waits for the first byte of a request. If the head has begun, waits for the rest of the head.
     Head { began: bool },
     /// Waits for the rest of the body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// Waits before it refuses a client that sent a wrong token.
+    /// Waits before refusing a client that sent a wrong token.
     Slowed(Box<HttpResponse>),
     /// Waits for the response from the event loop.
     AwaitingResponse,
     /// Waits for the client to read the response.
     Responding,
-    /// Waits for the next part of a stream, or, if the client is `behind`, for the client to read the output.
+    /// Waits for the next part of a stream. If the client is `behind`, waits for the client to read the output.
     Streaming { behind: bool },
-    /// Waits for the client to close the connection. Until then, up to this many bytes are read and discarded.
+    /// Waits for the client to close the connection. Until then, up to `bytes_left` bytes are read and discarded.
     Draining { bytes_left: usize },
 }
 
-/// Bytes that were read. The first `at` of them have been parsed.
+/// Bytes that were read. The first `at` bytes have been parsed.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -160,9 +159,9 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Returns a rank, made of a flag and a time, if this connection may be dropped to make room for others. The
-    /// connection with the lowest rank is dropped first. The flag says whether a request on this connection has ever
-    /// been accepted.
+    /// Returns the connection's rank; `None` if it may not be dropped to make room for others. The connection with the
+    /// lowest rank is dropped first. A rank is a flag and a time. The flag tells whether a request on this connection
+    /// has ever been accepted.
     ///
     /// If the flag is false, the connection may be dropped at any time after its first turn. The time says when the
     /// connection was accepted. If the flag is true, the connection may be dropped only while it is idle and has no
@@ -178,7 +177,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.had_turn && !self.trusted
     }
 
-    /// The stream below this connection.
+    /// The stream that carries this connection.
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
@@ -188,7 +187,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.readable = true;
     }
 
-    /// Sends a response of the event loop, if it belongs to the current request.
+    /// Sends a response from the event loop, if the response belongs to the current request.
     pub fn deliver(&mut self, ticket: Ticket, response: &HttpResponse, limits: &Limits, now: Instant) {
         if ticket == self.ticket && matches!(self.phase, Phase::AwaitingResponse) {
             self.respond(response, limits, now);
@@ -232,8 +231,8 @@ impl<S: HttpStream> HttpConnection<S> {
         Next::Again
     }
 
-    /// Ends the current phase, because its deadline has passed. A stream without unsent output gets a keep-alive
-    /// instead.
+    /// Ends the current phase, because its deadline has passed. But on a stream without unsent output, sends a
+    /// keep-alive instead.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Next {
         if matches!(self.phase, Phase::Streaming { behind: false }) {
             return self.send_chunk(self.ticket, HEARTBEAT, limits, now);
@@ -304,8 +303,8 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Lets the gate check the head, and then checks the length of the body. If both are accepted, the connection waits
-    /// for the body.
+    /// Lets the gate check the head, and then checks the length of the body. If the request passes both checks, the
+    /// connection waits for the body.
     fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;
@@ -367,7 +366,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.since = now;
         self.bodyless = false;
         if self.close {
-            // If this fails, the next read fails as well.
+            // If closing fails, the next read fails as well.
             let _ = self.stream.close_write();
             self.input = Input::default();
             self.phase = Phase::Draining { bytes_left: DRAIN_MAX };
@@ -450,8 +449,8 @@ impl Input {
         self.skip(n);
     }
 
-    /// Removes the parsed bytes once everything is parsed. If they were removed earlier, each request in a pipeline
-    /// would move the bytes of all later requests in memory.
+    /// Removes the parsed bytes, if no other bytes are left. Removing them after each request of a pipeline would move
+    /// the bytes of all later requests each time.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {
             self.bytes.clear();
@@ -461,7 +460,7 @@ impl Input {
     }
 }
 
-/// The time that is `ms` after `now`; `None` if the clock can't represent it.
+/// The time `ms` milliseconds after `now`; `None` if an `Instant` can't represent that time.
 fn after(now: Instant, ms: u64) -> Option<Instant> {
     now.checked_add(Duration::from_millis(ms))
 }

@@ -21,7 +21,7 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// The number of the first connection. No number is used twice, so a late event can't reach another connection.
 const FIRST_ID: usize = 2;
-/// How many connections are accepted before the open ones get a turn.
+/// Maximum number of connections that are accepted before the open connections get a turn.
 const ACCEPT_MAX: usize = 64;
 /// How long to pause after a failed accept. Probably no file descriptor is free, and no event will report when one
 /// becomes free.
@@ -43,13 +43,13 @@ pub struct HttpThread {
     /// The connections that need a turn even if there is no event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// The connection that was served last among those without a valid token.
+    /// Of the connections without a valid token, the one that was served last.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
 
-/// Whether clients are waiting to be accepted. This must be stored, because the poll reports a waiting client only
-/// once.
+/// Whether clients are waiting to be accepted. The thread must remember a waiting client, because the poll reports it
+/// only once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HttpAcceptState {
     /// No client is known to be waiting.
@@ -63,8 +63,8 @@ enum HttpAcceptState {
 }
 
 impl HttpThread {
-    /// Prepares the thread, while the caller can still handle errors. `shared` contains the stop flag and the number of
-    /// open connections.
+    /// Prepares the thread before it starts, so that the caller can handle errors. `shared` contains the stop flag and
+    /// the number of open connections.
     ///
     /// # Errors
     /// If the system can't create a poll instance.
@@ -109,7 +109,7 @@ impl HttpThread {
         self.n_open.store(0, Ordering::Relaxed);
     }
 
-    /// Gives pending responses a moment to be sent, and closes all other connections.
+    /// Closes all connections. A connection with a pending response gets a short time to send it.
     fn drain(&mut self, events: &mut Events) {
         let end = Instant::now() + Duration::from_millis(self.http_state.limits.stop_ms);
         self.listener = None;
@@ -197,7 +197,7 @@ impl HttpThread {
     }
 
     /// Gives a turn to each connection that needs one. Connections with a valid token go first, together with new
-    /// connections, which may still show a valid token. The time for all others is bounded.
+    /// connections, because a new connection may show a valid token. The time for all other connections is bounded.
     fn serve_ready(&mut self, now: Instant) {
         let is_stranger = |id: &usize| self.conns.get(id).is_some_and(HttpConnection::is_stranger);
         let (strangers, known): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(is_stranger);
@@ -303,7 +303,8 @@ impl HttpThread {
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
     }
 
-    /// Adds a connection. Refuses it if the client's address has too many connections, none of which may be dropped.
+    /// Adds a connection. If the client's address already has too many connections, drops one of them. If none may be
+    /// dropped, refuses the new connection.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
         let limits = &self.http_state.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
@@ -325,8 +326,8 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The connection to drop first: the oldest one without a valid token. If there is none, the one that has been idle
-    /// for longest.
+    /// The connection to drop first: the oldest one without a valid token. If all have a valid token, the one that has
+    /// been idle for longest.
     fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let found = self.conns.iter().filter(|(_, conn)| of(conn));
         let found = found.filter_map(|(id, conn)| Some((conn.leaves_since()?, *id)));

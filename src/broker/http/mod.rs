@@ -2,8 +2,8 @@
 //! complete request to the event loop as a [`PendingRequest`]. The event loop answers with [`HttpServer::respond`].
 //!
 //! **Invariant:** bytes from a client reach other threads only as part of a complete, valid request that the [`Gate`]
-//! has accepted. No client can make this thread wait, panic, or use more memory than [`Limits`] allows. tiny_http only
-//! formats the responses. Its server is not used, because a single request can abort it.
+//! has accepted. No client can make this thread wait, panic, or use more memory than [`Limits`] allows. The crate
+//! tiny_http only formats the responses. The server of tiny_http is not used, because a single request can abort it.
 
 #[doc(hidden)]
 pub mod connection;
@@ -55,7 +55,7 @@ pub struct Browser {
     pub dest: Option<String>,
     /// The `Content-Type` header.
     pub content_type: Option<String>,
-    /// The `X-Mesh-Page` header: the key with which the broker's web page proves its session.
+    /// The `X-Mesh-Page` header: the key that proves that the request comes from the broker's web page.
     pub page_key: Option<String>,
 }
 
@@ -94,7 +94,7 @@ pub struct HttpResponse {
     pub content_type: &'static str,
     /// Further headers. The server itself adds `Connection` and `Content-Length`.
     pub headers: Vec<(&'static str, String)>,
-    /// The body. The server writes its length.
+    /// The body. The server sends its length as `Content-Length`.
     pub body: Vec<u8>,
 }
 
@@ -135,7 +135,7 @@ pub struct Limits {
     pub headers_max: usize,
     /// Maximum size of a request's body, in bytes.
     pub body_max: usize,
-    /// Maximum time from the first byte of a request to the last one, in ms.
+    /// Maximum time from the first to the last byte of a request, in ms.
     pub request_ms: u64,
     /// Maximum time that a client may take to read a whole response, in ms.
     pub answer_ms: u64,
@@ -147,8 +147,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Maximum number of connections from one address.
     pub per_address_max: usize,
-    /// How many requests of one connection are served before other connections get a turn. Only one of these requests
-    /// is in memory at a time.
+    /// Maximum number of requests that are served on one connection before other connections get a turn. Only one of
+    /// these requests is in memory at a time.
     pub pipeline_max: usize,
     /// Maximum number of unread bytes in a stream. If a client leaves more bytes unread, its connection is closed.
     pub stream_max: usize,
@@ -163,7 +163,7 @@ pub struct Limits {
 /// refuses it. Runs on the HTTP thread.
 pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
-/// A handle with which other threads use the HTTP thread. Dropping the handle stops the thread.
+/// The handle through which other threads use the HTTP thread. Dropping the handle stops the thread.
 pub struct HttpServer {
     responses: Sender<(Ticket, ResponsePart)>,
     waker: Arc<mio::Waker>,
@@ -224,13 +224,14 @@ impl HttpServer {
         Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }
 
-    /// Answers a request without blocking. Any thread may call this. Does nothing if the client has disconnected.
+    /// Answers a request without blocking. Any thread may call this function. Does nothing if the client has
+    /// disconnected.
     pub fn respond(&self, ticket: Ticket, response: HttpResponse) {
         self.send(ticket, ResponsePart::Whole(response));
     }
 
-    /// Starts a stream as the response to a request. [`HttpServer::send_chunk`] sends more bytes. When the client stops
-    /// listening, `on_disconnect` is dropped.
+    /// Starts a stream as the response to a request. [`HttpServer::send_chunk`] sends more bytes. When the client
+    /// disconnects, `on_disconnect` is dropped.
     pub fn start_stream(&self, ticket: Ticket, head: HttpResponse, on_disconnect: OnDisconnect) {
         self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }

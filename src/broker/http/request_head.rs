@@ -82,8 +82,8 @@ fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Pa
         },
         used,
         length: length(request)?,
-        // An HTTP/1.0 connection stays open only if the client asks for this. No client of the broker needs this, so
-        // the connection always closes.
+        // An HTTP/1.0 connection stays open only if the client requests it. No client of the broker needs an open
+        // HTTP/1.0 connection, so the connection always closes.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })
@@ -121,7 +121,7 @@ fn length(request: &httparse::Request) -> Result<u64, Refusal> {
     Ok(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX))
 }
 
-/// Whether a header that is a comma-separated list contains `word`.
+/// Whether the header `name`, which is a comma-separated list, contains `word`.
 fn lists(request: &httparse::Request, name: &str, word: &str) -> bool {
     all(request, name)
         .flat_map(|value| value.split(|b| *b == b','))

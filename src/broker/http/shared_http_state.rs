@@ -8,9 +8,9 @@ use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// The number of wrong tokens per minute from one address that are refused without a delay.
+/// How many wrong tokens an address may send per minute before its refusals are delayed.
 const TRIES_FREE: u32 = 20;
-/// The delay before each refusal once an address has sent more than `TRIES_FREE` wrong tokens.
+/// The delay before each refusal, if an address has sent more than `TRIES_FREE` wrong tokens.
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
 /// The request queue, the gate, the limits and the counts of wrong tokens.
@@ -38,8 +38,8 @@ impl SharedHttpState {
         SharedHttpState { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
-    /// Counts a wrong token from another machine. Returns whether this address has sent too many wrong tokens, so that
-    /// the refusal must be delayed.
+    /// Counts a wrong token from another machine. Returns whether the refusal must be delayed, because this address has
+    /// sent too many wrong tokens.
     pub(super) fn is_slowed(&self, head: &Head, now: Instant) -> bool {
         let tried = head.authorization.is_some() || head.mesh_secret.is_some();
         tried && !head.peer.is_loopback() && self.tries.borrow_mut().note(head.peer, now) > TRIES_FREE

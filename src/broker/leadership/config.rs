@@ -50,7 +50,7 @@ impl HubConfig {
         let user = (!name.is_empty()).then(|| EtcdUser { name, password: settings.text(STORE_PASSWORD).to_owned() });
         let lease_seconds = settings.int("SLM_MESH_LEASE") as u64;
         let etcd = EtcdSettings { address, tls, user, lease_seconds };
-        // A certificate that can't be used is reported now, not only when the hub first needs etcd.
+        // This reports an unusable certificate now, not later when the hub first needs etcd.
         EtcdLog::new(etcd.clone()).map_err(wrong)?;
         let is_any = ["0.0.0.0", "::"].contains(&bind);
         let host = if is_any { own_address_towards(&etcd.address.members[0]) } else { bind.to_owned() };
@@ -66,11 +66,11 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// Checks that etcd has no log under this name, so that this hub can begin one. If there were such a log,
+    /// Checks that etcd has no log under this name, so that this hub can begin a log. If etcd already had a log,
     /// `--new-log` would detach the database from its old log without starting a new one.
     ///
     /// # Errors
-    /// When there is a log, or when etcd does not say whether there is one.
+    /// When etcd has a log, or does not answer.
     pub fn check_log_is_gone(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         match self.open_log()?.last() {
@@ -103,8 +103,8 @@ impl HubConfig {
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // If there is no log, this hub will wait until another hub begins one. This hub's own address does not count,
-        // because after a crash of this hub, etcd still lists it until the lease ends.
+        // Without a log, this hub can wait until another hub begins one. After this hub has crashed, etcd lists it as
+        // the leader until the lease ends, so its own address does not count.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {
@@ -134,8 +134,8 @@ impl HubConfig {
     }
 }
 
-/// Returns the IP address from which this machine reaches an etcd member. Returns the machine's name instead if the
-/// address is unknown or a loopback address.
+/// Returns the IP address that this machine uses to reach an etcd member. If this address is unknown or a loopback
+/// address, returns the machine's name instead.
 fn own_address_towards(member: &str) -> String {
     let place = member.split_once("://").map_or(member, |(_, place)| place);
     // Connecting a UDP socket sends nothing. It only makes the system choose an address of this machine.

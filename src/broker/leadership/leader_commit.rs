@@ -13,7 +13,7 @@ use crate::store::{LogPosition, Store};
 pub enum TurnEnd {
     /// The turn is in the log and in the database, so its responses may be sent.
     Committed,
-    /// The turn was rolled back, and its callers get the error. The hub continues to lead.
+    /// The turn was rolled back, and its callers get an error. The hub continues to lead.
     TakenBack,
     /// The hub no longer leads, for the reason given here. The log may contain the turn, so nothing may be sent, not
     /// even an error. The caller must drop the mesh and go on standby.

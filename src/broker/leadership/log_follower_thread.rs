@@ -108,13 +108,13 @@ impl StandbyThread {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the leader's connection, database and clock if this hub has just begun to lead.
+    /// If this hub has just become the leader, returns its connection to the log, its database and its clock.
     pub fn take_lead(&self) -> Option<TakenLead> {
         self.taken.try_recv().ok()
     }
 
-    /// Waits until this hub leads, follows a leader, or knows why it can do neither, but no longer than `at_most`.
-    /// Returns a value only if this hub leads.
+    /// Waits until this hub leads or follows a leader, or until there is a reason why it can't. Waits no longer than
+    /// `at_most`. Returns a value only if this hub leads.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -133,8 +133,8 @@ impl StandbyThread {
 }
 
 impl Drop for StandbyThread {
-    /// Waits until the thread has ended. Otherwise, another broker could lock the data directory while this thread
-    /// still writes to it.
+    /// Waits until the thread has ended, so that no other broker can lock the data directory while this thread still
+    /// writes to it.
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
@@ -147,12 +147,12 @@ impl Drop for StandbyThread {
 /// The state of the standby thread.
 struct Follower {
     config: HubConfig,
-    /// The database and its clock. Once this hub has applied the whole log, the clock follows the times of new entries.
+    /// The database and its clock. After this hub has applied the whole log, new entries set the clock.
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
-    /// Whether the database is known to belong to the log. Each error resets this, because etcd may have been restored
-    /// from a backup.
+    /// Whether the database is known to belong to the log. Each error sets the flag back to false, because etcd may
+    /// have been restored from a backup.
     follows_log: bool,
     /// Whether this hub has applied the whole log at least once while another hub led. Entries that arrive afterwards
     /// are new, so they show the current time of the mesh.
@@ -163,8 +163,8 @@ struct Follower {
     reported: Option<(u64, Instant)>,
     /// Set after a failed attempt to get a snapshot: the reason, the length of the pause, and the end of the pause.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// The time at which this hub, while on standby, noticed that etcd lists this hub's address as the leader's. `None`
-    /// if etcd lists no leader or a different address.
+    /// When this hub, on standby, first saw that etcd lists its own address as the leader's. `None` if etcd lists no
+    /// leader or a different address.
     namesake_since: Option<Instant>,
 }
 
@@ -202,7 +202,7 @@ impl Follower {
         self.refuse_namesake(leader.as_deref())?;
         if !self.follows_log {
             match standby.match_database(&self.database.store)? {
-                // If no hub leads, this hub may begin the log. Otherwise, the leader will soon begin the log.
+                // If no hub leads, this hub may begin the log. If a hub leads, it will soon begin the log.
                 DatabaseLogMatch::NoLog => return Ok(leader.is_none()),
                 DatabaseLogMatch::SameLog => self.follows_log = true,
                 DatabaseLogMatch::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,
@@ -341,9 +341,9 @@ fn not_before_log(clock: Clock, store: &Store) -> Clock {
     }
 }
 
-/// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a
-/// backup, the log may contain a different entry at the same position. If the log was trimmed, only the snapshot shows
-/// the difference.
+/// Checks that the snapshot contains the last entry of the database that the snapshot will replace. If etcd was
+/// restored from a backup, the log may contain a different entry at the same position. If the log no longer contains
+/// that position, only the snapshot shows the difference.
 fn check_past(own: LogPosition, snapshot: &LogTerms) -> Result<(), LogError> {
     match snapshot.term_at(own.index) {
         Some(term) if term == own.stamp.term => Ok(()),

@@ -18,7 +18,7 @@ const KEEP_FOR: Duration = Duration::from_secs(600);
 const KEEP_BYTES: u64 = 64 << 20;
 /// Maximum time that each check spends on reading the sizes of entries from earlier leaders.
 const MEASURE_FOR: Duration = Duration::from_millis(200);
-/// The number of hubs that must have stored an entry before it is trimmed, unless the log exceeds `KEEP_BYTES`.
+/// The number of hubs that must have stored an entry before the entry is trimmed, unless the log exceeds `KEEP_BYTES`.
 const COPIES_MIN: usize = 2;
 
 /// What the thread found in its last check.
@@ -118,11 +118,11 @@ struct Keeper {
     standbys: Vec<HubPosition>,
     /// The samples of the log's size, oldest first. A sample is removed when its entries have been trimmed.
     samples: VecDeque<Sample>,
-    /// The entries from earlier leaders; `None` once all of their sizes are known.
+    /// The entries from earlier leaders; `None` when all of their sizes are known.
     older: Option<OlderEntries>,
 }
 
-/// Entries from earlier leaders. Their sizes must be read from etcd, because `KEEP_BYTES` limits all entries together.
+/// Entries from earlier leaders. Their sizes count towards `KEEP_BYTES`, too, so the sizes must be read from etcd.
 struct OlderEntries {
     /// The number of the last entry from an earlier leader.
     last: u64,
@@ -154,7 +154,7 @@ impl OlderEntries {
 }
 
 impl Keeper {
-    /// Spends up to `MEASURE_FOR` on reading the sizes of entries that earlier leaders stored. Once all sizes are
+    /// Spends up to `MEASURE_FOR` on reading the sizes of entries that earlier leaders stored. When all sizes are
     /// known, puts the samples of the earlier leaders before the samples of this leader.
     fn measure_older(&mut self) -> Result<(), String> {
         let began = Instant::now();
@@ -215,7 +215,7 @@ impl Keeper {
 
 /// Returns the last entry that may be trimmed, and the number of samples up to this entry.
 fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
-    // The leader has every entry on its disk, so it counts as one copy of each.
+    // The leader has every entry on its disk, so the leader counts as one copy of every entry.
     let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();
     held.sort_unstable_by(|a, b| b.cmp(a));
     let copied = held.get(COPIES_MIN - 1).copied().unwrap_or(0);

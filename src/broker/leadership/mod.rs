@@ -3,8 +3,8 @@
 //! The leader stores each turn in the log before it commits. A standby applies the entries of the log to its own
 //! database, and takes over when the leader is gone.
 //!
-//! **Invariant:** a hub sends nothing that is not in the log. A hub that may have lost the lead sends nothing at all.
-//! The database of a hub is never ahead of the log.
+//! **Invariant:** a hub sends the results of a turn only after the turn is in the log. A hub that may have lost the
+//! lead sends nothing. The database of a hub is never ahead of the log.
 
 mod config;
 mod database_log_match;

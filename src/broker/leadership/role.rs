@@ -125,7 +125,7 @@ impl BrokerRole {
         }
     }
 
-    /// Whether each turn must be in the log before anything is sent.
+    /// Whether each turn must be in the log before its results are sent.
     pub fn stores_in_log(&self) -> bool {
         matches!(self, BrokerRole::Leads(_))
     }
@@ -135,7 +135,7 @@ impl BrokerRole {
         matches!(self, BrokerRole::StandsBy(_))
     }
 
-    /// The error for a request that only the leader can serve; `None` if this broker can serve it.
+    /// The error for a request that only the leader can serve; `None` if this broker can serve the request.
     pub fn refusal(&self) -> Option<Error> {
         let BrokerRole::StandsBy(thread) = self else { return None };
         let report = thread.report();

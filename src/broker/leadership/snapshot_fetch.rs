@@ -21,7 +21,7 @@ use std::time::Duration;
 pub const FETCHED_NAME: &str = "broker.db.fetched";
 /// Maximum time to wait for a reply from the leader.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause between two requests while the leader still prepares the copy.
+/// The pause between two requests while the leader is preparing the copy.
 const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Fetches a copy of the database from the hub at `leader`, and returns the path of the fetched file. The caller must

@@ -198,7 +198,7 @@ fn prepare(
             Ok(_) => log(&format!("{hub} gets a snapshot of the database")),
             Err(why) => log(&format!("{hub} gets no snapshot: {why}")),
         }
-        // Sending fails only if the event loop no longer waits for the result. The copy is then removed.
+        // Sending fails only if the event loop no longer waits for the result. In that case, the copy is removed.
         let _ = done.send(copied);
     };
     let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);
@@ -276,13 +276,13 @@ mod tests {
         assert_eq!(ask(&mut source, "next", &store).unwrap(), json!({ "ok": true }), "one at a time");
         drop(bad);
         std::fs::write(&paths[1], "no database ".repeat(1000)).unwrap();
-        // The first hub has been silent for so long that the next one gets its turn.
+        // The first hub has sent no request for so long that the next hub is served.
         let Some(Copy { state: CopyState::Preparing(vanished), .. }) = source.current.take() else { panic!() };
         let mut answer = json!({ "ok": true });
         let mut release = Some(release);
         while answer["bytes"].is_null() {
             answer = ask(&mut source, "next", &store).unwrap();
-            // As soon as the copy of the next hub exists, that of the first hub fails.
+            // As soon as the copy of the next hub exists, the copy for the first hub fails.
             if release.take_if(|_| !files(&directory).is_empty()).is_some() {
                 assert!(vanished.recv().unwrap().is_err());
             }

@@ -55,7 +55,7 @@ pub struct Standby<L> {
 pub enum TakeOver<L> {
     /// This hub leads. Its store contains the whole log, and records changes from now on.
     Leads(Leader<L>),
-    /// Another hub leads. Its address is given.
+    /// Another hub leads, at this address.
     StandsBy(Standby<L>, String),
 }
 
@@ -101,8 +101,8 @@ impl<L: ReplicatedLog> Standby<L> {
         Ok(Some((at, now)))
     }
 
-    /// Tries to become the leader, and then applies the rest of the log. Once this hub leads, an earlier leader can no
-    /// longer store entries. If there is no log yet, this hub begins a log, whose id comes from `new_log`.
+    /// Tries to become the leader, and then applies the rest of the log. As soon as this hub leads, an earlier leader
+    /// can no longer store entries. If there is no log yet, this hub begins a log, whose id comes from `new_log`.
     ///
     /// # Errors
     /// The same as those of [`Standby::follow`]. After an error, this hub does not lead.
@@ -158,9 +158,9 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Starts to record the changes of the store. The first change contains the leader's term and first position. It gives
-/// the log an entry at once, because another hub could begin its own log while this log is empty. If this hub begins a
-/// new log, `founder` is its address.
+/// Starts to record the changes of the store. The first change contains the leader's term and first position, so the
+/// log gets an entry at once. If the log stayed empty, another hub could begin its own log. If this hub begins a new
+/// log, `founder` is this hub's address.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();
@@ -172,8 +172,8 @@ fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&st
     Ok(())
 }
 
-/// Returns the changes of an entry. Fails if the entry belongs to a different log, or if the slm-mesh that wrote it is
-/// newer or much older than this one.
+/// Returns the changes of an entry. Fails if the entry belongs to a different log, or if it was written by a version of
+/// slm-mesh that is newer or much older than this version.
 fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     if entry.log != log {
         return Err(LogError::Refused("the log in etcd belongs to another mesh; see slm-mesh help machines".into()));

@@ -30,8 +30,8 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         if is_own && head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
         }
-        // Checks both the bearer token and the secret of a request, even if the first one is right. Otherwise, the
-        // response time would reveal which one is right.
+        // Always checks both the bearer token and the secret of a request. If the check ended at the first right one,
+        // the response time would reveal which one is right.
         let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
@@ -62,8 +62,8 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
 /// Returns a function that checks whether a string is the token or the secret.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
-    // Always compares with both the token and the secret, each in constant time. Otherwise, the time would reveal
-    // something about the token or the secret.
+    // Always compares with both the token and the secret, each in constant time, so that the time reveals nothing about
+    // the token or the secret.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

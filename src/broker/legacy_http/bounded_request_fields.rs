@@ -27,7 +27,7 @@ pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
 /// The fields of a request. A field of the wrong type counts as missing, and unknown fields are ignored.
 pub struct Fields {
     values: Map<String, Value>,
-    /// The repository of the directory that the request contains. It is looked up before the route runs.
+    /// The repository of the directory in the request. The broker looks up the repository before the route runs.
     pub repository: Option<String>,
 }
 

@@ -64,7 +64,7 @@ pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     names_directory(mesh, &Fields::new(values, None)).filter(|path| path.starts_with('/')).map(PathBuf::from)
 }
 
-/// The response if a bug in a route caused a panic.
+/// The response to a request that caused a panic in a route.
 pub fn internal_error() -> HttpResponse {
     refuse(500, "Internal server error")
 }

@@ -371,7 +371,7 @@ fn unknown_action(action: &str) -> Error {
     no(format!("Unknown action: {}", action.chars().take(60).collect::<String>()))
 }
 
-/// Formats the times in these fields without a time zone, as clients of slm-mesh 1.x expect.
+/// Formats the times in the fields `names` without a time zone, as clients of slm-mesh 1.x expect.
 fn without_zones(mut row: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(iso) = row[*name].as_str() {

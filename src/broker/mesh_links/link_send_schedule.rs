@@ -1,4 +1,4 @@
-//! The event loop's side of one link: decides when the next message is passed to the thread that posts it.
+//! The event loop's side of one link. Decides when the next message is passed to the thread that posts it.
 
 use super::{BACKOFF_MAX, Outgoing, backoff};
 use crate::broker::log;
@@ -36,7 +36,7 @@ pub(super) enum SendState {
 }
 
 impl LinkSender {
-    /// Makes the side of a link whose thread receives what is passed to `outbox`.
+    /// Makes the event loop's side of a link. `outbox` is the queue of the thread that posts messages.
     pub(super) fn new(url: String, outbox: SyncSender<Outgoing>) -> LinkSender {
         LinkSender { url, outbox, state: SendState::Ready, n_failures: 0, is_poll_failing: false }
     }
@@ -69,7 +69,7 @@ impl LinkSender {
         }
     }
 
-    /// Records that the thread that posts messages has ended, and logs this once.
+    /// Records and logs that the thread that posts messages has ended. Further calls log nothing.
     pub(super) fn stop(&mut self) {
         if std::mem::replace(&mut self.state, SendState::Stopped) != SendState::Stopped {
             log(&format!(

@@ -21,9 +21,9 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The name of a new database with the rows of a damaged one, until the new one replaces the damaged one.
+/// The temporary name of a new database that contains the rows of a damaged database and will replace it.
 const SALVAGED: &str = "broker.db.salvaged";
-/// The name of a checked copy of a backup, until the copy replaces the database.
+/// The temporary name of a checked copy of a backup that will replace the database.
 pub(super) const RESTORED: &str = "broker.db.restored";
 /// The suffixes that SQLite appends to the name of a database to form the names of its files.
 pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -45,8 +45,8 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. If there are locks, it continues from the clock of the last broker. Without this, a
-/// change of the system time between the two brokers could end the lock of a live session.
+/// Starts the clock of this broker. If there are locks, the clock continues from the last broker's clock. If it did
+/// not, a change of the system time between the two brokers could end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
@@ -88,12 +88,13 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         }
         opened => opened?,
     };
-    // On a hub that shares a log, all sequence numbers come from the log. So none are lost even if the file of reserved
-    // numbers is missing, which can happen after a snapshot.
+    // On a hub that shares a log, all sequence numbers come from the log. So no numbers are lost even if the file of
+    // reserved numbers is missing. It can be missing after a snapshot.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
-    // Removes the mark that made the file suspect, because the file has been checked. This fails if there was no mark.
+    // Removes the mark that made the file suspect, because the file has been checked. The removal fails if there was no
+    // mark.
     let _ = fs::remove_file(places.suspect());
     Ok(store)
 }
@@ -121,7 +122,7 @@ fn shares_log(settings: &Settings) -> bool {
 /// rows are missing on a hub that shares a log.
 ///
 /// # Errors
-/// When the disk is full. The next broker tries again, because a mesh that started empty now would lose more.
+/// When the disk is full. The next broker tries again. If the mesh started empty now, more data would be lost.
 fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Error> {
     let draft = draft_path(places);
     remove_database(&draft);
@@ -217,8 +218,8 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
 }
 
 /// Renames the files of the database. The new name consists of `prefix` and the time. The database itself is renamed
-/// last. Otherwise, if this process were killed in between, the next broker would apply the old write-ahead log to a
-/// new database.
+/// last. If it were renamed first and this process were killed then, the next broker would apply the old write-ahead
+/// log to a new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = set_aside_databases::path(places, prefix, sys::wall_ms());
@@ -256,7 +257,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
 /// Marks the database as suspect, so that the next broker checks the whole file. Otherwise, damage would be found only
 /// when the damaged part of the file is read.
 pub(super) fn mark_suspect(places: &DataDir) {
-    // Without the mark, any damage is still found, but later.
+    // If the mark can't be written, damage is still found, but later.
     let _ = fs::write(places.suspect(), "");
 }
 

@@ -19,7 +19,7 @@ use crate::sys::{self, Clock, set_aside_databases};
 use mio::Waker;
 use std::sync::Arc;
 
-/// Opens the mesh when the broker starts, and again whenever its role changes.
+/// Opens the mesh when the broker starts, and again when the broker's role changes.
 pub struct MeshOpener {
     pub(super) places: DataDir,
     pub(super) settings: Settings,
@@ -42,7 +42,7 @@ impl MeshOpener {
     }
 
     /// Opens the mesh in a store. If the store can't be used, checks the database file, and replaces a damaged file
-    /// with a new one. A hub that shares a log fails instead, and the next broker checks the file.
+    /// with a new one. On a hub that shares a log, this function fails instead, and the next broker checks the file.
     ///
     /// # Errors
     /// When the store can't be read or written.
@@ -59,7 +59,7 @@ impl MeshOpener {
             }
             result => result?,
         };
-        // Without a log, opening the mesh has committed its changes.
+        // Without a log, the changes that were made while the mesh was opened are already committed.
         if self.hub.is_none() {
             self.save_host();
         }
@@ -75,7 +75,8 @@ impl MeshOpener {
         Ok(mesh)
     }
 
-    /// Returns the name that this machine had when the mesh was last opened here; `None` if it has the same name now.
+    /// Returns the name that this machine had when the mesh was last opened here; `None` if the name has not changed
+    /// since.
     fn former_host(&self) -> Option<FormerHost> {
         let saved = self.places.read(&self.places.machine()).map(|text| text.trim().to_owned());
         // Versions before 2.0.0 used the host name, and did not save it.

@@ -50,7 +50,7 @@ use std::time::Instant;
 /// warning for the user, if any.
 ///
 /// # Errors
-/// When another broker runs in this directory, or when something that the broker needs is missing.
+/// When another broker is running in this directory, or when something that the broker needs is missing.
 pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
     let (bind, is_hub) = own_address(&settings)?;
     places.prepare()?;
@@ -147,8 +147,8 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
 /// When a setting is wrong. For `BeginNew`, when etcd already has a log. For `Rejoin`, when no other hub leads.
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
-    // If this port was taken, this hub's own broker runs on another port. While etcd lists that broker as the leader,
-    // this check takes it for another hub.
+    // If this port was not free, this hub's own broker runs on another port. While etcd lists that broker as the
+    // leader, this check mistakes it for another hub.
     let port = sessions_port(settings, settings.int("SLM_MESH_PORT") as u16);
     match HubConfig::find(settings, is_hub.then_some(&bind), port)? {
         Some(config) => match change {
@@ -177,7 +177,7 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
     }
 }
 
-/// What the broker does with standard output once it is ready.
+/// What the broker does with standard output when clients can connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps standard output open.
@@ -190,7 +190,7 @@ pub enum AfterReady {
 pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
     let mut out = io::stdout().lock();
-    // Writing fails if the process that started this broker is gone, which is harmless.
+    // Writing fails if the process that started this broker is gone. The failure is harmless.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")

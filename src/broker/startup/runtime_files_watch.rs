@@ -37,7 +37,7 @@ pub enum PathState {
     Ours,
     /// The socket was missing, and was created again.
     Healed(UnixListener),
-    /// The path leads to other files or to none, so another broker may be running there.
+    /// The files were removed or replaced, so another broker may be running in the directory.
     Displaced,
 }
 
@@ -66,7 +66,8 @@ pub struct RuntimeFiles {
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// The file descriptor on which the kernel reports changes to the directories; `None` if the system reports none.
+    /// The file descriptor on which the kernel reports changes to the directories; `None` if the system can't report
+    /// changes.
     events: Option<OwnedFd>,
     /// When to check the files next, in ms.
     look_at: i64,
@@ -120,8 +121,8 @@ impl RuntimeFiles {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
 
-    /// Makes the poll report changes to the directories under `token`. If the system reports none, only the regular
-    /// check finds changes.
+    /// Makes the poll report changes to the directories. Their events have the token `token`. If the system can't
+    /// report changes, only the regular check finds them.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
         self.events = watch_directories(&self.places).ok();
         if let Some(events) = &self.events
@@ -132,10 +133,11 @@ impl RuntimeFiles {
     }
 
     /// Records that the directory has changed, and plans a check after a short delay. The check creates missing files
-    /// again. Without the delay, it could do so while a user is removing the directory, and so prevent the removal.
+    /// again. Without the delay, the check could create files while a user is removing the directory, and so prevent
+    /// the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
-            // The check compares all files, so the events themselves do not matter. All of them are read, so that the
+            // The check compares all files, so the events themselves do not matter. All events are read, so that the
             // next change causes a new event.
             while rustix::io::read(events, &mut [0; 4096]).is_ok_and(|n| n > 0) {}
         }
@@ -147,13 +149,14 @@ impl RuntimeFiles {
         self.look_at
     }
 
-    /// Whether the path still leads to this broker's lock. Each turn that writes checks this, at the cost of one system
-    /// call. So the broker grants nothing after its directory has been removed.
+    /// Whether the lock file at its path is still this broker's lock file. Each turn that changes the mesh calls this
+    /// function, so that the broker grants no locks after its directory has been removed. A call costs one system call.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
 
-    /// Checks whether the path still leads to this broker's files. Creates missing files again where possible.
+    /// Checks whether the files in the directory are still this broker's files. Creates missing files again where
+    /// possible.
     pub fn look(&mut self, now: i64) -> PathState {
         self.look_at = now + self.look_every;
         if !self.holds_path() || self.is_database_replaced() {
@@ -167,8 +170,8 @@ impl RuntimeFiles {
         let healed = self.heal_socket();
         if now >= self.write_again_at {
             let written = self.heal_files();
-            // A failed attempt removes its temporary file. This changes the directory and causes another check, which
-            // must not write again at once.
+            // A failed attempt removes its temporary file. The removal changes the directory and causes another check,
+            // which must not write again at once.
             self.write_again_at = if written.is_err() { now + self.look_every } else { 0 };
             self.report(written);
         }
@@ -255,8 +258,8 @@ impl RuntimeFiles {
         self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
     }
 
-    /// Whether the write-ahead log of this broker's database was removed or replaced. If so, further writes would be
-    /// lost if this broker were killed.
+    /// Whether the write-ahead log of this broker's database was removed or replaced. If so, this broker would lose its
+    /// further writes if it were killed.
     fn is_log_removed(&self) -> bool {
         let is_same = |file: &FileId| FileId::at(&database::log_path(&self.places)).as_ref() == Some(file);
         self.holds_path()

@@ -1,4 +1,4 @@
-//! The connection of a client: its bounded input and output, and whether the client still answers pings.
+//! The connection of a client: its bounded input and output, and its answers to pings.
 
 use super::fair_queue::QueueTag;
 use super::origin::Origin;
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 /// Maximum number of bytes to read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
-/// While a client has more unread output than this, in bytes, its requests are not read.
+/// If a client has more than this many bytes of unread output, its requests are not read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
 /// Maximum amount of unread output, in bytes. A client that exceeds this limit is disconnected.
 const OUTPUT_MAX: usize = 4 << 20;
-/// After this many ms of silence, a client may be dropped to make room for a new client, unless a peer uses it.
+/// After this many ms of silence, a client that is not in use may be dropped to make room for a new client.
 const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
@@ -60,19 +60,19 @@ pub struct ClientConnection {
     pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// The error that answers each request of the client, if the broker does not serve the client. Such a client runs
-    /// on another machine. It is a session of slm-mesh 0.1.0, or the name of its machine is already taken.
+    /// The response to each request of a client that the broker does not serve. Such a client is on another machine. It
+    /// runs slm-mesh 0.1.0, or another machine already has the name of its machine.
     pub refusal: Option<Error>,
-    /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this is stored here.
+    /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the report is stored here.
     is_readable: bool,
     /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// Whether the poll also reports when the socket accepts bytes again. This is requested only after the socket has
-    /// refused bytes. Otherwise, each line that the client reads would wake the event loop.
+    /// Whether the poll also reports when the socket accepts bytes again. The broker requests this report only after
+    /// the socket has refused bytes. Otherwise, each line that the client reads would wake the event loop.
     watches_writable: bool,
     /// Whether the client has closed its side of the stream. Bytes that the client sent before must still be read.
     is_half_closed: bool,
-    /// Set when the client has hung up, or must be dropped once its output is sent.
+    /// Set when the client has hung up, or must be dropped after its output has been sent.
     is_closed: bool,
     /// Whether the client exceeded the limit for unread output. Such a client gets no more output.
     has_overflowed: bool,
@@ -83,7 +83,7 @@ pub struct ClientConnection {
     tag: QueueTag,
     /// The turn in which the client was last served, or in which it connected.
     last_turn: u64,
-    /// Set once the client has sent something, or has proven that it knows the secret.
+    /// Whether the client has sent something, or has proven that it knows the secret.
     has_spoken: bool,
 }
 
@@ -124,7 +124,7 @@ impl ClientConnection {
         self.is_half_closed |= event.is_read_closed();
     }
 
-    /// Reads once from the client, through the shared buffer. Returns whether there were any bytes.
+    /// Reads once from the client, through the shared buffer. Returns whether any bytes were read.
     pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
         match self.stream.read(buffer) {
             Ok(0) => {
@@ -135,7 +135,7 @@ impl ClientConnection {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
                 // After a short read, the socket is empty, and new bytes will cause a new event. But after the end of
-                // the stream was reported, no event follows, so reading continues.
+                // the stream has been reported, no further event follows, so reading continues.
                 self.is_readable = n == buffer.len() || self.is_half_closed;
                 return true;
             }
@@ -184,7 +184,8 @@ impl ClientConnection {
                 self.output = Vec::new();
             }
         } else if self.sent >= self.n_unsent() {
-            // A client may read all the time and yet never catch up. Without this, sent bytes would fill the memory.
+            // A client may read all the time and yet never catch up. If sent bytes were not removed, they would fill
+            // the memory.
             self.output.drain(..self.sent);
             self.sent = 0;
         }
@@ -197,7 +198,7 @@ impl ClientConnection {
         }
         self.watches_writable = !self.is_writable;
         let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        // If this fails, no event would report when the socket accepts bytes again, so the connection is closed.
+        // After a failure, no event will report when the socket accepts bytes again, so the connection is closed.
         self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
     }
 
@@ -207,7 +208,7 @@ impl ClientConnection {
         let _ = registry.deregister(&mut self.stream);
     }
 
-    /// Stops serving the client, and drops it once its output is sent.
+    /// Stops serving the client, and drops it after its output has been sent.
     pub fn close(&mut self) {
         self.is_closed = true;
     }
@@ -272,7 +273,7 @@ impl ClientConnection {
         self.has_spoken
     }
 
-    /// Whether the client connected so recently that its input may not have been read yet.
+    /// Whether the client has connected so recently that it may have unread input.
     pub fn is_new(&self, turn: u64) -> bool {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
@@ -292,7 +293,8 @@ impl ClientConnection {
 
     /// Returns the client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up goes first only once. If it left many requests, the rest wait in the queue.
+        // A client that has hung up is served first, but only one time. If it left many requests, the remaining ones
+        // wait in the queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {

@@ -22,16 +22,17 @@ pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// turn served only a few calls, most of the time would be spent waiting.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
-/// A client that is served within this time is charged for all elapsed time, even if other programs ran meanwhile.
+/// If serving a client takes no longer than this, all of the elapsed time counts as work for the client, even if other
+/// programs ran in between.
 const BRIEF: Duration = Duration::from_micros(200);
 
-/// Measures the work for each client in a turn. A client that is served for a long time is charged only for the CPU
-/// time of this thread. Reading the CPU time takes a system call, so brief work is measured by the wall clock instead.
+/// Measures the work for each client in a turn. If serving a client takes long, only the CPU time of this thread
+/// counts. Reading the CPU time takes a system call, so brief work is measured by the wall clock instead.
 #[derive(Debug)]
 pub struct WorkMeter {
     /// The CPU time of this thread at the last reading.
     cpu_time: Duration,
-    /// The work for briefly served clients since the last reading of `cpu_time`.
+    /// The brief work for clients since `cpu_time` was last read.
     brief_work: Duration,
 }
 

@@ -36,14 +36,15 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 12_000;
 /// The pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// A client with input is overdue after more than this many turns without service. The client that has waited longest
-/// is then served before the queue.
+/// A client with input is overdue if it has not been served for more than this many turns. Of the overdue clients, the
+/// one that has waited longest is served before the queue.
 const OVERDUE_TURNS: u64 = 64;
 /// The number of connections to drop when no file descriptor is free. A new client needs several descriptors: one for
 /// its connection, and others for the files that the event loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
-/// Whether clients are waiting to be accepted. The poll reports a waiting client only once, so this is stored here.
+/// Whether clients are waiting to be accepted. The poll reports a waiting client only once, so the state is stored
+/// here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
     /// No client is known to be waiting.
@@ -191,8 +192,9 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping a client that no peer uses. A client that has never sent anything is dropped first, then
-    /// the client that has been silent for longest. Returns false if no client can be dropped.
+    /// Makes room by dropping a client that is not in use. A client that has never sent anything is dropped first. If
+    /// there is none, the client that has been silent for longest is dropped. Returns false if no client can be
+    /// dropped.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -247,8 +249,8 @@ impl UnixClients {
         let began = Instant::now();
         let mut is_answer_waiting = false;
         for (rank, token) in others {
-            // Responses are sent only at the end of the turn. So once a quick client is waiting for its response, the
-            // turn ends before it serves a client that is expected to take a long time.
+            // Responses are sent at the end of the turn. So if a quick client is already waiting for its response, the
+            // turn ends before a slow client is served.
             if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                 break;
             }

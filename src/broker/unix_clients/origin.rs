@@ -80,8 +80,8 @@ pub fn from_mesh(process: Process) -> Process {
     Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
 }
 
-/// The mesh may have stored a process of this machine while the machine had the name `former_name`. Returns what must
-/// be added to the stored start time of such a process.
+/// Returns the number to add to the stored start time of a process of this machine, if the process was stored when the
+/// machine had the name `former_name`.
 pub fn start_shift(former_name: &str) -> u64 {
     OWN_SALT.wrapping_sub(fnv1a(former_name))
 }

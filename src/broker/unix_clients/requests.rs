@@ -19,7 +19,7 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
-/// The number of characters of an unknown method's name that the error shows.
+/// Maximum length of an unknown method's name in the error, in characters.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
@@ -196,8 +196,8 @@ fn call_operation(
         Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
         _ => None,
     };
-    // A caller that has not attached and names no peer may still have to be identified. It is then identified by its
-    // ancestor processes, which a caller on this machine can't fake.
+    // If a caller must be identified, but has not attached and names no peer, its ancestor processes identify it. A
+    // caller on this machine can't fake them.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);

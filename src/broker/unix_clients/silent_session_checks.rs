@@ -25,8 +25,8 @@ impl LivenessLimits {
     }
 }
 
-/// The planned checks, at most one for each connection. When a client sends something, its check may move to a later
-/// time. To save work, the queue is updated only when the check reaches the front.
+/// The planned checks, at most one for each connection. When a client sends something, its check becomes due later. To
+/// save work, the queue is updated only when the check reaches the front.
 pub struct LivenessSchedule {
     /// How long a session may be silent.
     pub limits: LivenessLimits,

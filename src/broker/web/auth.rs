@@ -3,7 +3,7 @@
 //! A session has two secrets, and a request needs both. The cookie stays in the browser. No script can read it, but the
 //! browser sends it to every port of this machine. The key stays in the page, and goes to no other port.
 //!
-//! **Invariant:** no code or session is written to disk, and all of them end with the broker.
+//! **Invariant:** codes and sessions are never written to disk, so they end when the broker ends.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ struct AuthState {
 
 struct PageSession {
     cookie: String,
-    /// The key of the session; `None` until the page has requested the key, which is possible only once per session.
+    /// The key of the session; `None` until the page has requested the key. The page can request the key only once.
     key: Option<String>,
     used: Instant,
 }

@@ -23,8 +23,8 @@ const PAGES_MAX: usize = 16;
 const FRAME_MS: i64 = 40;
 /// Minimum time between two comparisons of the rows of peers and locks, in ms.
 const ROWS_MS: i64 = 500;
-/// The time of a peer's last activity is rounded down to a multiple of this, in ms. Otherwise, the row of a busy peer
-/// would change all the time.
+/// The time of a peer's last activity is rounded down to a multiple of this many ms, so that the row of a busy peer
+/// does not change all the time.
 const ACTIVE_MS: i64 = 5_000;
 /// Maximum number of past events that a new page gets. The limit is the same for past messages and past state changes.
 const N_OLD: i64 = 200;
@@ -238,7 +238,7 @@ impl PageStreams {
     }
 }
 
-/// Formats a frame as one message of the event stream. The message is a JSON object of lists.
+/// Formats a frame as one message of the event stream. The message is a JSON object that contains lists.
 fn format_frame(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String {
     let lists = parts.iter().filter(|(_, rows)| !rows.is_empty());
     let lists: Vec<String> = lists.map(|(name, rows)| format!(",\"{name}\":[{}]", rows.join(","))).collect();
@@ -278,8 +278,8 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
-            // Fields that change merely because time passes are left out, because the page computes them itself. The
-            // page does not need `udsPath`.
+            // Fields that change only with time are left out. The page computes them itself. The page does not need
+            // `udsPath`.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

@@ -23,7 +23,7 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 /// A file of the page: its path, its content type and its text.
 type PageFile = (&'static str, &'static str, &'static str);
 
-/// The files of the page. The scripts are ES modules, which import each other by these paths.
+/// The files of the page. The scripts are ES modules. They import each other by the paths in this list.
 const FILES: &[PageFile] = &[
     ("/", "text/html; charset=utf-8", include_str!("page.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page.css")),
@@ -50,7 +50,7 @@ pub const STREAM: &str = "/web/events";
 /// The path to which the page posts its calls.
 const CALL: &str = "/web/call";
 
-/// The operations that the page may call. It calls them as the person at this machine.
+/// The operations that the page may call on behalf of the person at this machine.
 const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "log", "lock.unlock"];
 
 /// Forbids content from other origins, inline scripts and styles, frames, and scripts that turn text into markup.
@@ -102,8 +102,8 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// Returns why a request is refused. Returns `None` for a request on this machine that comes from the broker's own page
-/// or from the address bar of a browser.
+/// Returns why a request is refused; `None` if it is accepted. An accepted request comes from this machine. In a
+/// browser, the user typed the address, or the broker's own page sent the request.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     // Host names are case-insensitive.
     let host = head.host.as_deref().unwrap_or("").to_ascii_lowercase();
@@ -123,8 +123,8 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     (head.method == "POST" && !is_proven).then_some("the Origin header must name the broker's own page")
 }
 
-/// Returns the values of all cookies with this name. There may be several, because a program on another port of this
-/// machine can set such a cookie, too.
+/// Returns the values of all cookies with this name. There may be several such cookies, because a program on another
+/// port of this machine can set a cookie with the same name.
 fn find_cookies<'a>(cookies: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     cookies
         .split(';')
@@ -153,7 +153,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     response
 }
 
-/// Runs an operation for the page, as the person at this machine.
+/// Runs an operation that the page calls on behalf of the person at this machine.
 pub fn run_call(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
     if request.head.target != CALL {
         return not_found();
@@ -192,8 +192,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Restricts a call on behalf of another peer of this mesh. The call may only show the mailbox of that peer, and marks
-/// no message as read or acknowledged. Returns the id of that peer.
+/// Restricts a call on behalf of another peer of this mesh. The call may show the mailbox of that peer and do nothing
+/// else. It marks no message as read or acknowledged. Returns the peer's id.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage(

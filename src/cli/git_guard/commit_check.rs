@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Maximum time to wait for each reply of the broker. After that, the commit passes.
+/// Maximum time to wait for each reply of the broker. If a reply takes longer, the commit passes.
 const BUDGET: Duration = Duration::from_millis(500);
 /// Maximum number of locks that a refusal lists.
 const NAMED_MAX: usize = 10;
@@ -156,7 +156,8 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
         }
         let range = format!("{remote}..{local}");
         let changed = ["diff", "--raw", "-z", "--no-renames", &range];
-        // If the remote ref is new, or this clone lacks the commit of that ref, all new commits are checked instead.
+        // If the remote ref is new, or this clone lacks the commit of that ref, git can't compare the two commits. In
+        // this case, all new commits are checked.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
         files.push(0);
@@ -164,11 +165,12 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
     Ok(files)
 }
 
-/// Returns the files that change in commits that no remote has yet.
+/// Returns the files that the new commits change. A commit is new if no remote has it yet.
 fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
-    // `git log` would separate the names with line breaks, but a name may itself begin with a line break.
+    // This runs `git diff-tree`, because `git log` separates names with line breaks, and a name may begin with a line
+    // break.
     let mut git = Command::new("git");
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--raw", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;

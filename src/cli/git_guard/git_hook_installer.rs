@@ -1,4 +1,4 @@
-//! One git hook. This module adds the guard before an existing hook, and removes the guard again.
+//! One git hook. This module adds the guard before an existing hook, and can remove the guard.
 //!
 //! If the hook is a shell script, the guard's lines are inserted into it, so that the script keeps its name, its
 //! arguments and its standard input. Any other hook is moved aside, and a script of the guard runs it.
@@ -17,9 +17,9 @@ use std::{fs, io};
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook. The directory with links to moved hooks has the same name.
+/// The suffix of the copy of an earlier hook. This is also the name of the directory with links to moved hooks.
 const BEFORE: &str = "before-slm-mesh";
-/// The suffixes with which the hook managers pre-commit and lefthook rename an existing hook.
+/// The suffixes that the hook managers pre-commit and lefthook add to the name of an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
 /// The directory to which the hook manager overcommit moves existing hooks.
 const MOVED: &str = "old-hooks";
@@ -31,9 +31,9 @@ const RUNS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the guard's lines find this program.
 pub enum Program {
-    /// By its path on this machine.
+    /// The guard's lines contain the path of this program on the machine.
     Here(PathBuf),
-    /// By its name, because the hook is also used on other machines.
+    /// The guard's lines contain only the name of this program, because the hook is also used on other machines.
     InPath,
 }
 
@@ -43,7 +43,7 @@ pub struct GitHook {
     pub hook: &'static str,
     /// The file that git runs.
     pub path: PathBuf,
-    /// The directory for the link to a hook that was moved aside, relative to the hooks directory.
+    /// The directory for links to moved hooks. The path is relative to the hooks directory.
     aside: &'static str,
 }
 
@@ -65,7 +65,7 @@ impl GitHook {
         // A moved hook may look for its project relative to its own path. So the directory for moved hooks is usually
         // beside the hooks directory, at the same depth. But if the hooks directory is outside the git directory, for
         // example in a work tree, nothing may be added beside it. In this case, the directory for moved hooks is inside
-        // it.
+        // the hooks directory.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
@@ -95,8 +95,8 @@ impl GitHook {
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // A hook manager may have renamed our hook, because it took the hook for one of the user's. The manager runs
-        // the renamed hook, or restores it later. So the guard is removed from the renamed file.
+        // A hook manager may have renamed our hook, because it mistook our hook for a hook of the user. The manager
+        // runs the renamed hook, or restores it later. So the guard is removed from the renamed file.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -169,7 +169,7 @@ impl GitHook {
     /// Whether git runs the guard before this hook.
     pub fn is_guarded(&self) -> bool {
         let has_guard = |path: &Path| matches!(find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
-        // The hook manager pre-commit renames an existing hook, and runs the renamed hook before its own.
+        // The hook manager pre-commit renames an existing hook, and runs the renamed hook before its own hook.
         let runs_legacy = || find_bytes(&read_hook(&self.path), b"pre-commit").is_some() && is_executable(&self.path);
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
@@ -188,7 +188,7 @@ impl GitHook {
         tried.err().map(|why| format!("{program}, but {why}"))
     }
 
-    /// The copies of earlier hooks that still exist.
+    /// Returns the paths of all existing copies of earlier hooks.
     pub fn kept_copies(&self) -> Vec<PathBuf> {
         let older = (1..).map(|n| self.with_suffix(&format!("{BEFORE}.{n}")));
         let older = older.take_while(|path| path.symlink_metadata().is_ok());
@@ -288,8 +288,8 @@ fn find_in(path: &Path) -> Found {
     if is_ours { Found::Ours } else { Found::Inline(bare) }
 }
 
-/// Returns the position for the guard's lines, which is after the first line of an executable shell script. Returns
-/// `None` for a script in another language, and for a script that runs itself again with `exec`.
+/// Returns where to insert the guard's lines: after the first line of an executable shell script. Returns `None` for a
+/// script in another language, and for a script that runs itself again with `exec`.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {

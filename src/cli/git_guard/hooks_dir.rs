@@ -21,11 +21,11 @@ pub struct HooksDir {
 /// Which other repositories or users run the hooks in this directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// Only this repository, and only for this user.
+    /// The hooks run only in this repository and only for this user.
     Private,
-    /// All repositories of this user, because `core.hooksPath` is set outside this repository.
+    /// The hooks run in all repositories of this user, because `core.hooksPath` is set outside this repository.
     AllRepositories,
-    /// Everybody who works on the project, because git tracks the hooks.
+    /// The hooks run for everybody who works on the project, because git tracks the hooks.
     Tracked,
 }
 
@@ -41,7 +41,8 @@ impl HooksDir {
 
     fn of_work_tree(inside: &Path) -> Result<HooksDir, Error> {
         let top = path_of(run_git(inside, &["rev-parse", "--show-toplevel"])?);
-        // A relative `core.hooksPath` starts at the root of the work tree, where git runs the hooks.
+        // A relative `core.hooksPath` starts at the root of the work tree, because the root is where git runs the
+        // hooks.
         let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
         let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
         if top.as_os_str().is_empty() {
@@ -96,7 +97,7 @@ impl HooksDir {
     }
 
     /// Returns the recorded hooks directories that no work tree of this repository uses any more. For example, a hook
-    /// manager may have set `core.hooksPath`.
+    /// manager may have set `core.hooksPath` to another directory.
     pub fn abandoned(&self) -> Vec<HooksDir> {
         let list = run_git(&self.top, &["worktree", "list", "--porcelain"]).unwrap_or_default();
         let trees = list.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"worktree "));

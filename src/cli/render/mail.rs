@@ -39,7 +39,7 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     // If this call marks the mail as read, the same command shows the next messages. Otherwise, the next command needs
     // a cursor.
     match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
-        // The list begins with the oldest message, so the note about even older messages goes above it.
+        // The list is sorted from old to new, so the note about older messages goes above the list.
         (Some(flag), _) if has_more => {
             text.insert(0, dim(&format!("there are older messages; show them with {flag}")));
         }
@@ -59,7 +59,7 @@ fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> 
     let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
     match value["before"].as_i64() {
         Some(before) => Some(format!("--before {before}")),
-        // Without a cursor, a list that includes read messages shows only the latest ones. So older messages may be
+        // Without a cursor, a list that includes read messages shows only the latest messages. So older messages may be
         // missing.
         None if is_history && !parsed.args.contains_key("after") => Some("--after 0 (oldest first)".into()),
         None => None,
@@ -114,8 +114,8 @@ fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -
     lines.join("\n")
 }
 
-/// Says which message this message answers, and in which conversation. `own` is the id of this message. If `is_short`
-/// is set and another id has the same beginning as `own`, only the last digits of that id are shown.
+/// Says which message this message answers, and to which conversation it belongs. `own` is the id of this message. If
+/// `is_short` is set and another id has the same beginning as `own`, only the last digits of that id are shown.
 fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
     let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {
         (Some((mesh, digits)), Some((own, _))) if is_short && mesh == own => format!("…{}", plain(digits)),
@@ -135,7 +135,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
         text.push("No messages.".into());
     }
     if value["more"] == json!(true) {
-        // The list begins with the oldest message, so the note about even older messages goes above it.
+        // The list is sorted from old to new, so the note about older messages goes above the list.
         match value["before"].as_i64() {
             Some(before) => {
                 text.insert(0, dim(&format!("there may be older messages; show them with --before {before}")))
@@ -220,8 +220,8 @@ fn members(channel: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// Formats a reply with `laid_out`, and removes the escape codes. `answered` is the end of the id of the message to
-    /// which the reply belongs.
+    /// Formats a reply with `laid_out`, and removes the escape codes. `answered` contains the last digits of the id of
+    /// the answered message.
     fn laid_out_in(columns: Option<usize>, answered: &str) -> String {
         let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
         let row = json!({ "id": id("17"), "payload": "one two three four\nfive", "replyTo": id(answered), "thread": id("12") });

@@ -1,5 +1,5 @@
 //! Groups messages into conversations, and formats conversations, search results and mailboxes as text. The view shows
-//! a message and its replies in one row, and opens them as one text.
+//! a message and its replies in one row. When the user opens the row, the view shows all of them as one text.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
@@ -42,13 +42,13 @@ impl WatchedMessage {
         self.row.as_ref().and_then(|row| row["id"].as_str()).unwrap_or(&self.key)
     }
 
-    /// Whether the whole text is known, and not only a part of it.
+    /// Whether the whole text of the message is known.
     pub fn is_whole(&self) -> bool {
         self.row.as_ref().is_some_and(|row| row["parts"].is_null())
     }
 
-    /// Returns the user's own copy of the message, which the view reports as read. If the view shows only a part of the
-    /// message, the copy contains `upto`, so that only this part counts as read.
+    /// Returns the user's own copy of the message. The view reports this copy as read. If the view shows only a part of
+    /// the message, the copy contains `upto`, so that only this part counts as read.
     pub fn own_as_shown(&self) -> Option<Value> {
         let mut own = self.own.clone()?;
         if self.is_whole() {
@@ -64,7 +64,8 @@ impl WatchedMessage {
 }
 
 impl WatchModel {
-    /// Returns the conversations in which the project of a sender or a recipient passes the filter, latest first.
+    /// Returns the conversations that pass the filter, latest first. The project of a sender or a recipient must match
+    /// the filter.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {

@@ -228,7 +228,7 @@ fn state(row: &Value, passed: i64) -> (TextStyle, String) {
     }
 }
 
-/// Formats a time span in whole minutes, hours or days. Seconds would change all the time and distract.
+/// Formats a time span in whole minutes, hours or days. Seconds would change all the time and distract the user.
 fn short_span(ms: i64) -> String {
     match ms / 60_000 {
         minutes @ 0..90 => format!("{minutes} min"),
@@ -341,7 +341,7 @@ fn excerpt(mail: &WatchedMessage) -> String {
         "text" | "" => String::new(),
         other => format!("{}: ", tame(other)),
     };
-    // No line is longer than this, so the rest of the text is not processed.
+    // No line has more than 400 characters, so the rest of the text is not processed.
     kind + &tame(&word(&row["payload"]).chars().take(400).collect::<String>())
 }
 

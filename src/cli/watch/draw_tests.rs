@@ -1,4 +1,4 @@
-//! Draws a small scene on screens of several sizes, and presses keys in the scene.
+//! Tests of the live view: draws a small example on screens of several sizes, and handles keys.
 
 use super::conversations::mailbox_text;
 use super::draw::{StyledLine, draw_screen};

@@ -1,5 +1,5 @@
 //! The connection of the live view to the broker. Delivers every event exactly once and in order, even if the
-//! connection breaks in between. Delivers an answer or an error for every request.
+//! connection breaks. Delivers an answer or an error for every request.
 //!
 //! **Invariant:** the view never restarts a broker that was stopped on purpose.
 
@@ -17,7 +17,7 @@ const PAGE: i64 = 200;
 /// Maximum length of one wait for an update. If no update arrives by then, another wait begins.
 const LONG_WAIT: Duration = Duration::from_secs(3600);
 
-/// The purpose of a request, which decides where its answer is shown.
+/// The purpose of a request. The purpose decides where the answer is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchRequest {
     /// The peers that are online.
@@ -41,7 +41,7 @@ pub enum WatchRequest {
     /// Messages that contain these words. The list contains the messages that earlier pages of the search returned,
     /// newest first.
     Search(String, Vec<Value>),
-    /// The unread messages of the peer with this id. The view will show them with the rest of the mailbox.
+    /// The unread messages of the peer with this id. The view shows them together with the rest of the mailbox.
     Unread(String),
     /// The latest messages of the peer with this name. The value is the answer to the earlier `Unread` request.
     Mailbox(String, Value),
@@ -257,7 +257,7 @@ impl Feed {
                 RpcMessage::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::decode_error(&error));
                 }
-                // These newer events are delivered after the events that were missed.
+                // Events that arrive during the catch-up are newer, so they are delivered after the missed events.
                 RpcMessage::Notification { method, params } if method == "event" => pushed.push(Value::Object(params)),
                 _ => {}
             }
@@ -294,7 +294,7 @@ impl Feed {
         }
     }
 
-    /// Requests the next page. If there is none, delivers the answer with the rows of all pages.
+    /// Requests the next page. If there is no next page, delivers the answer with the rows of all pages.
     fn handle_answer(&mut self, mut open: OpenRequest, result: Result<Value, Error>) {
         let result = result.map(|mut value| {
             let list = LISTS.into_iter().find(|list| value[*list].is_array());

@@ -176,7 +176,7 @@ fn ask_to_release(model: &mut WatchModel) {
     }
 }
 
-/// Opens the selected row of the focused pane, as text over the panes.
+/// Shows the selected row of the focused pane as text over the panes.
 pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     let place = model.selected_row(model.pane);
     let (mut action, mut found) = (None, None);
@@ -211,7 +211,7 @@ pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail
         && model.shown_conversations().get(model.selected_row(Pane::Mail)).is_some_and(|one| one.id == id);
-    // A message that is still missing no longer exists, so it is not requested again.
+    // The broker has sent all messages that still exist. So a missing message is not requested again.
     let shown = (is_open && is_selected).then(|| open_selected(model)).flatten();
     shown.filter(|action| matches!(action, UserAction::Opened(_)))
 }

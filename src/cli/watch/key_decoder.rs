@@ -53,7 +53,7 @@ impl KeyDecoder {
         keys
     }
 
-    /// Whether a key has begun but is not complete.
+    /// Whether only the beginning of a key has arrived.
     pub fn is_incomplete(&self) -> bool {
         !self.bytes.is_empty()
     }

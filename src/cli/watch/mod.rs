@@ -40,7 +40,7 @@ const MAILBOX_MAX: usize = 60;
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
 /// Minimum time between two requests for the same outdated list.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
-/// How often to request idle times and waiting peers, whose changes no event reports.
+/// How often to request idle times and waiting peers. No event reports changes to them.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// How often to redraw ages and leases.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ const KEY_TIMEOUT: Duration = Duration::from_millis(60);
 pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let plain = plain || parsed.json || !terminal::is_capable();
-    // These requests name no peer, so that watching does not count as activity of the user's peer.
+    // These requests contain no peer, so that watching does not count as activity of the user's peer.
     let common = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let mut feed = Feed::new(places, common, if plain { 0 } else { N_OLD })?;
     if plain {
@@ -62,7 +62,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // A person reads the screen, even in an agent's shell. So the view acts as that person.
+        // Even in an agent's shell, a person reads the screen. So the view acts as the person and not as the agent.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
             Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
@@ -124,7 +124,7 @@ struct WatchScreen {
     /// The lines that the screen shows now.
     painted: Vec<String>,
     keys: KeyDecoder,
-    /// Whether something has changed since the screen was drawn.
+    /// Whether something has changed since the screen was last drawn.
     is_outdated: bool,
     drawn_at: Option<Instant>,
     /// When peers, locks, mail and names were last requested.
@@ -331,8 +331,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // Hubs are requested together with names. When another hub begins to lead, the view reconnects and requests
-            // all lists again.
+            // Hubs are requested only together with names. No other requests are needed, because the view reconnects
+            // and requests all lists again when another hub begins to lead.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {
@@ -371,8 +371,8 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // A list is not requested again until the last request for it has been answered. So the view waits for 20 ms at
-        // a time, and an answer ends the wait early.
+        // A list can be due while its last request has not been answered yet. In this case, the minimum of 20 ms
+        // prevents a busy loop. An answer ends the wait early.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }
@@ -412,7 +412,7 @@ fn look_at_mailbox(owner: &str, filter: &str) -> Value {
     json!({ "as": owner, "filter": filter, "take": false, "limit": MAILBOX_MAX })
 }
 
-/// Adds escape codes to a line. Highlights the selected line across the full width.
+/// Adds escape codes to a line. A selected line is highlighted across the full width of the screen.
 fn to_escape_codes(line: &StyledLine, columns: usize, colour: bool) -> String {
     let mut out = String::new();
     for (style, text) in line {

@@ -1,4 +1,4 @@
-//! The state of the view: peers, locks, messages and events, collected from events and answers.
+//! The state of the view: peers, locks, messages and events. It is collected from the broker's events and answers.
 //!
 //! **Invariant:** the view reports a message as read only if the message was sent to the user and the user has opened
 //! it. All other messages stay unread for their recipients.
@@ -8,9 +8,9 @@ use crate::base::time_format;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// How many messages and events are kept for scrolling back.
+/// How many messages, and how many events, the view keeps for scrolling back.
 const KEPT: usize = 200;
-/// How many peers' names are kept.
+/// Maximum number of names of peers that the view keeps.
 const NAMES_MAX: usize = 4096;
 
 /// The parts of the screen, from top to bottom.
@@ -40,7 +40,7 @@ pub struct WatchedMessage {
     pub to: String,
     /// The number of recipients; `None` if the message did not go to a group.
     pub group: Option<i64>,
-    /// If the user sent the message to a group, the known receipts of its copies, by recipient id.
+    /// The known receipts of the message's copies, by recipient id. Only a message to a group has several copies.
     pub copies: BTreeMap<String, String>,
     /// When the message was sent, in ms.
     pub at: i64,
@@ -53,7 +53,7 @@ pub struct WatchedMessage {
 }
 
 impl WatchedMessage {
-    /// Returns the number of copies that are known to be read.
+    /// Returns how many copies have been read, as far as the view knows.
     pub fn n_read(&self) -> usize {
         let counts = self.row.as_ref().map(|row| &row["receipts"]).filter(|counts| counts.is_object());
         if let Some(counts) = counts.filter(|_| self.copies.is_empty()) {
@@ -66,7 +66,7 @@ impl WatchedMessage {
 /// What the user types into the input line at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrompt {
-    /// Part of a project's path, which selects the projects to show.
+    /// The filter text, which is part of a project's path. It selects the projects to show.
     Filter,
     /// The text of a message to this peer.
     Write(String),
@@ -109,7 +109,7 @@ pub struct WatchModel {
     pub hubs: Option<(String, usize)>,
     /// When the rows of peers and of locks arrived, in ms. The idle times and leases in the rows refer to these times.
     pub received_at: (i64, i64),
-    /// The text that a project's path must contain to be shown.
+    /// The filter: only projects whose path contains this text are shown.
     pub filter: String,
     /// The pane that has the focus.
     pub pane: Pane,
@@ -214,7 +214,7 @@ impl WatchModel {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail = true;
-        // An acknowledged message has been read, so its receipt stays `acked`.
+        // The receipt `acked` implies that the message was read, so an acknowledged message keeps this receipt.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();
@@ -235,7 +235,7 @@ impl WatchModel {
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
     }
 
-    /// Records which hub leads, and how many hubs stand by.
+    /// Records which hub leads, and how many standbys there are.
     pub fn set_hubs(&mut self, status: &Value) {
         let standbys = status["standbys"].as_array().map_or(0, Vec::len);
         self.hubs = status["leader"].as_str().map(|leader| (leader.to_owned(), standbys));
@@ -279,7 +279,7 @@ impl WatchModel {
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
                 // Only rows of `log` have the receipts of all copies and the whole text of a long message. A row
-                // without them does not replace a row with them.
+                // without these receipts or this text does not replace a row that has them.
                 let loses_receipts = |old: &Value| row["receipts"].is_null() && !old["receipts"].is_null();
                 let loses_text = |old: &Value| row["parts"].is_i64() && old["parts"].is_null();
                 let is_better = |old: &Value| is_earlier(old) && !loses_receipts(old) && !loses_text(old);
@@ -330,7 +330,7 @@ impl WatchModel {
         self.projects.values().map(String::as_str)
     }
 
-    /// Whether the passing of time alone changes the screen.
+    /// Whether the screen changes as time passes, even if nothing else happens.
     pub fn changes_with_time(&self) -> bool {
         !self.peers.is_empty() || !self.locks.is_empty() || !self.mail.is_empty() || !self.events.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Finds the rows that the panes show under the user's project filter, and the selected row among them.
+//! Finds the rows that pass the user's project filter, and the selected row among them.
 
 use super::model::{Pane, WatchModel, WatchedMessage, word};
 use serde_json::Value;

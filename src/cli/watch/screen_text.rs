@@ -18,7 +18,7 @@ pub fn tame(text: &str) -> String {
     render::plain(text).chars().filter(fits).collect()
 }
 
-/// How many columns a character takes. The table is short, because terminals disagree about other characters.
+/// How many columns a character takes. The table contains only characters that have the same width on all terminals.
 fn width_of(c: char) -> usize {
     match c as u32 {
         0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x610..=0x61a | 0x64b..=0x65f => 0,

@@ -15,12 +15,12 @@ use crate::core::Mesh;
 use crate::core::event_journal::Change;
 use crate::store::Message;
 
-/// How many times the oldest message is tried before a later message may overtake it.
+/// How many times the oldest message must be tried before later messages are tried.
 const TRIES_ALONE: u32 = 3;
 /// If a message gets no clear answer for this long, in ms, while the other mesh answers polls, the message counts as
 /// refused.
 const GIVE_UP_MS: i64 = 3_600_000;
-/// Maximum number of characters that are kept of the reason for a refusal.
+/// Maximum length of a stored reason for a refusal, in characters.
 const REASON_MAX: usize = 200;
 
 /// How the other mesh answered a message.
@@ -42,7 +42,7 @@ pub(super) struct DoubtfulMessage {
     seq: i64,
     /// When the message was first sent, in ms.
     since: i64,
-    /// How often the message was sent without success.
+    /// How many times the message was sent without success.
     n_tries: u32,
     /// The index of the waiting message to send next; the oldest has index 0. After the newest, the oldest is sent
     /// again.
@@ -76,8 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has answered no poll since the first try, it may be down, and the failure says nothing
-        // about the message. So no later message is tried yet.
+        // If the other mesh has answered no poll since the first try, it may be down. In this case, the message did not
+        // cause the failure, so no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

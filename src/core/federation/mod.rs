@@ -26,7 +26,7 @@ pub struct MeshLink {
     /// What is wrong with the link: why the last poll or the last attempt to deliver a message failed, or that the
     /// address leads back to this broker. `None` if the link works.
     pub trouble: Option<String>,
-    /// The peers of the linked mesh that read only messages to their whole project.
+    /// Those peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
     /// The oldest waiting message, if the linked mesh neither accepts nor refuses it.
     doubtful: Option<DoubtfulMessage>,
@@ -34,7 +34,7 @@ pub struct MeshLink {
     awaited: AwaitedReceipts,
     /// How many messages the linked mesh has refused since this broker started.
     n_rejected: u64,
-    /// Why the linked mesh last refused a message.
+    /// The reason why the linked mesh last refused a message.
     last_rejection: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl Federation {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// Returns when this link will count as silent, in ms, unless the linked mesh answers first.
+    /// Returns the time at which this link will count as silent, in ms, unless the linked mesh answers first.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// Maximum number of waiting messages that are loaded for each peer, to find the ones that have not expired. While the
+/// Maximum number of waiting messages that are loaded for each peer, because some of them may have expired. While the
 /// oldest message gets no clear answer, at most this many messages are tried in turn.
 const LOOKED_AT_MAX: usize = 20;
 
@@ -29,13 +29,13 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// Returns a prefix that contains the recipient's name, for a message to the recipient's whole project.
+/// Returns a prefix with the recipient's name. A message to the recipient's whole project begins with this prefix.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
 
 impl Federation {
-    /// Records that a new message may have to be forwarded.
+    /// Records that there is a new message, which may have to be forwarded.
     pub(in crate::core) fn note_new_mail(&mut self) {
         self.may_forward |= !self.links.is_empty();
     }
@@ -71,14 +71,14 @@ impl Federation {
 
 impl Mesh {
     /// Counts a message against the rate limit of its link before the message is sent. If the limit is reached, returns
-    /// how long the link must pause, in ms. This limit keeps the link below the rate at which another mesh accepts
-    /// messages by default.
+    /// how long the link must pause, in ms. By default, the other mesh accepts messages at a higher rate than this
+    /// limit.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
     }
 
-    /// Whether any message waits to be forwarded. While a message waits, the broker keeps running.
+    /// Whether any message is waiting to be forwarded. The broker keeps running while a message is waiting.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.linked().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -86,20 +86,20 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Returns true if there may be a message to forward. This is so if one of these has happened since the last call:
-    /// a new message, an attempt to deliver a message, or an answer to a poll.
+    /// Returns true if there may be a message to forward. There may be one if a message, the result of a delivery, or
+    /// an answer to a poll has arrived since the last call.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// Returns the next message for a link. This is the oldest waiting message, or a later one if the oldest got no
-    /// clear answer.
+    /// Returns the next message for a link. This is the oldest waiting message, or a later message if the oldest
+    /// message got no clear answer.
     ///
     /// # Errors
     /// When the database can't be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Nothing is sent before the linked mesh has answered a poll, because it is unknown until then whether its
-        // peers read direct messages.
+        // Nothing is sent before the linked mesh has answered a poll. Before the answer, this mesh does not know
+        // whether the peers of the linked mesh read direct messages.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut waiting = self.waiting_messages(link, 1, now)?;
@@ -113,7 +113,7 @@ impl Mesh {
         Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, message, now)? }))
     }
 
-    /// Returns at most `max` messages that wait for a link and have not expired, oldest first.
+    /// Returns at most `max` unexpired messages that are waiting for a link, with the oldest message first.
     fn waiting_messages(&self, link: &MeshLink, max: usize, now: i64) -> Result<Vec<Message>, Error> {
         let store = &self.turn.store;
         let mut waiting: Vec<Message> = Vec::new();
@@ -155,9 +155,9 @@ impl Mesh {
         }))
     }
 
-    /// Acknowledges the message with this `id`, because a peer of a linked mesh has replied to it. `sender` and
-    /// `recipient` are the sender and the recipient of the reply. Returns the sequence number of the acknowledged
-    /// message, if there is such a message.
+    /// Acknowledges the message `id`, because a peer of a linked mesh has replied to it. `sender` and `recipient` are
+    /// the sender and the recipient of the reply. Returns the sequence number of the acknowledged message, or `None` if
+    /// `recipient` did not send this message to `sender`.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -200,7 +200,7 @@ impl Mesh {
         }
     }
 
-    /// Returns the sequence number of the message that this sender sent with this key.
+    /// Returns the sequence number of the message from `sender` that has this key.
     ///
     /// # Errors
     /// When the database can't be read.

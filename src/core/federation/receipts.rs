@@ -18,18 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Maximum number of messages for which receipts are awaited on each link. If there are more, the oldest ones keep the
 /// receipt "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// Maximum number of messages per link that have been read and whose acknowledgement is awaited. This many fit into one
-/// request to the linked mesh. If there are more, the oldest ones keep the receipt "read".
+/// Maximum number of read messages on each link for which an acknowledgement is awaited. This many messages fit into
+/// one request to the linked mesh. If there are more, the oldest ones keep the receipt "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
-/// How many of the newest messages to each peer are loaded after a restart, because their receipts may still be
-/// awaited.
+/// After a restart, at most this many of the newest messages to each peer are loaded. Their receipts may still be
+/// missing.
 const RELOADED_MAX: i64 = 100;
-/// Maximum size of the messages to each peer that are loaded after a restart, in bytes.
+/// After a restart, the messages that are loaded for each peer have at most this total size, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
 /// The states of a message that are reported to the sender's mesh.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
-/// The messages that one linked mesh has accepted and whose receipts are awaited.
+/// The messages that one linked mesh has accepted, but whose receipts have not all arrived.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
     /// The messages for which no receipt has arrived yet, by sequence number. The values are the senders.
@@ -41,13 +41,13 @@ pub(super) struct AwaitedReceipts {
     /// The version of the other mesh's receipts, from the last answer of that mesh. The version increases when receipts
     /// change.
     version: Option<i64>,
-    /// Whether the messages from before the start of this broker have been added.
+    /// Whether the messages that an earlier broker sent have been added.
     is_reloaded: bool,
 }
 
 impl AwaitedReceipts {
-    /// Adds a message that the other mesh accepted. The recipient may have read the message before the other mesh's
-    /// answer arrived. So the receipt is requested even if the version of the receipts does not change.
+    /// Adds a message that the other mesh has accepted. The recipient may already have read the message. So the receipt
+    /// is requested even if the version of the receipts does not change.
     pub(super) fn add(&mut self, message: &Message) {
         self.forwarded.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
@@ -66,7 +66,7 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Records the state of a message from a receipt. After a message is acknowledged or has expired, no further
+    /// Records the state of a message from a receipt. After a message has been acknowledged or has expired, no further
     /// receipt is awaited.
     fn note_state(&mut self, seq: i64, state: MessageState) {
         if state != MessageState::Read {
@@ -92,7 +92,7 @@ impl AwaitedReceipts {
         self.version = version;
     }
 
-    /// Removes and returns due messages of one sender, up to a limit, together with the sender.
+    /// Removes the due messages of one sender, up to a limit. Returns the sender and these messages.
     fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
         let due: Vec<(i64, PeerId)> =
             self.due.iter().filter_map(|seq| Some((*seq, self.sender(*seq)?.clone()))).collect();
@@ -111,13 +111,13 @@ pub struct RemoteReceipt {
     key: String,
     /// The state of the message: read, acknowledged or expired.
     state: MessageState,
-    /// How long ago the message reached this state, in ms. The clocks of the two machines may differ, so a time would
-    /// be unreliable.
+    /// How long ago the message reached this state, in ms. An absolute time would be unreliable, because the clocks of
+    /// the two machines may differ.
     ago: i64,
 }
 
 impl RemoteReceipt {
-    /// Parses the answer of a linked mesh, which is not trusted. Returns `None` if the answer is not a list of
+    /// Parses the answer of a linked mesh. The answer is not trusted. Returns `None` if the answer is not a list of
     /// receipts.
     pub fn parse_all(value: &Value) -> Option<Vec<RemoteReceipt>> {
         let rows = value["receipts"].as_array()?;
@@ -140,7 +140,6 @@ impl RemoteReceipt {
 }
 
 impl Mesh {
-    /// Records the version of a linked mesh's receipts.
     pub(super) fn note_receipts_version(&mut self, n: usize, version: Option<i64>) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.awaited.is_reloaded = true;
@@ -148,8 +147,8 @@ impl Mesh {
         }
     }
 
-    /// After a restart, begins again to await the receipts of messages that the linked mesh had accepted. Looks only at
-    /// messages to these peers.
+    /// After a restart, begins again to wait for the receipts of messages that the linked mesh has accepted. Only
+    /// messages to `recipients` count.
     pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
@@ -180,7 +179,7 @@ impl Mesh {
         self.mail.receipts_version()
     }
 
-    /// Returns the next request that asks a linked mesh for receipts, as the JSON to post.
+    /// Returns the JSON of the next request for receipts from a linked mesh.
     pub fn next_receipts_query(&mut self, n: usize) -> Option<Value> {
         let (sender, seqs) = self.federation.links.get_mut(n)?.awaited.take_due()?;
         let keys: Vec<String> = seqs.into_iter().map(|seq| self.ids.message(seq)).collect();
@@ -197,7 +196,7 @@ impl Mesh {
         }
     }
 
-    /// Stores the receipts that a linked mesh reports for messages that it has accepted.
+    /// Stores the receipts that a linked mesh has sent for messages from this mesh.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -227,7 +226,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Returns the receipts of the messages that peers of a linked mesh have sent to this mesh with these keys.
+    /// Returns the receipts of messages that this mesh has received from a linked mesh. `keys` are the keys of the
+    /// messages, and `senders` are the peers of the linked mesh.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -1,5 +1,5 @@
-//! The peers of linked meshes, from the list that each mesh sends. Listed peers are shown as online while their mesh
-//! answers polls. Listed people are never online, but they can receive replies.
+//! The peers of linked meshes. Each linked mesh sends a list of its peers. Listed peers are shown as online while their
+//! mesh answers polls. Listed people are never shown as online, but they can receive replies.
 //!
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// If a peer of a SuperLocalMemory daemon sends no heartbeat for this long after its registration, it is assumed to
-/// read no direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All other
-/// peers send a heartbeat every 25 s.
+/// If a peer of a SuperLocalMemory daemon sends no heartbeat for this long after its registration, the peer probably
+/// reads no direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All
+/// other peers send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
-/// A heartbeat this soon after the registration does not count.
+/// A heartbeat does not count if it comes within this time after the registration, in ms.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
 /// The status of a listed peer that is online.
@@ -32,22 +32,23 @@ pub const AWAY: &str = "away";
 pub struct RemoteRoster {
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// A number that increases when the linked mesh changes the receipt of a message from another mesh; `None` if the
-    /// linked mesh does not report the number.
+    /// A number that increases when receipts change in the linked mesh; `None` if the linked mesh does not report the
+    /// number.
     pub receipts_version: Option<i64>,
     /// The peers of the linked mesh.
     pub peers: Vec<LinkedPeer>,
 }
 
 impl RemoteRoster {
-    /// Parses the answer of another mesh to `GET /mesh/peers`. The answer is not trusted, so rows that do not describe
+    /// Parses the answer of another mesh to `GET /mesh/peers`. The answer is not trusted. So rows that do not describe
     /// a peer of that mesh are left out, and long texts are cut.
     pub fn parse(value: &Value) -> Option<RemoteRoster> {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| [ACTIVE, AWAY].contains(&status));
-        // A daemon lists its own peers twice if another mesh sends them back to it, so duplicates are dropped.
+        // Duplicates are dropped, because a daemon lists its own peers twice if another mesh sends the peers back to
+        // the daemon.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -74,8 +75,7 @@ fn parse_peer(row: &Value) -> Option<LinkedPeer> {
     })
 }
 
-/// Whether a string can be the id of a peer. UUIDs fit, and so do the ids of a SuperLocalMemory daemon, which have
-/// twelve characters.
+/// Whether a string can be the id of a peer. The id can be a UUID, or a SuperLocalMemory id of twelve characters.
 fn is_id(id: &str) -> bool {
     (4..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
@@ -102,8 +102,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to a link other than the link to `url`, and must stay there. The peer need not stay if
-    /// the other link no longer exists, or if the peer is offline and both links lead to the same mesh.
+    /// Whether a peer belongs to a link other than the link to `url`, and must not move to the link to `url`. The peer
+    /// may move if the other link no longer exists, or if the peer is offline and the two links lead to the same mesh.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -111,17 +111,17 @@ impl Federation {
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
 
-    /// The earliest time at which a linked mesh with online peers will count as silent, in ms.
+    /// The earliest time, in ms, at which a linked mesh that has online peers will count as silent.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.linked().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
-        // A mesh that the settings no longer list counts as silent at once.
+        // A mesh that has been removed from the settings counts as silent at once.
         online.map(|mesh| self.link_to(mesh).map_or(0, |link| self.silent_at(link))).min()
     }
 }
 
 impl Mesh {
-    /// Stores a part of the list of peers from a linked mesh. A long list is stored in several parts, so that it does
-    /// not delay other clients. After the last part, peers that are not in the list count as gone.
+    /// Stores one part of a linked mesh's list of peers. A long list is stored in several parts, so that other clients
+    /// need not wait long. After the last part, peers that are not in the list count as gone.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -145,8 +145,8 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // Two kinds of listed peers stay unchanged: this mesh's own peers, and the peers of another link,
-                // because mail to these peers must go over that link.
+                // This mesh's own peers and the peers of another link stay unchanged. Mail to the peers of another link
+                // must go over that link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;

@@ -1,5 +1,5 @@
-//! The queue for locks: which callers wait, whether waiting would cause a deadlock, and how a person takes a lock from
-//! its holder.
+//! The queue for locks. This module knows which callers are waiting, finds waits that would cause a deadlock, and takes
+//! locks from their holders when a person asks for it.
 
 use super::request_conflicts::{LockMatcher, LockRequest};
 use super::table::UNLOCKED;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 /// Maximum number of waiting peers that are listed with a lock.
 const NAMES_MAX: usize = 8;
 
-/// A party that holds or requests a lock: a peer, and the owner of the lock. The owner is the peer itself, or a turn, a
-/// subagent or a command of the peer.
+/// A party that holds or requests a lock. It consists of a peer and the lock's owner, which is the peer itself, or a
+/// turn, a subagent or a command of the peer.
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
@@ -30,8 +30,8 @@ fn requester(request: &LockRequest) -> Party<'_> {
     (&request.holder, &request.owner)
 }
 
-/// Whether two parties count as one in the search for deadlocks. Two commands of one peer are two parties. But the peer
-/// itself counts as the same party as each of its commands.
+/// Whether two parties count as one in the search for deadlocks. Two commands of one peer are different parties. But
+/// the peer itself counts as the same party as each of its commands.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
@@ -41,7 +41,7 @@ pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
 }
 
-/// Whether the locks that `request` asks for would block the request of `matcher`.
+/// Whether the locks of `request`, if granted, would block the request in `matcher`.
 fn would_block(peers: &Peers, request: &LockRequest, matcher: &LockMatcher) -> bool {
     request.paths.iter().any(|path| matcher.conflicts(peers, &request.grant(path, None, 0, 0)))
 }
@@ -72,8 +72,8 @@ impl Locks {
         Ok(notes)
     }
 
-    /// Ends the lock with this path and token. Only a person may do this. Returns notes for the person, or `None` if
-    /// the lock has already ended.
+    /// Ends the lock that has this path and this token. Only a person may do this. Returns notes for the person, or
+    /// `None` if the lock has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -93,9 +93,9 @@ impl Locks {
         self.take_from_holder(parts, ctx, &lock).map(|note| Some(note.into_iter().collect()))
     }
 
-    /// Ends a lock, and notifies its holder and the command that owns it. If the holder can't be notified, returns a
-    /// note for the person who takes the lock. Also returns a note if another command of the same person owned the
-    /// lock, because that command still runs.
+    /// Ends a lock, and notifies its holder and the command that owns the lock. If the holder can't be notified,
+    /// returns a note for the person who takes the lock. Also returns a note if another command of the same person
+    /// owned the lock, because that command is still running.
     fn take_from_holder(
         &mut self,
         parts: &mut StealParts,
@@ -125,8 +125,7 @@ impl Locks {
         match mail.post(turn, peers, journal, federation, note, std::slice::from_ref(&lock.holder), ctx.now) {
             Ok(_) => Ok(None),
             Err(error) if error.kind.is_storage() => Err(error),
-            // A full mailbox is not an error here. The holder may be stuck, and then a person must be able to take the
-            // lock.
+            // A full mailbox is not an error here. Even if the holder is stuck, a person must be able to take the lock.
             Err(error) => Ok(Some(format!("{} could not be notified: {error}", peers.name_of(&lock.holder)))),
         }
     }
@@ -182,7 +181,7 @@ impl Locks {
         false
     }
 
-    /// Returns the error for a request whose time is up while an earlier request is still in line.
+    /// Returns the error for a request that has timed out because an earlier request was still in line.
     pub(super) fn not_first_error(&self, peers: &Peers, ahead: &LockRequest) -> Error {
         let name = peers.name_of(&ahead.holder);
         let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));
@@ -193,8 +192,8 @@ impl Locks {
         Error::new(ErrorKind::Held, text).with(json!({ "queue": [name] }))
     }
 
-    /// Returns an error if a wait would never end, because the holder of a lock already waits for the caller, directly
-    /// or through others.
+    /// Returns an error if a wait would never end, because the holder of a lock is already waiting for the caller,
+    /// directly or through others.
     pub(super) fn refuse_cycle(
         &self,
         peers: &Peers,
@@ -230,7 +229,8 @@ impl Locks {
 }
 
 impl Mesh {
-    /// Returns at most `max` locks for observers. Each lock contains the names of the peers that wait for it.
+    /// Returns at most `max` locks for observers. Each lock is listed with the names of the peers that are waiting for
+    /// it.
     pub fn observed_locks(&self, max: usize, now: i64) -> Vec<Value> {
         let queue = matchers(&self.waiting);
         let view = |lock: &LockRow| {

@@ -43,10 +43,10 @@ const FILES: Arg = Arg::new(
 .path();
 
 const TREES: ArgKind = ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX };
-/// The git work trees that contain the paths of a call. The caller's own directory may be outside of them.
+/// The git work trees that contain the paths of a call. The caller's own directory may be outside these work trees.
 pub(super) const GIT_ROOTS: Arg =
     Arg::new("gitRoots", TREES, "Git work trees that contain the paths").at(CliPlace::Hidden).not_in_tool();
-/// The repositories to which the work trees of [`GIT_ROOTS`] belong.
+/// The repositories of the work trees in [`GIT_ROOTS`].
 pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these work trees, in the same order")
     .at(CliPlace::Hidden)
     .not_in_tool();
@@ -188,8 +188,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // A disconnected session would not learn that it got the lock, so the lock is not granted yet. But the request
-    // keeps its position in the queue, because the session may return.
+    // A disconnected session would not learn that it has the lock. So the lock is not granted yet. But the request
+    // keeps its position in the queue, because the session may reconnect.
     if ctx.until.is_some() && peers.get(&request.holder).is_none_or(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {
@@ -197,7 +197,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             None => Err(Error::new(ErrorKind::Held, format!("{name} is offline, so it cannot take the lock"))),
         };
     }
-    // If a request does not wait, it need not stand in line, so it can be granted before earlier requests.
+    // A request that does not wait need not stand in line. So it can be granted before earlier requests.
     let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
     if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
@@ -233,12 +233,13 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         trees: Repository::of_call(args, &me),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // An agent that requests its own lock again renews it. A person must ask for a renewal, because the lock may
-        // belong to another script of the person.
+        // If an agent requests its own lock again, the lock is renewed. A person must ask for a renewal explicitly,
+        // because the lock may belong to another script of the person.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
-        // The caller asks for all work trees, but without a known repository the lock would not cover the others.
+        // The caller wants to lock the path in all work trees. This is impossible if the repository of the path is
+        // unknown.
         Some(path) if request.all_worktrees => {
             let why = format!(
                 "\"{path}\" is in no known repository; lock it from inside its work tree, or without the scope `repo`"
@@ -278,7 +279,7 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Adds notes about the locks that the caller took from others.
+/// Adds notes about locks that the caller has taken from their holders.
 fn add_notes(value: &mut Value, notes: &[String]) {
     if !notes.is_empty() {
         value["note"] = json!(notes.join("; "));
@@ -292,9 +293,9 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let host = peers.host_of(ctx.conn);
     let asked = LockRequest { paths: requested_paths(args), trees, host, ..LockRequest::default() };
     let matcher = LockMatcher::new(&asked);
-    // Whether a lock shares a file with the paths in the call. This includes locks of other work trees.
+    // Whether a lock and the paths in the call share a file. Locks in other work trees count, too.
     let touches = |lock: &&LockRow| asked.paths.is_empty() || matcher.collides(lock);
-    // The locks are sorted by the order in which they were granted. A renewed lock keeps its position.
+    // The locks are listed in the order in which they were granted. A renewed lock keeps its position.
     let mut found: Vec<&LockRow> = locks.all().filter(touches).collect();
     found.sort_by_key(|lock| cursor(lock));
     if let Some(after) = args.text("after") {
@@ -355,7 +356,7 @@ fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     value
 }
 
-/// Returns how many of these rows fit into one result.
+/// Returns how many of the rows fit into one result.
 fn fitting(rows: &[Value]) -> usize {
     let mut size = 0;
     let fits = |row: &&Value| {

@@ -1,5 +1,5 @@
 //! Finds the locks that affect one work tree, for hooks and for the shield. The shield prevents shell commands from
-//! writing files that others have locked.
+//! writing to files that other peers have locked.
 
 use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -44,7 +44,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer: ctx.my_id(),
         host: peers.host_of(ctx.conn),
     };
-    // A lock that was requested over a connection of the caller's agent process may belong to any session of that
+    // If a lock was requested over a connection of the caller's agent process, it may belong to any session of that
     // process. So the lock blocks none of these sessions. `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
@@ -54,8 +54,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         let after = pagination::parse_cursor(after)?;
         found.retain(|(lock, _)| cursor(lock) > after);
     }
-    // A program reads the answer, so a page may be larger than a tool result. But all locks together might not fit into
-    // one answer, so pages are still needed.
+    // The answer goes to a program, so a page may be larger than a tool result. But the locks may not all fit into one
+    // answer, so they are split into pages.
     let mut page = Page::for_people();
     let fitting = found.iter().take_while(|(lock, path)| page.add(short_view(peers, lock, path))).count();
     let mut value = json!({ "ok": true });
@@ -66,7 +66,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
 
 /// Where a peer works.
 pub(in crate::core) struct WorkPlace {
-    /// The work tree of the working directory.
+    /// The work tree that contains the peer's working directory.
     pub tree: Option<Repository>,
     /// The working directory.
     pub project: String,
@@ -75,7 +75,7 @@ pub(in crate::core) struct WorkPlace {
     pub host: String,
 }
 
-/// Returns at most `WATCHED_FILES_MAX` locks of other peers that affect a work tree. A hook watches only these.
+/// Returns the locks that a hook watches: at most `WATCHED_FILES_MAX` locks of other peers that affect the work tree.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
@@ -86,7 +86,7 @@ pub(in crate::core) fn watched_locks(
     found.take(limits::WATCHED_FILES_MAX).map(|(lock, path)| short_view(peers, lock, &path)).collect()
 }
 
-/// Finds the locks of other peers that affect a work tree. Each lock comes with its path in this work tree.
+/// Finds the locks of other peers that affect a work tree. Returns each lock with its path in this work tree.
 fn locks_of_others<'a>(
     locks: &'a Locks,
     here: &'a WorkPlace,
@@ -106,7 +106,7 @@ fn locks_of_others<'a>(
     others.filter_map(move |lock| Some((lock, path_here(lock)?)))
 }
 
-/// Returns the session's own locks. The hooks of the session watch these locks, too.
+/// Returns a session's own locks. The session's hooks watch these locks, too.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
     let own = locks.all().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()
@@ -118,7 +118,7 @@ fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
             "holder": peers.name_of(&lock.holder) })
 }
 
-/// Whether a lock on `path` may cover a file below `root`, which ends with a slash.
+/// Whether a lock on `path` may cover a file below `root`. `root` ends with a slash.
 fn is_below(path: &str, root: &str) -> bool {
     if path_overlap::is_pattern(path) { path_overlap::overlap(path, root) } else { path.starts_with(root) }
 }

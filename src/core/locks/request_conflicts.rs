@@ -1,5 +1,5 @@
-//! Requests for locks and the rules for conflicts: whether a request and a lock share a file, and which locks block
-//! which callers.
+//! Requests for locks, and the rules for conflicts. The rules decide whether a request and a lock share a file, and
+//! whether the lock blocks the caller.
 
 use super::Locks;
 use crate::base::id_types::PeerId;
@@ -24,8 +24,8 @@ impl Repository {
         Some(Repository { identity: identity?, root: root? })
     }
 
-    /// Returns the work trees that contain the paths of a call. If the client has not looked up these work trees,
-    /// returns only the client's own work tree, from the call or from `me`.
+    /// Returns the work trees that contain the paths of a call. If the client has not sent these work trees, returns
+    /// only the client's own work tree, from the call or from `me`.
     pub(in crate::core) fn of_call(args: &Args, me: &PeerRow) -> Vec<Repository> {
         let (roots, identities) = (args.texts("gitRoots"), args.texts("repos"));
         if args.get("gitRoots").is_some() {
@@ -50,13 +50,14 @@ pub struct LockRequest {
     pub paths: Vec<String>,
     /// The peer that requests the lock.
     pub holder: PeerId,
-    /// Who will own the lock: the peer itself, or a turn, a subagent or a command of the peer.
+    /// The future owner of the lock: the peer itself, or a turn, a subagent or a command of the peer.
     pub owner: LockOwner,
-    /// The reason that the peer gives.
+    /// The peer's reason for the lock.
     pub reason: String,
     /// The length of the lease, in ms.
     pub ttl_ms: i64,
-    /// The work trees that may contain the paths. They are needed to recognize the same file in another work tree.
+    /// The work trees that may contain the paths. With these work trees, the same file can be recognized in another
+    /// work tree.
     pub trees: Vec<Repository>,
     /// The machine whose file system contains the paths.
     pub host: String,
@@ -68,7 +69,7 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    /// Whether the requester already holds this lock, so that the request renews it.
+    /// Whether the requester already holds this lock. If it does, the request renews the lock.
     pub(super) fn is_held_by(&self, lock: &LockRow) -> bool {
         let is_own = lock.owner == self.owner || lock.owner.is_shared() && self.owner.is_shared();
         lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
@@ -81,7 +82,7 @@ impl LockRequest {
         trees.min_by_key(|(_, inside)| inside.len())
     }
 
-    /// Renews the `old` lock of one of the paths. If there is no old lock, creates a lock, which gets `token`.
+    /// Renews the `old` lock on a path. If there is no old lock, creates a lock with the token `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
         // An edit can renew a lock that the agent requested explicitly. Such a lock still belongs to the peer, and its
         // lease does not get shorter.
@@ -89,8 +90,8 @@ impl LockRequest {
         let kept = old.filter(|_| is_edit);
         let owner = match kept {
             Some(old) if !old.owner.is_edit() => &old.owner,
-            // Two owners edit this file: the turn and a subagent, or two subagents. The lock must not end with one of
-            // them, so it now belongs to the turn.
+            // Two owners are editing this file: the turn and a subagent, or two subagents. The lock must not end when
+            // one of them is done, so it now belongs to the turn.
             Some(old) if old.owner != self.owner => &LockOwner::Turn,
             _ => &self.owner,
         };
@@ -125,7 +126,7 @@ pub(super) struct LockMatcher<'a> {
     groups: Vec<PathGroup<'a>>,
 }
 
-/// The requested paths in one work tree, or the requested paths outside all known work trees.
+/// The requested paths in one work tree, or those outside all known work trees.
 struct PathGroup<'a> {
     tree: Option<&'a Repository>,
     paths: Vec<&'a str>,
@@ -182,8 +183,8 @@ impl PathGroup<'_> {
         tree.identity == *lock_repo && self.inside.overlaps(path)
     }
 
-    /// Whether the paths and a lock overlap only because one work tree is nested in another. A folder or glob in the
-    /// outer work tree does not cover the files of the inner one.
+    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob in the outer
+    /// work tree does not cover the files of the inner work tree.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(tree), Some(lock_repo), Some(lock_path)) = (self.tree, &lock.repo, &lock.repo_path) else {
             return false;
@@ -222,10 +223,10 @@ impl Locks {
     }
 }
 
-/// Whether a lock of the requester itself is compatible with the request. An agent's locks never block the agent, but
-/// its commands exclude each other, and so do its subagents. If a command of an earlier session still runs, its locks
-/// block the session that took over the name. A person's own lock blocks the person's request, unless the request
-/// renews the lock.
+/// Whether a lock of the requester itself is compatible with the request. An agent's locks never block the agent. But
+/// the commands of an agent exclude each other, and so do its subagents. If a command of an earlier session is still
+/// running, its locks block the session that took over the name. A person's own lock blocks the person's request,
+/// unless the request renews the lock.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;

@@ -1,4 +1,4 @@
-//! The table of the locks in force. It grants, renews, releases and expires locks.
+//! The table of the locks in force. Locks are granted, renewed, released and expired here.
 
 use super::indexed_locks::IndexedLocks;
 use super::request_conflicts::LockRequest;
@@ -22,21 +22,21 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: IndexedLocks,
-    /// No lock expires before this time, in ms, so the locks need not be checked until then.
+    /// The earliest time, in ms, at which a lock can expire. The locks need not be checked before this time.
     first_expiry: Option<i64>,
     /// Commands that have lost their connection, because the broker restarted or the network failed. They may still
     /// reconnect.
     orphans: Vec<Orphan>,
-    /// Locks that were extended in memory but not yet in the database, because one turn of the broker's event loop
-    /// can't write so many. The next turns write them. The keys are tokens and paths, and the values are the new times
+    /// Locks that were extended in memory, but not yet in the database. One turn of the broker's event loop can't write
+    /// so many locks, so the next turns write the rest. The keys are tokens and paths, and the values are the new times
     /// of expiry, in ms.
     unwritten: BTreeMap<(i64, String), i64>,
-    /// For each connection, the commands whose locks end with the connection.
+    /// For each connection, the commands whose locks end when the connection ends.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
     recent_grants: VecDeque<RecentGrant>,
 }
 
-/// The new locks that a call was granted. They end if the client cancels the call before it reads the answer.
+/// New locks that were granted to a call. The locks end if the client cancels the call before it reads the answer.
 #[derive(Debug)]
 struct RecentGrant {
     conn: ConnId,
@@ -45,8 +45,8 @@ struct RecentGrant {
     paths: Vec<String>,
 }
 
-/// How many recent grants are kept. A few are enough, because a client can't cancel a call after it has received the
-/// answer.
+/// Maximum number of recent grants that are kept. A small number is enough, because a client can't cancel a call after
+/// it has received the answer.
 const RECENT_GRANTS_MAX: usize = 64;
 
 /// A command that has lost its connection. The command may reconnect, so its locks are kept for a while.
@@ -54,7 +54,7 @@ const RECENT_GRANTS_MAX: usize = 64;
 struct Orphan {
     holder: PeerId,
     command: LockOwner,
-    /// Until when the locks are kept, in ms.
+    /// The time at which the locks end if the command does not reconnect, in ms.
     until: i64,
 }
 
@@ -68,11 +68,11 @@ impl Orphan {
     }
 }
 
-/// Maximum size of the changes of locks in one turn of the broker's event loop, in bytes. If several hubs share the
-/// mesh, their log refuses a turn of more than 1.5 MiB. After such a refusal, none of the locks would end.
+/// Maximum size of all changes of locks in one turn of the broker's event loop, in bytes. If several hubs share the
+/// mesh, their log refuses a turn of more than 1.5 MiB. If it refused the turn, none of the locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
-/// Returns an upper limit for the bytes that a change of this lock and its event take in the log.
+/// Returns an upper limit for the size of a change of this lock and its event in the log, in bytes.
 fn change_size(lock: &LockRow) -> usize {
     400 + 3 * lock.path.len() + 2 * lock.reason.len()
 }
@@ -82,7 +82,7 @@ fn grace_ms(is_local: bool) -> i64 {
     if is_local { limits::GRACE_MS } else { limits::REMOTE_GRACE_MS }
 }
 
-/// Stores the new name of this machine with all locks on this machine.
+/// Stores the new name of this machine in all locks on this machine.
 pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host: &str) -> Result<(), Error> {
     Ok(turn.store.rename_host_of_locks(&former.name, host)?)
 }
@@ -127,8 +127,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Returns when the next lock or grace period ends, in ms. Returns 0 if extended locks have not been written yet,
-    /// so that the next turn begins at once.
+    /// Returns the time at which the next lock or grace period ends, in ms. Returns 0 if some extended locks have not
+    /// been written yet. In this case, the next turn begins at once.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.first_expiry.filter(|_| self.locks.iter().len() > 0);
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
@@ -140,8 +140,8 @@ impl Locks {
         self.first_expiry = self.locks.iter().map(|lock| lock.expires).min();
     }
 
-    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. While a command is
-    /// connected or may still reconnect, its locks do not expire, even if they are not renewed.
+    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. The locks of a
+    /// command do not expire while the command is connected or may still reconnect.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -174,8 +174,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Records that the locks of a command end with this connection. If the command had lost an earlier connection, it
-    /// has now reconnected, and its grace period ends.
+    /// Records that the locks of a command end when this connection ends. If the command had lost an earlier
+    /// connection, its grace period ends, because the command has now reconnected.
     pub(super) fn add_command(&mut self, conn: ConnId, request: &LockRequest) {
         if request.owner.is_shared() {
             return;
@@ -195,7 +195,7 @@ impl Locks {
         self.commands.iter().filter(|(_, known)| owns(known)).map(|(conn, _)| *conn).collect()
     }
 
-    /// Whether any command's locks end with this connection.
+    /// Whether any command has locks that end when this connection ends.
     pub(in crate::core) fn has_command(&self, conn: ConnId) -> bool {
         self.commands.get(&conn).is_some_and(|known| !known.is_empty())
     }
@@ -208,24 +208,24 @@ impl Locks {
         }
     }
 
-    /// Gives a grace period to the commands on another machine whose connection broke.
+    /// Gives a grace period to the commands of a connection from another machine, because the connection was lost.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // After a rollback, a command can have a grace period although it is connected. That period would end too
-            // early, so the new one replaces it.
+            // After a rollback, a command can have a grace period although the command is connected. This grace period
+            // would end too early, so a new grace period replaces it.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }
     }
 
-    /// Removes and returns the commands whose locks end with this connection.
+    /// Removes and returns the commands whose locks end when this connection ends.
     pub(in crate::core) fn take_commands(&mut self, conn: ConnId) -> Vec<(PeerId, LockOwner)> {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
     /// Grants a request that conflicts with no lock. Renews the locks that the requester already holds, and creates
-    /// locks for the other paths. All new locks get the same new token, which identifies this grant.
+    /// locks for the remaining paths. All new locks get the same new token.
     ///
     /// # Errors
     /// When too many locks are in force, or the database can't be written.
@@ -256,8 +256,8 @@ impl Locks {
             self.locks.put(row.clone());
             if is_new {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
-                // The new lock may block a waiting request, which may cause a deadlock, so the waiting requests are
-                // checked again.
+                // The new lock may block a waiting request, and the wait may cause a deadlock. So the waiting requests
+                // are checked again.
                 turn.dirty.locks = true;
             }
             grants.push(row);
@@ -275,7 +275,7 @@ impl Locks {
         self.locks.on_path(path).find(|lock| lock.path == path && request.is_held_by(lock))
     }
 
-    /// Records the new locks that a call was granted.
+    /// Records the new locks that were granted to a call.
     pub(super) fn note_grant(&mut self, ctx: &CallContext, token: i64, paths: Vec<String>) {
         if paths.is_empty() {
             return;
@@ -284,8 +284,8 @@ impl Locks {
         self.recent_grants.push_front(RecentGrant { conn: ctx.conn, call: ctx.id.clone(), token, paths });
     }
 
-    /// Ends the new locks that a call was granted, because the client cancelled the call. Keeps the locks that the call
-    /// renewed.
+    /// Ends the new locks that were granted to a call, because the client has cancelled the call. Does not end the
+    /// locks that the call only renewed.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -305,7 +305,7 @@ impl Locks {
         self.release(turn, peers, journal, ends, "the call was cancelled", now)
     }
 
-    /// Releases one path. Returns false if this holder and owner have no lock on the path.
+    /// Releases the lock on one path. Returns false if this holder and owner have no lock on the path.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -332,8 +332,8 @@ impl Locks {
         Ok(true)
     }
 
-    /// Extends the matching locks, so that they last at least until `expires`. Writes only as many locks as one turn
-    /// may change. The next turns write the others.
+    /// Extends the matching locks at least until `expires`. Writes only as many locks as one turn may change. The next
+    /// turns write the remaining locks.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -369,8 +369,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the matching locks, for this reason. Ends only as many as one turn may change. The others count as expired
-    /// from now on, and the next turns end them.
+    /// Ends the matching locks. The events of these locks contain the reason. Ends only as many locks as one turn may
+    /// change. The remaining locks count as expired from now on, and the next turns end them.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -413,7 +413,7 @@ impl Locks {
         Ok(())
     }
 
-    /// The error if a path could not be released.
+    /// Returns the error for a path that could not be released.
     pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
         Error::not_found(match self.locks.on_path(path).find(|lock| lock.path == path) {
             Some(lock) if lock.holder == me => {
@@ -429,8 +429,8 @@ impl Locks {
         })
     }
 
-    /// Returns the error that refuses a request. The error contains the holder, the reason, the remaining time, and
-    /// what to do.
+    /// Returns the error for a request that a lock blocks. The error contains the holder, the reason, the remaining
+    /// time, and a suggestion.
     pub(in crate::core) fn held_error(
         &self,
         peers: &Peers,
@@ -455,8 +455,7 @@ impl Locks {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
                 (true, true) => "renew that lock with --renew".to_owned(),
-                // A command's locks belong to the command alone, so the command can't renew a lock that the peer took
-                // without a command.
+                // A command can renew only its own locks, not a lock that the peer took without a command.
                 (true, false) => {
                     let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
                     format!("release that lock first with slm-mesh unlock {word}")
@@ -474,5 +473,5 @@ impl Locks {
     }
 }
 
-/// The reason for a release by the holder itself. The event of such a release contains no reason.
+/// The reason for a release by the holder itself. The event for such a release contains no reason.
 pub(super) const UNLOCKED: &str = "unlocked";

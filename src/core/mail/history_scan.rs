@@ -1,11 +1,11 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
-//! One step takes at most a millisecond of the broker's event loop. A client that needs more steps calls again, and
-//! other clients are served in between.
+//! One step blocks the broker's event loop for at most a millisecond. If more steps are needed, the client calls again.
+//! Other clients are served between the steps.
 //!
 //! The subcommands do not read the database themselves, for three reasons. A guest (a machine that uses another
-//! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. And the rules
-//! about who may see which messages would have to be written twice.
+//! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. Finally, the
+//! rules about who may see which messages would have to be written twice.
 
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
@@ -23,17 +23,17 @@ use std::ops::ControlFlow;
 pub(super) const STEP_ROWS: i64 = 1_000;
 /// Maximum number of bytes of text that one step reads.
 pub(super) const STEP_BYTES: usize = 512 * 1024;
-/// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
+/// Maximum number of messages that one step returns. Returning one message takes as long as reading ten messages.
 const FOUND_MAX: usize = 100;
-/// Maximum number of replies for which one step looks up the answered message.
+/// In one step, the answered message is looked up for at most this many replies.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum VisibleMail {
-    /// All messages, for the user who owns the mesh.
+    /// All messages. The caller is the user who owns the mesh.
     All,
-    /// The messages of the peers on one machine, for the person at that machine.
+    /// The messages of the peers on one machine. The caller is the person at that machine.
     OfMachine(String),
     /// The messages that this peer has sent or received.
     OfPeer(PeerId),
@@ -79,15 +79,15 @@ impl<'a> PeerTest<'a> {
     }
 }
 
-/// A test of one message.
+/// A test that a message passes or fails.
 type MessageTest<'a> = Box<dyn FnMut(&ScannedMessage<'_>) -> bool + 'a>;
 
-/// Selects the messages that a caller wants.
+/// A filter for the messages that a caller wants.
 pub(super) struct HistoryFilter<'a> {
     text: TextFilter,
     /// The tests. A message must pass all of them.
     tests: Vec<MessageTest<'a>>,
-    /// If set, only this message and its direct and indirect replies pass the filter.
+    /// If this is set, only one message and its direct and indirect replies pass the filter.
     below: Option<Subthread>,
 }
 
@@ -161,7 +161,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // After too many steps, the message is shown, although it is not known to belong to the subthread.
+                // After too many steps, the message is shown, although it may not belong to the subthread.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -171,7 +171,7 @@ impl Subthread {
     }
 }
 
-/// A sent message, with the copies of it that the scan found. A message to a group has one copy for each member.
+/// A sent message, with those of its copies that the scan has found. A message to a group has one copy for each member.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
@@ -179,8 +179,8 @@ struct FoundSend {
     /// The sequence number of the newest copy.
     last: i64,
     copies: Vec<MessageState>,
-    /// What all copies of a group message share: the sender, the group, the time and the text; `None` for a message to
-    /// one peer.
+    /// The sender, the group, the time and the text, which are the same in all copies of a group message; `None` for a
+    /// message to one peer.
     shared: Option<(PeerId, String, i64, String)>,
 }
 
@@ -191,7 +191,7 @@ impl FoundSend {
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
-    /// Whether `message` is a copy of the same sent message.
+    /// Whether `message` is a copy of this sent message.
     fn includes(&self, message: &ScannedMessage<'_>) -> bool {
         self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
             (sender, group.as_str(), *created, body.as_str())
@@ -222,7 +222,7 @@ impl FoundSend {
 pub(super) struct HistoryPage {
     /// The messages, oldest first.
     pub(super) rows: Vec<Value>,
-    /// The sequence number of the last message that this step searched. The next step continues from there.
+    /// The sequence number of the last message that this step read. The next step continues after this message.
     pub(super) cursor: Option<i64>,
     /// Whether the scan has reached the end.
     pub(super) is_complete: bool,
@@ -230,7 +230,7 @@ pub(super) struct HistoryPage {
 
 impl Mail {
     /// Makes one step through the history. `to_row` converts a message to a row. The rows have at most `bytes_max`
-    /// bytes in total, but the first row may be larger.
+    /// bytes in total, unless the first row alone is larger.
     pub(super) fn history(
         &self,
         store: &Store,
@@ -266,8 +266,8 @@ impl Mail {
 }
 
 /// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends between the
-/// copies of one message, the remaining copies are also read, because the next page would otherwise show them as a
-/// separate message.
+/// copies of one message, the remaining copies are also read. Otherwise, the next page would show them as a separate
+/// message.
 fn find(
     store: &Store,
     scan: &MessageScan<'_>,
@@ -321,7 +321,7 @@ fn find(
     }
 }
 
-/// Which messages one step searches: a thread, everything that the caller may see, or the messages of one peer or
+/// The messages that one step searches: a thread, all messages that the caller may see, or the messages of one peer or
 /// channel.
 pub(super) fn source<'a>(
     visible: &'a VisibleMail,

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 
 impl Mail {
-    /// Finds the latest messages of the caller that contain all of these words. Returns them oldest first.
+    /// Finds the latest messages of the caller that contain all of these words. Returns the oldest of these messages
+    /// first.
     pub(super) fn search(
         &self,
         store: &Store,

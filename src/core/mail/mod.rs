@@ -1,7 +1,7 @@
 //! Mail: messages to peers, groups and everybody, and the mailboxes in which messages wait.
 //!
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known. Its
-//! state is accepted, offered, read, acknowledged or expired, or, for a linked mesh, forwarded or refused.
+//! state is accepted, offered, read, acknowledged or expired. For a linked mesh, it can also be forwarded or refused.
 
 mod duplicate_hook_reports;
 mod history_scan;
@@ -89,7 +89,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         if !sent.is_empty() {
             let mut value = mail.sent_view(peers, &sent);
             value["repeated"] = json!(true);
-            // If the first call did not reach every member of the group, the answer to this repeated call must say so.
+            // If the first call did not reach all members of the group, the answer to this repeated call must say so.
             if let Some(group) = &sent[0].group
                 && let Ok((_, members)) = recipients(peers, channels, ctx.me(), group, args)
                 && let (1.., names) = receipts::not_among(peers, &members, &sent)
@@ -134,26 +134,26 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// The error if no message has this id.
+/// The error if no message has the id `id`.
 fn no_message(id: &str) -> Error {
     let id: String = id.chars().take(80).collect();
     Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
 }
 
-/// Returns the id of the peer with this name. If there is no such peer, returns the name unchanged, because old mail
-/// may contain it as a sender or recipient.
+/// Returns the id of the peer with this name. If there is no such peer, returns the name itself, because it may be the
+/// sender or recipient of old mail.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
 
-/// The other side of a conversation: a peer, or the members of a channel.
+/// The partner in a conversation: a peer or a channel.
 enum Correspondent {
     Peer(PeerId),
     Channel(ChannelName),
 }
 
 impl Correspondent {
-    /// Finds the peer or channel whose name is in an argument.
+    /// Finds the peer or channel with the name `text`.
     fn named(peers: &Peers, argument: &str, text: &str) -> Result<Correspondent, Error> {
         if ChannelName::is_meant_by(text) {
             let name = ChannelName::parse(text).map_err(|want| Error::usage(argument, want))?;
@@ -199,7 +199,7 @@ fn recipients(
     }
     let mut mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
     if peers.is_human(me) {
-        // A person may call from any directory, so the call contains the directory.
+        // A person may work in any directory, so the call contains the directory.
         mine.project = args.text("project").map_or(mine.project, str::to_owned);
         mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
     }
@@ -220,17 +220,17 @@ fn recipients(
 #[derive(Debug)]
 pub struct Mail {
     ids: PublicIds,
-    /// How many unread messages each peer has. They are counted when the number is first needed.
+    /// The number of unread messages of each peer. The messages are counted when the number is first needed.
     unread: HashMap<PeerId, i64>,
-    /// Messages that a hook took a moment ago, by their sequence numbers.
+    /// Messages that hooks have just taken, by sequence number.
     recently_delivered: HashMap<i64, RecentDelivery>,
-    /// Events of sessions that hooks reported a moment ago.
+    /// Events of sessions that hooks have just reported.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
     /// A number that increases when the receipt of a message with a key changes. Every message from a linked mesh has a
-    /// key, and the meshes that poll this mesh receive the number. The number starts from the current time, so that it
-    /// is different after a restart.
+    /// key. The meshes that poll this mesh receive the number. The number starts from the current time, so that it is
+    /// different after a restart.
     receipts_version: i64,
 }
 
@@ -251,12 +251,12 @@ impl Mail {
         self.receipts_version
     }
 
-    /// Forgets all counts, because a transaction was rolled back.
+    /// Forgets the numbers of unread messages, because a transaction was rolled back.
     pub(super) fn reload(&mut self) {
         self.unread.clear();
     }
 
-    /// Forgets the count of a peer.
+    /// Forgets the number of unread messages of a peer.
     pub(super) fn forget_peer(&mut self, id: &str) {
         self.unread.remove(id);
     }
@@ -274,7 +274,7 @@ impl Mail {
         Ok(n)
     }
 
-    /// Whether there is any message from this peer or to it, read or unread.
+    /// Whether the peer has sent or received any message.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -282,13 +282,12 @@ impl Mail {
         Ok(store.has_messages_of(id)?)
     }
 
-    /// Like [`Mail::unread`], but does not cache the count. Returns `None` if the database can't be read.
+    /// Does the same as [`Mail::unread`], but does not cache the number. Returns `None` if the database can't be read.
     pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
         self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
     }
 
-    /// Returns the names of the first few senders of a peer's unread mail. The sender of the oldest message comes
-    /// first.
+    /// Returns the names of a few senders of a peer's unread mail. The sender of the oldest message comes first.
     pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = Vec::new();
         for sender in store.unread_senders(id, 8)? {
@@ -413,8 +412,8 @@ impl Mail {
         found.ok_or_else(|| no_message(id))
     }
 
-    /// Returns at most `max` unread messages for a hook to show. Leaves out messages that another hook took a moment
-    /// ago. If `take` is a connection, marks the messages as offered, and as taken by this connection.
+    /// Returns at most `max` unread messages for a hook to show. Leaves out messages that another hook has just taken.
+    /// If `take` is a connection, marks the messages as offered and as taken by this connection.
     #[allow(clippy::too_many_arguments)] // the query, the caller, and the parts that it changes
     pub(super) fn for_hook(
         &mut self,
@@ -427,11 +426,11 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         self.recently_delivered.retain(|_, taken| now - taken.at < HOOK_DELIVERY_MS);
-        // The store also returns the recipient's messages that other hooks have just taken, so the limit is higher.
+        // The limit is higher than `max`, because the store also returns messages that other hooks have just taken.
         let n_taken = self.recently_delivered.values().filter(|taken| *taken.to == *id).count();
         let limit = (max + n_taken) as i64;
-        // A hook shows only the beginning of a long message. The session reads the rest from its inbox, so hooks do not
-        // show the message again.
+        // A hook shows only the beginning of a long message. The session reads the rest in its inbox. So hooks do not
+        // show a message again after the session has begun to read it.
         let filter =
             MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
         let mut found = turn.store.messages(&filter)?;
@@ -447,12 +446,13 @@ impl Mail {
         Ok(found)
     }
 
-    /// Releases the mail that a hook on this connection took but did not show. Another hook can then show it.
+    /// Releases the mail that a hook on this connection took, but did not show. After that, another hook can show this
+    /// mail.
     pub(super) fn forget_deliveries_to(&mut self, conn: ConnId) {
         self.recently_delivered.retain(|_, taken| taken.by != conn);
     }
 
-    /// Marks a bounded number of unread messages as expired, because their time is up.
+    /// Marks a limited number of unread messages as expired, because their time is up.
     pub(super) fn expire(&mut self, turn: &mut Turn, journal: &Journal, now: i64) -> Result<(), Error> {
         for was in turn.store.expired_messages(now, limits::PRUNE_STEP)? {
             let message = Message { state: MessageState::Expired, ..was.clone() };
@@ -461,7 +461,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Deletes a bounded number of old messages and wakeups. Returns whether more may be left to delete.
+    /// Deletes old messages and wakeups, up to a limit. Returns whether more of them may be left.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
         let (n_deleted, unread) = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         for recipient in &unread {
@@ -472,11 +472,11 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. During this time, another hook for the same event shows neither
-/// this mail nor anything else that the first hook showed.
+/// How long mail is reserved for the hook that took it, in ms. During this time, a second hook for the same event
+/// repeats nothing that the first hook has shown.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
-/// A message that a hook has taken a moment ago.
+/// A message that a hook has just taken.
 #[derive(Debug)]
 struct RecentDelivery {
     /// The recipient of the message.
@@ -488,7 +488,7 @@ struct RecentDelivery {
 }
 
 impl Mesh {
-    /// Puts a message into mailboxes on behalf of an old HTTP route or a linked mesh, which use no operation.
+    /// Puts a message into mailboxes. Old HTTP routes and linked meshes use this function instead of an operation.
     ///
     /// # Errors
     /// When [`Mail::post`] fails.

@@ -1,5 +1,5 @@
-//! Alerts to the person at this machine. They are messages of the type `alert`, and must reach the person even if the
-//! person is not looking at the mesh.
+//! Alerts to the person at this machine. An alert is a message of the type `alert`. It must reach the person even if
+//! the person is not looking at the mesh.
 
 use super::MailView;
 use crate::base::stored_enums::MessageType;
@@ -14,15 +14,16 @@ pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
 }
 
 impl Mesh {
-    /// Returns the first `max` unread alerts that the person at this machine got after a sequence number, and how many
-    /// more there are. The alerts have the form that the inbox shows, and the oldest comes first.
+    /// Returns the first `max` unread alerts to the person at this machine, and the number of further alerts. Only
+    /// alerts after the sequence number `after` count. The alerts have the same form as in the inbox, and the oldest
+    /// alert comes first.
     pub fn unread_alerts(&self, after: i64, max: usize) -> (Vec<Value>, u64) {
         let Mesh { turn, peers, mail, .. } = self;
         let store = &turn.store;
         let human = Some(peers.human().as_str());
         let kind = Some(MessageType::Alert);
         let filter = MessageFilter { to: human, unread: true, kind, after, limit: max as i64, ..Default::default() };
-        // If the database can't be read, other operations report the failure.
+        // If the database can't be read, no alerts are returned. Other operations report the failure.
         let alerts = store.messages(&filter).unwrap_or_default();
         let n_all = if alerts.len() < max { 0 } else { store.count_unread_of(&filter).unwrap_or_default() };
         let n_more = (n_all as u64).saturating_sub(alerts.len() as u64);

@@ -55,7 +55,7 @@ pub static INBOX: Op = Op {
     run: inbox,
 };
 
-/// Which messages an inbox call shows.
+/// The messages that an inbox call shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::core) enum MailView {
     Unread,
@@ -89,7 +89,8 @@ fn filter<'a>(
         group: other.and_then(Correspondent::channel).map(ChannelName::as_str),
         unread: view == MailView::Unread,
         after: after.unwrap_or(0),
-        // Without a cursor, unread mail begins with the oldest message, but other views begin with the latest messages.
+        // Without a cursor, the view of unread mail begins with the oldest message. Other views begin with the latest
+        // messages.
         newest: view != MailView::Unread && after.is_none(),
         limit,
         ..MessageFilter::default()
@@ -102,13 +103,14 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
     let view = MailView::of(args.text("filter"));
-    // A caller outside the session may look at the session's mail without changing the receipts.
+    // A caller outside the session may read the session's mail without changing the receipts.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("");
-    // There is no index for the messages of one channel in a mailbox, so they are found by a search in bounded steps.
+    // There is no index for the messages of one channel in a mailbox. So these messages are found by a search in
+    // bounded steps.
     if !words.trim().is_empty() || is_channel && view != MailView::Unread {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }

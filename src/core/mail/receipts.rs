@@ -1,4 +1,5 @@
-//! Receipts: the state of each message, and the form in which senders and recipients see it.
+//! Receipts. A receipt is the state of a message. This module also converts messages to the forms that senders and
+//! recipients see.
 
 use super::{Mail, MailView};
 use crate::base::build_json_object::json_object;
@@ -18,7 +19,7 @@ use std::collections::HashSet;
 /// Maximum number of peers that a note lists by name.
 const NAMES_MAX: usize = 20;
 
-/// Reports which messages the client has shown, completely or in part.
+/// Reports which messages, or parts of messages, the client has shown.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
     summary: "Report which messages of the inbox the client has shown; each item is an id, or id@bytes if only a part \
@@ -83,7 +84,7 @@ impl Mail {
         }
     }
 
-    /// Acknowledges a message to its sender.
+    /// Marks a message as acknowledged.
     pub(super) fn acknowledge(
         &mut self,
         turn: &mut Turn,
@@ -113,8 +114,8 @@ impl Mail {
         Ok(())
     }
 
-    /// Returns the sequence number of the message to which a reply belongs. If the caller is the recipient of this
-    /// message, also acknowledges it.
+    /// Returns the sequence number of the message that a reply answers. If the caller received this message, the
+    /// message is also acknowledged.
     pub(super) fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -132,7 +133,7 @@ impl Mail {
         Ok(message.seq)
     }
 
-    /// Records that a message was offered to its recipient through this channel, such as a hook.
+    /// Records that a message was offered to its recipient through `channel`, for example through a hook.
     pub(super) fn mark_offered(
         &mut self,
         turn: &mut Turn,
@@ -158,8 +159,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Every message from a linked mesh has a key. Other messages may have a key, too. For them, a new version does
-        // no harm: the linked meshes just ask for receipts once more.
+        // Every message from a linked mesh has a key. Other messages may have a key, too. For them, a new version is
+        // unnecessary but harmless: the linked meshes ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -173,21 +174,21 @@ impl Mail {
         Ok(())
     }
 
-    /// The public id of a message.
+    /// Returns the public id of a message.
     pub fn public_id(&self, seq: i64) -> String {
         self.ids.message(seq)
     }
 
-    /// Returns the public id under which `reader` knows a message. Each recipient of a group message knows only its own
-    /// copy. `reader` is `None` for a person who sees all copies.
+    /// Returns the public id of `reader`'s copy of a message. Each recipient of a group message sees only its own copy.
+    /// `reader` is `None` for a person who sees all copies.
     fn id_for(&self, store: &Store, seq: i64, reader: Option<&str>) -> String {
-        // If the database can't be read, other operations report the failure.
+        // A failure to read the database is ignored here, because other operations report it.
         let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());
         self.ids.message(own.unwrap_or(seq))
     }
 
-    /// Returns a message as the inbox shows it to a reader. If the message is too long for a tool result, returns only
-    /// one part of its text.
+    /// Returns a message in the form that the inbox shows to a reader. If the message is too long for a tool result,
+    /// returns only a part of its text.
     pub(in crate::core) fn row(
         &self,
         store: &Store,
@@ -205,8 +206,8 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// Returns a message for a hook, with only the fields that the hook shows to its agent. If the message is long,
-    /// returns only the first part of its text.
+    /// Returns a message for a hook. The result has only the fields that the hook shows to its agent. If the message is
+    /// long, the result has only the first part of its text.
     pub(in crate::core) fn hook_row(&self, store: &Store, peers: &Peers, message: &Message) -> Value {
         let mut map = object(json_object([
             ("id", self.ids.message(message.seq).into()),
@@ -227,18 +228,18 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// Returns a message that `reader` found by a search. If the message is long, returns only the part of its text
-    /// that contains byte `at`.
+    /// Returns a message that `reader` has found by a search. If the message is long, returns only the part of its text
+    /// that contains the byte at position `at`.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
         cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
-        // A client reports the text up to `upto` as read. A search does not count as reading, so the result must not
-        // contain `upto`.
+        // If a result contains `upto`, the client marks the text up to this position as read. A search must not mark
+        // text as read, so `upto` is removed.
         map.remove("upto");
         Value::Object(map)
     }
 
-    /// Returns a message as the inbox shows it, but always with its whole text.
+    /// Returns a message in the form that the inbox shows, but always with the whole text.
     pub(super) fn whole_row(
         &self,
         store: &Store,
@@ -255,7 +256,8 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.id_for(store, seq, reader)));
-            // If the database can't be read, only the conversation is left out. Other operations report the failure.
+            // If the database can't be read, the id of the conversation is left out. Other operations report the
+            // failure.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.id_for(store, root, reader))));
         }
@@ -266,7 +268,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time_format::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the database can't be read, only the wakeups are left out. Other operations report the failure.
+            // If the database can't be read, the wakeups are left out. Other operations report the failure.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -276,7 +278,7 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// Returns a message with the keys of the old HTTP API.
+    /// Returns a message with the JSON keys of the old HTTP API.
     fn old_view(&self, m: &Message) -> Value {
         let delivered = m.pushed.is_some() || matches!(m.state, MessageState::Read | MessageState::Acked);
         json!({
@@ -287,7 +289,8 @@ impl Mail {
     }
 }
 
-/// Returns how many of these peers are not recipients of the messages, and the names of the first few of them.
+/// Returns the number of the peers `ids` that received none of the messages `sent`, and the names of at most
+/// `NAMES_MAX` of these peers.
 pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usize, String) {
     let reached: HashSet<&PeerId> = sent.iter().map(|message| &message.recipient).collect();
     let missing: Vec<&PeerId> = ids.iter().filter(|id| !reached.contains(id)).collect();
@@ -295,8 +298,8 @@ pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usi
     (missing.len(), names.join(", "))
 }
 
-/// Returns the channel through which the message was offered, or the address of the linked mesh to which it was sent.
-/// If that mesh has not accepted the message, the reason follows the address.
+/// Returns the channel through which a message was offered. For a message to a linked mesh, returns the address of that
+/// mesh. If that mesh has not accepted the message, the reason follows the address.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -306,13 +309,14 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// Returns a message as an observer of the mesh sees it. The observer is the user of the machine, who may read all
-    /// mail between agents.
+    /// Returns a message in the form that an observer of the mesh sees. The observer is the user of the machine, who
+    /// may read all mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent, None)
     }
 
-    /// Records that a message was pushed, which means that it was written completely to the recipient's push socket.
+    /// Records that a message was pushed. A message is pushed when it has been written completely to the recipient's
+    /// push socket.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
@@ -330,8 +334,8 @@ impl Mesh {
         self.turn.log_error(noted);
     }
 
-    /// Fetches messages for the old HTTP API, and marks the unread ones as read. In the result, they still have their
-    /// earlier state.
+    /// Returns messages for the old HTTP API, and marks the unread messages as read. In the result, these messages
+    /// still count as unread.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -355,9 +359,9 @@ impl Mesh {
     }
 }
 
-/// If a payload is too long for one result, keeps only the part that contains byte `at`. In the result, `part` is the
-/// number of this part, `parts` is the number of parts, and `upto` is the end of this part. A reader sends `upto` back
-/// to report what it has read.
+/// If a payload is too long for one result, keeps only the part that contains the byte at position `at`. In the result,
+/// `part` is the number of this part, `parts` is the number of all parts, and `upto` is the end of this part. With
+/// `upto`, a reader reports how much it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
@@ -372,11 +376,12 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
     map.insert("note".into(), json!(note));
 }
 
-/// Returns the positions at which the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after
-/// escaping.
+/// Splits a payload into parts, and returns the start of each part. A part has at most `limits::PART_MAX` bytes in
+/// JSON.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
-    // The longest escape, such as \u0007, takes six bytes, so a payload this short always fits into one part.
+    // In JSON, a byte takes at most six bytes (such as \u0007). So a payload that is this short always fits into one
+    // part.
     if body.len() * 6 <= limits::PART_MAX {
         return starts;
     }

@@ -1,16 +1,15 @@
-//! Decides whether a search matches a text. A search consists of plain words, in which no character has a special
-//! meaning.
+//! Decides whether a text matches a search. A search consists of plain words. No character has a special meaning.
 
 use memchr::memchr2;
 
-/// What a text must contain.
+/// The words and the phrase that a text must contain.
 #[derive(Debug, Default)]
 pub(super) struct TextFilter {
     /// The text must contain all of these words, regardless of case.
     words: Vec<Needle>,
     /// The text must contain this phrase exactly.
     phrase: Option<Needle>,
-    /// A buffer for texts in lower case, so that no allocation is needed for each text.
+    /// A buffer for texts in lower case. It is reused for each text, so that less memory is allocated.
     lowered: String,
 }
 
@@ -20,7 +19,7 @@ impl TextFilter {
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
-        // The longest word probably occurs in the fewest texts, so it is searched for first.
+        // The longest word comes first in the search, because it probably occurs in the fewest texts.
         words.sort_by_key(|word| std::cmp::Reverse(word.text.len()));
         let phrase = phrase.filter(|phrase| !phrase.is_empty()).map(|phrase| Needle::new(phrase.to_owned()));
         TextFilter { words, phrase, lowered: String::new() }
@@ -52,10 +51,10 @@ enum Case {
     Ignored,
 }
 
-/// Characters that are common in most languages and in code, the most common ones first.
+/// Characters that are common in most languages and in code. The most common characters come first.
 const COMMON: &[u8] = b" etaoinsrhldcumfpgwybvkxjqz";
 
-/// A string to search for. The search looks for its rarest byte first.
+/// A string to search for. The search looks for the rarest byte of the string first.
 #[derive(Debug)]
 struct Needle {
     text: String,
@@ -70,14 +69,15 @@ impl Needle {
         Needle { rare: rare.map_or(0, |(place, _)| place), text }
     }
 
-    /// Finds a word, which must be in lower case. `lowered` caches `text` in lower case, and is empty at first.
+    /// Finds this word in `text`. The word must be in lower case. `lowered` is a cache for `text` in lower case, and is
+    /// empty at first.
     fn find_in_any_case(&self, text: &str, lowered: &mut String) -> Option<usize> {
         let found = self.find(text, Case::Ignored);
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // Only two letters outside ASCII have a lower case that contains an ASCII letter: the Kelvin sign and the
-        // dotted capital I. No other letter outside ASCII can match an ASCII word.
+        // The lower-case forms of two non-ASCII letters contain an ASCII letter: those of the Kelvin sign and the
+        // dotted capital I. No other non-ASCII letter can match an ASCII word.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }
@@ -96,7 +96,8 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The rare byte must leave room in the text for the bytes of the needle before and after it.
+        // The search for the rare byte leaves out the beginning and the end of the text, where the whole needle would
+        // not fit.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {
@@ -109,7 +110,7 @@ impl Needle {
 }
 
 /// Converts a string to lower case, letter by letter. `str::to_lowercase` is not used, because it treats a Σ at the end
-/// of a word specially. A search word might then not match inside a longer word.
+/// of a word specially. With that function, a search word might not match inside a longer word.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

@@ -1,4 +1,4 @@
-//! The log: the messages of all peers, for the owner of the agents to read.
+//! The log: the messages of all peers. The user who owns the agents can read the log.
 //!
 //! **Invariant:** reading the log changes no message. The user who owns the mesh sees all messages. A person at another
 //! machine sees only the messages of the peers on that machine. An agent sees only its own messages.
@@ -18,7 +18,7 @@ use crate::store::{Message, MessageFilter, MessageScan, Store};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-/// The kind of argument that contains the words of a search.
+/// The kind of argument for the words of a search.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
 /// Reads the log.
@@ -80,7 +80,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
     let last = store.counters.message_last;
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    // A cursor beyond the end of the log comes from a different database, so the log is read from its end.
+    // A cursor beyond the end of the log comes from a different database. In this case, the log is read from its end.
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {
@@ -112,8 +112,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// Returns the peer or channel in the argument `with`. If the name is unknown, and no old message is from it or to it,
-/// the call fails, because the name is probably misspelt.
+/// Returns the peer or channel with this name. Returns an error if no peer has the name and no old message is from it
+/// or to it. Such a name is probably misspelt.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {
@@ -124,13 +124,13 @@ fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Corresponde
     }
 }
 
-/// Whether there are messages from or to the peer with this id.
+/// Whether the peer with this id has sent or received any message.
 fn has_messages(store: &Store, id: &str) -> Result<bool, Error> {
     let first = |from, to| store.messages(&MessageFilter { from, to, limit: 1, ..MessageFilter::default() });
     Ok(!first(Some(id), None)?.is_empty() || !first(None, Some(id))?.is_empty())
 }
 
-/// Returns the sequence number of the last message before a time, which is given as text.
+/// Parses the time in `text`, and returns the sequence number of the last message before this time.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     let time = time_format::parse_since(text, now).ok_or_else(|| {
         Error::usage(
@@ -142,8 +142,8 @@ fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     Ok(store.message_at(time)?)
 }
 
-/// Restricts the filter to messages of peers in the caller's repository or directory. `peers --scope repo` lists the
-/// same peers.
+/// Restricts the filter to the messages of the peers that `peers --scope repo` lists: those in the caller's repository
+/// or directory.
 fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallContext, args: &Args) {
     let me = peers.get(ctx.me()).map(|peer| &peer.row);
     let repo = args.text("repo").map(str::to_owned).or_else(|| me.and_then(|me| me.repo.clone()));

@@ -1,10 +1,10 @@
-//! Wakeups: whether mail may wake an idle session, through which channel, and with what result. A channel is a way to
-//! make an agent's client begin a turn. A program that can use a channel calls [`WAIT`], and wakes the session when the
-//! call returns.
+//! Wakeups: mail can wake an idle session through a channel. A channel is a way to make an agent's client begin a turn.
+//! A program that can use a channel calls [`WAIT`], and wakes the session when the call returns. The program then
+//! reports the result.
 //!
 //! **Invariant:** a session is woken by a fixed sentence, never by text that a peer wrote. Messages that arrive
 //! together cause one attempt. The conditions are checked again just before the attempt. The number of attempts per
-//! peer and hour is limited, and attempts stop when agents would keep waking each other.
+//! peer and hour is limited. No attempt is made if agents would keep waking each other.
 
 use super::Mail;
 use crate::base::error::Error;
@@ -21,7 +21,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// Maximum number of messages that cause one attempt. The receipts of all these messages show the attempt.
+/// Maximum number of messages that together cause one attempt. The receipts of all these messages show the attempt.
 const NOTED_MAX: i64 = 20;
 /// Maximum number of senders in the sentence that wakes a session.
 const NAMED_MAX: usize = 3;
@@ -83,7 +83,7 @@ enum WakeupTime {
     Now(Vec<Message>),
     /// Do not wake the session before this time, in ms.
     At(i64),
-    /// Do not wake the session until something changes.
+    /// Do not wake the session, unless the situation changes.
     Never,
 }
 
@@ -95,7 +95,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // This wait replaces earlier waits for the same channel, if they came from a hook or over this connection.
+        // This wait replaces earlier waits for the same channel that came from a hook or over the same connection.
         let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
         let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
         end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
@@ -137,43 +137,43 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
         attempt.failed = failed.is_some();
     }
-    // After the report, another channel may be tried.
+    // A waiting call for another channel may make the next attempt.
     turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Returns the answer that tells a caller not to wait again.
+/// Returns the answer after which a caller must not wait again.
 fn over() -> Value {
     json!({ "ok": true, "wake": false, "over": true })
 }
 
-/// Answers all waiting calls for which `fits` returns true with this answer, and so ends them.
+/// Ends all waiting calls for which `fits` returns true. Each of these calls gets the answer `answer`.
 fn end_waits(turn: &mut Turn, waiting: &mut Waiting, answer: &Value, fits: impl Fn(&WaitingCall) -> bool) {
     for (conn, id, _) in waiting.end(fits) {
         turn.push(Effect::Reply { conn, id, result: Ok(answer.clone()) });
     }
 }
 
-/// Whether this call, which waits for a wakeup of this session, comes from a hook. If not, it comes from the session's
-/// MCP server, whose connection acts for the session.
+/// Whether a waiting call comes from a hook of the session `id`. Otherwise, the call comes from the session's MCP
+/// server, and its connection is attached to the session.
 fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
     !peers.attached_to(call.ctx.conn).contains(id)
 }
 
-/// After a session has ended, ends the waits of its hooks, so that the hooks exit. The session's MCP server continues
-/// to wait, because the agent may continue the session or begin another one over the same connection.
+/// After a session has ended, ends the waits of its hooks, so that the hooks exit. The wait of the session's MCP server
+/// does not end. Over the same connection, the agent may continue the session or begin another session.
 pub(in crate::core) fn end_hook_waits(turn: &mut Turn, peers: &Peers, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &over(), |call| call.would_wake(id) && is_of_hook(peers, call, id));
 }
 
-/// Ends all waits for a wakeup of this peer, because its session is now a different peer. The callers then call again,
-/// and wait for a wakeup of the new peer.
+/// Ends all waits for a wakeup of this peer, because its session is now a different peer. The callers call again after
+/// that, and wait for a wakeup of the new peer.
 pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &json!({ "ok": true, "wake": false }), |call| call.would_wake(id));
 }
 
-/// Returns the unread messages that were sent to this peer, not to a group. Leaves out messages that the peer has begun
-/// to read.
+/// Returns the unread messages that were sent to this peer alone, not to a group. Leaves out messages that the peer has
+/// begun to read.
 fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
     let filter = MessageFilter {
         to: Some(id),
@@ -190,14 +190,14 @@ fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
 struct Channel<'a> {
     name: &'a str,
     rank: i64,
-    /// When the wait for the channel ends, in ms; `None` if the wait has just begun.
+    /// The time at which the wait for the channel ends, in ms; `None` if the wait has just begun.
     end: Option<i64>,
 }
 
 impl Mail {
-    /// Restores the recent attempts from the receipts, so that the limits still apply after a restart of the broker.
-    /// The receipts do not show whether a person has typed something since an attempt. So after a restart, a wakeup may
-    /// be held back needlessly.
+    /// Restores the recent attempts from the receipts, so that the limits apply even after a restart of the broker. The
+    /// receipts do not show whether a person has typed something after an attempt. So a wakeup may be held back
+    /// needlessly after a restart.
     pub(in crate::core) fn load_wakeups(&mut self, store: &Store, now: i64) -> Result<(), Error> {
         let mut last: Option<WakeupRow> = None;
         for (row, from, to) in store.wakeups_since(now - limits::WAKE_WINDOW_MS)? {
@@ -243,8 +243,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // A session is not woken during a turn, because its hooks show the mail. An interrupted turn does not report
-        // its end, so a turn counts as over when no hook has called for a while.
+        // A session is not woken during a turn, because its hooks show the mail. When a turn is interrupted, its end is
+        // not reported. So a turn also counts as over when no hook has called for a while.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -266,8 +266,8 @@ impl Mail {
         self.without_circles(turn, id, untried, now)
     }
 
-    /// Holds back mail that would make agents keep waking each other. Each of these agents is woken once, but not
-    /// again. The receipts show that the mail was held back.
+    /// Holds back mail that would make agents wake each other again and again. Each of these agents is woken once, but
+    /// not a second time. The receipts show that the mail was held back.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
@@ -277,9 +277,9 @@ impl Mail {
         Ok(if found.is_empty() { WakeupTime::Never } else { WakeupTime::Now(found) })
     }
 
-    /// Whether `from` has already woken `to`, and `to` has woken `from`, directly or through other agents.
+    /// Whether `from` has already woken `to`, and `to` has already woken `from`, directly or through other agents.
     fn closes_circle(&self, from: &str, to: &str) -> bool {
-        // An attempt that failed woke nobody, so it does not count.
+        // A failed attempt does not count, because it woke nobody.
         let woken = || self.wakeups.iter().filter(|attempt| !attempt.failed);
         let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
         if !woken().any(woke) {
@@ -300,15 +300,15 @@ impl Mail {
         false
     }
 
-    /// Records that a person typed something into a session. Earlier wakeups of this session then no longer count in
-    /// the search for agents that keep waking each other.
+    /// Records that a person has typed something into a session. From now on, earlier wakeups of this session do not
+    /// count in the search for agents that keep waking each other.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();
         }
     }
 
-    /// Returns the attempts to wake the recipient of a message, for the message's receipt.
+    /// Returns the attempts to wake the recipient of a message. The message's receipt shows these attempts.
     pub(super) fn wakeups_view(&self, store: &Store, seq: i64) -> Result<Option<Value>, Error> {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {
@@ -319,8 +319,8 @@ impl Mail {
     }
 }
 
-/// Whether a call waits for a wakeup of this session through a better channel, which means a channel with a lower rank.
-/// The channel counts only if it has not been tried yet for at least one of the session's unread messages.
+/// Whether a call is waiting to wake this session through a better channel, that is, a channel with a lower rank. A
+/// channel does not count if it has already been tried for all unread messages of the session.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -334,7 +334,7 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// Whether a newer call waits for a wakeup of the same session through the same channel. If a session runs in two
+/// Whether a newer call is waiting to wake the same session through the same channel. If a session runs in two
 /// terminals, only the terminal that was opened last is woken.
 fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let is_newer = |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.cursor.is_some_and(|other| other > end));
@@ -342,20 +342,20 @@ fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
 }
 
 /// Returns the sentence that wakes a session. Only the number of messages and the names of their senders vary. A name
-/// that could be read as an instruction is replaced.
+/// is replaced if the agent could read it as an instruction.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
     format!("{n} unread mesh message{s} from {}; mesh_inbox reads {it}", names.join(", "))
 }
 
-/// Whether a prompt is a wakeup sentence, and not something that a person typed.
+/// Whether a prompt is a wakeup sentence. No person has typed such a prompt.
 pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// Returns the name, or `a peer` if the name could be read as an instruction. The agent treats the wakeup sentence like
-/// a prompt by the user.
+/// Returns the name, or `a peer` if the agent could read the name as an instruction. The agent treats the wakeup
+/// sentence like a prompt from the user.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }

@@ -1,4 +1,5 @@
-//! Records which connections act for which peers. The record can be searched by connection and by peer.
+//! Records which connections act for which peers. This module finds the peers of a connection, and the connections of a
+//! peer.
 
 use super::connection_origin::RemoteMachine;
 use crate::base::id_types::{CountedMap, PeerId};
@@ -10,16 +11,16 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
     peers: Vec<PeerId>,
-    /// Sessions that have made calls over this connection after their hooks announced these calls. All of them belong
-    /// to one agent process.
+    /// Sessions that have made calls over this connection after their hooks had announced the calls. All these sessions
+    /// belong to one agent process.
     pub(super) announcers: Vec<PeerId>,
-    /// Whether the last session that attached over this connection sent the key that the agent gave it.
+    /// Whether the last session that attached over this connection sent a key from the agent.
     pub(super) is_keyed: bool,
-    /// The agent process from which the client on this connection descends.
+    /// The agent process that is an ancestor of the client on this connection.
     pub(super) agent: Option<Process>,
     /// Whether the client on this connection has stopped answering.
     pub(super) unresponsive: bool,
-    /// The machine from which the connection comes, if it is another machine.
+    /// The other machine from which the connection comes; `None` for a connection from this machine.
     pub(super) remote: Option<RemoteMachine>,
 }
 
@@ -29,7 +30,7 @@ impl Attachment {
         &self.peers
     }
 
-    /// Whether the client on this connection descends from this agent process.
+    /// Whether this agent process is an ancestor of the client on this connection.
     pub(super) fn is_below(&self, process: &Process) -> bool {
         self.agent.is_some_and(|agent| agent.is_same(process))
     }
@@ -45,7 +46,7 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
-    /// Adds a new connection, which does not act for any peer yet.
+    /// Adds a new connection. The connection does not act for any peer yet.
     pub(super) fn open(&mut self, conn: ConnId) {
         self.by_connection.insert(conn, Attachment::default());
     }
@@ -61,7 +62,7 @@ impl Attachments {
         self.by_connection.get(&conn)
     }
 
-    /// Like [`Attachments::get`], but mutable.
+    /// Does the same as [`Attachments::get`], but the result is mutable.
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Attachment> {
         self.by_connection.get_mut(&conn)
     }
@@ -86,7 +87,8 @@ impl Attachments {
         self.connections_of(id).iter().filter_map(|conn| self.get(*conn))
     }
 
-    /// Lets an open connection act for one more peer. Returns false if the connection already acts for this peer.
+    /// Records that an open connection acts for one more peer. Returns false if the connection already acts for this
+    /// peer.
     pub(super) fn attach(&mut self, conn: ConnId, id: &PeerId) -> bool {
         let Some(one) = self.by_connection.get_mut(&conn).filter(|one| !one.peers.contains(id)) else { return false };
         one.peers.push(id.clone());
@@ -114,7 +116,7 @@ impl Attachments {
         ids
     }
 
-    /// Detaches every peer for which `fits` returns false from all of its connections.
+    /// Detaches all peers for which `fits` returns false. Each of them is detached from all its connections.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
         self.connections.retain(|id, _| fits(id));
         self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));

@@ -1,8 +1,8 @@
 //! Identifies callers: sessions, hooks, tool calls, verbs (the subcommands of `slm-mesh`) and the guard (the git hook
 //! of `slm-mesh`). The result is one peer, no peer, or an error that lists the candidates.
 //!
-//! The following table lists what a caller can present as evidence, the strongest evidence first. The first row that
-//! applies to the caller decides.
+//! The following table lists the evidence that a caller can present. The strongest evidence comes first. The first row
+//! that applies to the caller decides.
 //!
 //! | evidence | a session that attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
@@ -16,9 +16,9 @@
 //!
 //! Some clients give the key of their session only in tool calls. The MCP server of such a client first attaches
 //! without a key and becomes a peer. A hook may already have registered another peer with the key. When the server
-//! sends the key, the server moves to that peer, and its own first peer is removed if it is unused.
+//! sends the key, the server moves to that peer. If the server's own first peer is unused, it is removed.
 //!
-//! If a hook has no key, or a key that no session has, the sessions of its agent process decide:
+//! If a hook has no key, or if no session has the hook's key, the sessions of the hook's agent process decide:
 //!
 //! | the hook's key | the sessions of the process | the hook's session |
 //! | --- | --- | --- |
@@ -38,16 +38,18 @@
 //! | has not ended | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
 //! | has not ended | the processes can't be seen, or the session's process is unknown | that session |
 //!
-//! A session that gives back the name of an earlier session becomes a new peer. Its shells and its MCP server may still
-//! use the id of the peer that the session was before. In calls from them, the old id means the session.
+//! A session that gives back the name of an earlier session becomes a new peer. The session's shells and its MCP server
+//! may still use the id of the session's former peer. In their calls, this id means the session.
 //!
 //! The environment of a verb may also contain the name of its agent (`AI_AGENT`). This name counts only if no ancestor
-//! process is known to be an agent. The verb then acts as the agent's session in the nearest ancestor process that has
-//! one. If no ancestor has one, the call is refused, and the verb begins a session and repeats the call.
+//! process is known to be an agent. In this case, the verb acts as a session of the agent in the nearest ancestor
+//! process that has such a session. If no ancestor has such a session, the call is refused. The verb then begins a
+//! session and repeats the call.
 //!
-//! After a restart of the broker, a session belongs to its agent process even before its MCP server has reconnected.
+//! After a restart of the broker, a session belongs to its agent process at once, even before its MCP server has
+//! reconnected.
 //!
-//! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
+//! If several sessions match, a caller that would write is refused. A caller that only reads acts as no peer.
 
 use super::sessions::{ATTACH, DETACH};
 use super::{Peer, Peers};
@@ -61,14 +63,14 @@ use serde_json::json;
 /// Maximum number of candidates that an error message lists.
 const NAMED_MAX: usize = 8;
 
-/// The evidence that a session has when it attaches, or when its first hook calls.
+/// The evidence that a session has when it attaches, or when its first hook makes a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionEvidence<'a> {
-    /// The connection of the session; `None` for a hook, because the connection of a hook acts for no peer.
+    /// The connection of the session; `None` for a hook, because its connection acts for no peer.
     pub conn: Option<ConnId>,
     /// The session's description of itself, which includes its key.
     pub row: &'a PeerRow,
-    /// The peer id that the session had on an earlier connection, if any.
+    /// The session's peer id on an earlier connection, if there was one.
     pub id: Option<&'a str>,
     /// The name that the session wants.
     pub name: &'a str,
@@ -76,10 +78,10 @@ pub(super) struct SessionEvidence<'a> {
     pub is_name_chosen: bool,
 }
 
-/// The result of the search for the peer that a session was before.
+/// The result of the search for a session's former peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FormerPeer {
-    /// The evidence proves that the session was this peer.
+    /// The evidence proves that this peer is the session's former peer.
     Proven(PeerId),
     /// Only the name is the same, so the peer may have belonged to another session.
     SameName(PeerId),
@@ -92,9 +94,9 @@ pub(super) enum FormerPeer {
 pub(in crate::core) struct HookEvidence<'a> {
     /// The agent whose hook format the hook uses.
     pub agent: &'a str,
-    /// Whether hooks of other agents use the same format.
+    /// Whether hooks of other agents use the same hook format.
     pub is_shared_dialect: bool,
-    /// The key that the agent gave the session. It may be empty.
+    /// The key that the agent gave to the session. The key may be empty.
     pub key: &'a str,
     /// Whether the agent says that its session continues under this key.
     pub continues: bool,
@@ -103,8 +105,8 @@ pub(in crate::core) struct HookEvidence<'a> {
 }
 
 impl Peer {
-    /// Whether the row belongs to a different session than this peer. This is so if both have keys, and the row's key
-    /// is not one of the peer's keys.
+    /// Whether the row and this peer have different keys, and so belong to different sessions. Returns false if the row
+    /// or the peer has no key.
     pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
         row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
     }
@@ -127,10 +129,10 @@ impl Peers {
         };
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
-            // This searches all peers, so the fast comparison of process ids comes before the slower comparison of
+            // All peers are searched here. So the fast comparison of process ids comes before the slower comparison of
             // strings.
             let detached = sessions().filter(|peer| peer.connections == 0 && peer.is_run_by(&process));
-            // If several sessions of the process match, it is unknown which of them attaches.
+            // If several sessions of the process match, it is unknown which of them is attaching.
             only(detached.filter(|peer| is_alike(&peer.row, row)))
         };
         match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
@@ -140,20 +142,20 @@ impl Peers {
     }
 
     /// Finds an ended session of the same agent in the same directory on the same machine. The new session takes over
-    /// the name and the mail of the ended one.
+    /// the name and the mail of the ended session.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that only hooks have registered may still be running if no hook has reported its end. In this case,
-        // a new session with a different key must not take over its name.
+        // A session that only hooks have registered may still be running if no hook has reported its end. A new session
+        // with a different key must not take over the name of such a session.
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !peer.has_other_key(row);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        // The name is compared first, because it can take a system call to learn whether a session is alive.
+        // The name is compared first, because the check whether a session is alive may need a system call.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // Two ended sessions with the default name are ambiguous, so the new session takes over neither. But a chosen
         // name belongs to one peer. A user may also have chosen a name such as `NAME-2`. So a peer with such a name
-        // counts only if it has not left, and neither it nor the new session has a key.
+        // counts only if the peer has not left, and if neither the peer nor the new session has a key.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -163,8 +165,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// Returns the ended sessions whose agent and directory are the same and that have this default name, with or
-    /// without a number. A session in its grace period does not count as ended.
+    /// Returns the ended sessions with the same agent, the same directory, and this default name (with or without a
+    /// number). A session in its grace period does not count as ended.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
@@ -174,23 +176,23 @@ impl Peers {
     }
 
     /// Whether a session may still be alive. A session is alive if it has a connection, even a silent one, or if its
-    /// agent process is running. A session may also be alive if the process that connected it to an earlier broker is
-    /// running, unless that process is `pid`, which is connecting now.
+    /// agent process is running. A session may also be alive if its MCP server, which was connected to an earlier
+    /// broker, is still running. But the process `pid`, which is connecting now, does not count as that server.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
         is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
     }
 
-    /// Returns the session to which a hook belongs, if the mesh knows this session.
+    /// Returns the session to which a hook belongs; `None` if the mesh does not know the session.
     pub(in crate::core) fn session_of_hook(&self, evidence: &HookEvidence) -> Option<PeerId> {
         let HookEvidence { agent, is_shared_dialect, key, continues, ancestors } = *evidence;
         self.by_key(agent, is_shared_dialect, key).or_else(|| {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            // If slm-mesh does not know the agent, its hooks report a different agent type than its MCP server, so only
-            // the key is compared.
+            // If slm-mesh does not know the agent, the agent's hooks and its MCP server report different agent types.
+            // So only the key is compared.
             let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
             let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
@@ -211,8 +213,7 @@ impl Peers {
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// Returns the peer that a caller (a tool call, a verb or the guard) acts as; `None` if the caller needs no
-    /// identity.
+    /// Returns the acting peer of a tool call, a verb or the guard; `None` if the caller needs no identity.
     ///
     /// # Errors
     /// When the caller must not act as the requested peer, or when several sessions may have made the call.
@@ -252,8 +253,8 @@ impl Peers {
         }
     }
 
-    /// Returns the session in whose shell a caller runs, according to the shell's environment. If the environment says
-    /// nothing, the caller's ancestor processes decide.
+    /// Returns the session in whose shell the caller is running, according to the shell's environment. If the
+    /// environment contains no session, the caller's ancestor processes decide.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -283,9 +284,10 @@ impl Peers {
         }
     }
 
-    /// Returns the session that was the peer `former` until it gave back that peer's name. If the caller runs in such a
-    /// session, returns that session. If it runs in none, there must be only one such session, and the session that is
-    /// now the peer `former` must have ended.
+    /// Returns the session that was the peer `former` before the session gave back that peer's name. There may be
+    /// several such sessions. If the caller is running in one of them, returns that session. If the caller is running
+    /// in none of them, returns a session only if there is exactly one, and if the present session of the peer `former`
+    /// has ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -299,7 +301,7 @@ impl Peers {
     /// environment contains no agent name.
     ///
     /// # Errors
-    /// When this agent has no session yet, or when the caller may belong to several sessions. Without the error, the
+    /// When this agent has no session yet, or when the caller may belong to several sessions. Without this error, the
     /// caller would act as the person at the machine.
     fn session_of_named_agent(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(agent) = &call.shell_agent else { return Ok(None) };
@@ -328,7 +330,7 @@ impl Peers {
     /// process.
     ///
     /// # Errors
-    /// When the nearest agent process has several sessions, or none yet.
+    /// When the nearest agent process has several sessions, or has no session yet.
     fn session_around(&self, ancestors: &[Process]) -> Result<Option<PeerId>, Error> {
         for above in ancestors {
             let ids = self.sessions_inside(above);
@@ -342,7 +344,7 @@ impl Peers {
         Ok(None)
     }
 
-    /// Makes the error for a shell that may belong to any of these sessions.
+    /// Makes the error for a shell whose session is unclear. `ids` are the possible sessions.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
         let text = format!(
             "this shell may belong to any of several sessions: {}; use --as to say which one",
@@ -365,14 +367,14 @@ impl Peers {
         names.join(", ") + more
     }
 
-    /// Whether a peer has a connection from the agent process of the caller. If so, a lock that was requested over this
-    /// connection may belong to any session of the process.
+    /// Whether a peer has a connection from the agent process of the caller. If it does, a lock that was requested over
+    /// this connection may belong to any session of the process.
     pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
-    /// Whether a session is also connected from another process of the same agent, for example because the user resumed
-    /// it in a second terminal. Such a session continues when the caller's process ends.
+    /// Whether another process of the same agent is connected as the same session, for example because the user has
+    /// resumed the session in a second terminal. Such a session continues when the caller's process ends.
     pub(in crate::core) fn runs_elsewhere(&self, id: &str, ancestors: &[Process]) -> bool {
         let Some(own) = nearest(ancestors).and_then(|process| process.agent) else { return false };
         let is_other =
@@ -381,8 +383,9 @@ impl Peers {
         answering.filter_map(|one| one.agent.as_ref()).any(is_other)
     }
 
-    /// Returns the sessions to which a caller below this process may belong. Even a person's script may run hooks. So
-    /// the process counts as an agent only if slm-mesh knows its program, or if it has run an MCP server.
+    /// Returns the sessions to which a descendant of this process may belong. The process counts as an agent only if
+    /// slm-mesh knows its program, or if it has run an MCP server. A process that has only run hooks does not count,
+    /// because even a person's script may run hooks.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);
@@ -393,13 +396,13 @@ impl Peers {
     }
 }
 
-/// Returns the nearest ancestor of a caller that is not a wrapper, such as a shell that runs a single command. This
-/// process counts as the caller's agent process.
+/// Returns the caller's nearest ancestor process that is not a wrapper. A wrapper is, for example, a shell that runs a
+/// single command. The ancestor counts as the caller's agent process.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
 
-/// Whether an operation concerns the connection itself, rather than one of the peers for which the connection acts.
+/// Whether an operation concerns the connection itself, and not one of the peers for which the connection acts.
 fn is_about_connection(op: &Op) -> bool {
     [&ATTACH, &DETACH].iter().any(|known| std::ptr::eq(op, *known))
 }
@@ -430,10 +433,10 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// Of the peers that have the same key, returns the one that continues the session. Two peers get the same key in three
-/// steps. First, session B takes over the name of session A. Then the user resumes A, which becomes a new peer.
-/// Finally, B gives the name back. While A runs, A remains the new peer. The next time the user resumes A, A becomes
-/// its first peer again, with that peer's name and mail.
+/// Returns the peer that continues the session, out of the peers that have the same key. Two peers get the same key in
+/// three steps. First, session B takes over the name of session A. Then the user resumes A, which becomes a new peer.
+/// Finally, B gives the name back. While A is running, A remains the new peer. The next time the user resumes A, A
+/// becomes its first peer again, and gets the name and mail of that peer.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -1,7 +1,8 @@
-//! The machines from which connections come. The person at each machine has a peer, to which agents can write.
+//! The machines from which connections come. The person at each machine has a peer. Agents can send messages to this
+//! peer.
 //!
-//! **Invariant:** all open connections that name the same machine come from that machine. Otherwise, equal paths and
-//! process ids of two machines would be taken for the same file and the same process.
+//! **Invariant:** all open connections with the same machine name come from the same machine. If two machines had the
+//! same name, equal paths and process ids on these machines would count as the same file and the same process.
 
 use super::Peers;
 use super::name_lookup::HUMAN_AT;
@@ -14,7 +15,7 @@ use crate::core::settings::FormerHost;
 use crate::core::{ConnId, Mesh};
 use crate::store::PeerRow;
 
-/// The machine from which a connection comes, if it is not this machine.
+/// A remote machine from which a connection comes.
 #[derive(Debug, Clone)]
 pub(super) struct RemoteMachine {
     /// The name of the machine.
@@ -65,7 +66,7 @@ pub(in crate::core) fn is_machine_known(turn: &Turn, host: &str) -> Result<bool,
     Ok(turn.store.peers()?.iter().any(|row| row.host == host && !row.is_linked()))
 }
 
-/// Stores the new name of this machine with all peers on this machine.
+/// Stores the new name of this machine in the rows of all peers on this machine.
 pub(in crate::core) fn rename_machine(turn: &mut Turn, former: &FormerHost, host: &str) -> Result<(), Error> {
     let suffix = format!("{HUMAN_AT}{}", former.name);
     let is_here = |row: &PeerRow| row.host == former.name && !row.is_linked();
@@ -101,11 +102,12 @@ impl Peers {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// Refuses a connection from a machine that has the name of another machine.
+    /// Returns an error if another machine has the same name as the machine from which a connection comes.
     fn refuse_same_name(&self, host: &str, boot_id: Option<&str>) -> Result<(), Error> {
         let Some(boot_id) = boot_id else { return Ok(()) };
         let own = Some((&self.settings.host, self.settings.boot_id.as_deref()));
-        // A machine that has lost its power leaves connections behind that no longer answer.
+        // Connections that no longer answer do not count. They may come from a machine that has lost power and has
+        // restarted.
         let remotes = self.attachments.iter().filter(|(_, one)| !one.unresponsive);
         let remotes = remotes.filter_map(|(_, one)| one.remote.as_ref());
         let mut machines = own.into_iter().chain(remotes.map(|origin| (&origin.host, origin.boot_id.as_deref())));

@@ -32,8 +32,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
-    // A command of the earlier session may still run. The command's lock stays with that session, so this lock does not
-    // prevent the decline.
+    // A command of the earlier session may still be running. Its lock stays with the earlier session, so the lock does
+    // not prevent the decline.
     if let Some(lock) = locks.all().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
@@ -42,7 +42,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
-    // The earlier session left its channels when it ended, so the present channels of the peer belong to this session.
+    // The earlier session left its channels when it ended. So all channels of the peer now belong to this session.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     tell_connections(turn, peers, &id, &row.id, &you);
@@ -50,8 +50,9 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(json!({ "ok": true, "kind": row.kind.word(), "you": you, "gaveBack": name })))
 }
 
-/// Tells all connections of a session which peer the session is now. The request may have come from the agent's shell.
-/// Without this notice, the session's MCP server would attach to the next broker as the former peer.
+/// Sends the id and name of a session's new peer to all connections of the session. The request may have come from the
+/// agent's shell. Without this notification, the session's MCP server would attach to the next broker as the former
+/// peer.
 fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerId, you: &Value) {
     let params = json!({ "was": former.as_str(), "you": you }).to_string();
     for conn in peers.connections_of(own) {
@@ -59,8 +60,8 @@ fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerI
     }
 }
 
-/// Stores what the session needs in order to give back the name that it took over. `None` means that there is nothing
-/// to give back.
+/// Stores the facts with which a session can give back the name that it took over. `None` means that the session has
+/// taken over no name.
 pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<TakeoverRow>) -> Result<(), Error> {
     match &takeover {
         _ if peer.takeover == takeover => {}
@@ -72,15 +73,14 @@ pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<Ta
 }
 
 impl Peers {
-    /// Whether this lock belongs to a command of an earlier session whose name the holder of the lock has taken over.
-    /// The command can still be running after its session has ended.
+    /// Whether the lock's holder has taken over the name of an earlier session, and the lock belongs to a command of
+    /// that session. The command can still be running after its session has ended.
     pub(in crate::core) fn is_of_earlier_session(&self, lock: &LockRow) -> bool {
         let takeover = || self.get(&lock.holder)?.takeover.as_ref();
         matches!(lock.owner, LockOwner::Command(_)) && takeover().is_some_and(|takeover| lock.token <= takeover.token)
     }
 
-    /// Returns the notice that tells a session about its takeover. Then removes the notice, so that it is shown only
-    /// once.
+    /// Returns the notice that informs a session about its takeover. Removes the notice, so that it is shown only once.
     pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &str) -> Result<Option<String>, Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(None) };
         let (Some(takeover), id) = (&mut peer.takeover, &peer.row.id) else { return Ok(None) };
@@ -91,7 +91,7 @@ impl Peers {
         Ok(notice)
     }
 
-    /// Turns a session into a new peer. The peer that the session took over is then free again.
+    /// Turns a session into a new peer. After this, the peer that the session took over is free again.
     fn become_new(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<PeerRow, Error> {
         let Some(mut peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
         let before = peer.takeover.clone().unwrap_or_default();
@@ -106,7 +106,7 @@ impl Peers {
             ..peer.row.clone()
         };
         let former = PeerRow {
-            // The earlier session gets its key back, so that it finds its mail when it is resumed.
+            // The earlier session gets its key back. So the session finds its mail again if a user resumes it.
             kind: PeerKind::Session { key: before.key },
             older_keys: before.older_keys,
             summary: before.summary,

@@ -1,4 +1,4 @@
-//! Clients of the old HTTP API: how they register, send heartbeats and leave.
+//! The registrations, the heartbeats and the departures of the clients of the old HTTP API.
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -62,7 +62,7 @@ impl Peers {
     }
 }
 
-/// The name that a client of the old HTTP API sends to let the broker choose a name.
+/// A client of the old HTTP API sends this name if the broker should choose the name.
 const AUTO: &str = "auto";
 
 fn auto_name(id: &str) -> String {
@@ -82,14 +82,14 @@ impl Mesh {
         Ok(row)
     }
 
-    /// Records a heartbeat. Returns false if the peer is unknown or offline, and must register again.
+    /// Records a heartbeat. Returns false if the peer is unknown or offline. Such a peer must register again.
     pub fn heartbeat(&mut self, id: &str, now: i64) -> bool {
         let peers = &mut self.peers;
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client that was marked as gone has lost its locks and its push socket. The client learns this only
-                // by registering again, so a late heartbeat does not bring the client back.
+                // A client that was marked as gone has lost its locks and its push socket. To get a push socket again,
+                // the client must register again. So a late heartbeat does not make the client online.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),

@@ -1,4 +1,4 @@
-//! Peers: which of them are online, what their names are, and which peer a caller acts as.
+//! Peers: their names, whether they are online, and which callers act as them.
 //!
 //! A peer is a row in the database. A session attaches to its peer over a connection. A client of the old HTTP API
 //! is online while it sends heartbeats. A peer of a linked mesh is online while that mesh lists it.
@@ -40,45 +40,45 @@ use peer_table::PeerTable;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// A peer: its row, and the facts that are kept only in memory.
+/// A peer. It consists of a row, and of facts that are kept only in memory.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// The row of the peer in the database.
     pub row: PeerRow,
-    /// The number of connections that act for the peer and still answer.
+    /// The number of connections that act for the peer and have not stopped answering.
     pub connections: usize,
-    /// When a client of the old HTTP API last sent a heartbeat, in ms.
+    /// The time of the last heartbeat from a client of the old HTTP API, in ms.
     pub last_heartbeat: i64,
-    /// When the peer made its last call, in ms.
+    /// The time of the peer's last call, in ms.
     pub last_active: i64,
-    /// When the peer went offline, in ms; `None` if it is online or its grace period is over.
+    /// The time at which the peer went offline, in ms; `None` if the peer is online or its grace period is over.
     pub offline_since: Option<i64>,
-    /// Whether the peer was online when an earlier broker ended, and has not come online again since.
+    /// Whether the peer was online when an earlier broker ended, and has not been online after that.
     pub unconfirmed: bool,
-    /// The agent process that started the peer's MCP server under an earlier broker. This server may reconnect.
+    /// The agent process of an MCP server that connected the peer to an earlier broker. The server may reconnect.
     pub expected_agent: Option<Process>,
-    /// Whether the kernel will report the end of the peer's agent process. Until that report, the peer counts as
+    /// Whether the kernel will report the end of the peer's agent process. Before this report, the peer counts as
     /// online, unless it is silent.
     pub is_watched: bool,
-    /// Whether the peer's connection has stopped answering, because the program has been stopped or hangs.
+    /// Whether the peer's connection has stopped answering because the program is suspended or hangs.
     pub is_silent: bool,
-    /// Whether the peer has left, and no hook or connection has shown any activity since then.
+    /// Whether the peer has left, and no hook or connection has been active after that.
     pub has_left: bool,
     /// The background tasks and subagents that were still running when the peer's last turn ended. The locks of that
-    /// turn stay held until all of these tasks end.
+    /// turn are kept until all these tasks have ended.
     pub background_tasks: Vec<String>,
-    /// Whether the log already contains a warning that a hook outside the peer's agent process acts as the peer.
+    /// Whether the log contains a warning that a hook outside the peer's agent process acts as the peer.
     pub is_foreign_hook_reported: bool,
-    /// When a hook last showed that the peer is working on a turn, in ms.
+    /// The last time at which a hook showed that the peer was working on a turn, in ms.
     pub turn_active_at: Option<i64>,
-    /// Whether the agent has reported the end of the session, and the session has not continued since.
+    /// Whether the agent has reported the end of the session, and the session has not continued after that.
     pub has_ended: bool,
-    /// What the session needs in order to give back a name and mail that it took over from an earlier session; `None`
-    /// if it took over nothing.
+    /// The facts with which the session can give back the name and the mail that it took over from an earlier session;
+    /// `None` if the session took over nothing.
     pub takeover: Option<TakeoverRow>,
-    /// The peer that the session was before it gave back a name; `None` if it has not done so.
+    /// The session's peer before the session gave back a name; `None` if the session has not given back a name.
     pub gave_back: Option<PeerId>,
-    /// Whether slm-mesh knows the peer's agent. An unknown agent may have hooks in any dialect.
+    /// Whether slm-mesh knows the peer's agent. An unknown agent may use any hook format.
     pub is_known_agent: bool,
 }
 
@@ -106,7 +106,7 @@ impl Peer {
         }
     }
 
-    /// Whether the peer counts as online. A person never does.
+    /// Whether the peer counts as online. A person never counts as online.
     pub fn is_online(&self) -> bool {
         match self.row.kind {
             PeerKind::Session { .. } => self.connections > 0 || self.is_watched && !self.is_silent,
@@ -115,8 +115,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or is hanging. Such a session is offline, and either its grace period is running
-    /// or its agent process is unknown.
+    /// Whether the session has ended or hangs. Such a session is offline. In addition, its grace period is running, or
+    /// its agent process is unknown.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -127,7 +127,7 @@ impl Peer {
         self.has_left && !self.is_online() && !self.unconfirmed
     }
 
-    /// Whether the session was the peer with this id before it gave back that peer's name.
+    /// Whether the session was the peer with this id before the session gave back that peer's name.
     fn has_been(&self, id: &str) -> bool {
         self.gave_back.as_deref() == Some(id)
     }
@@ -137,8 +137,8 @@ impl Peer {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether the peer's MCP server ran below this process and may reconnect. If slm-mesh does not know the program of
-    /// the process, this server is the only sign that the process is an agent.
+    /// Whether the peer's MCP server was a descendant of this process and may reconnect. If slm-mesh does not know the
+    /// program of the process, only the server shows that the process is an agent.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
         self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())
@@ -157,7 +157,8 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the peer's timeout ends, in ms: the heartbeat timeout of an HTTP client, or the grace period of a session.
+    /// The end of the peer's timeout, in ms. This is the heartbeat timeout of an HTTP client, or the grace period of a
+    /// session.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -168,7 +169,7 @@ impl Peer {
     }
 }
 
-/// Maximum number of rows in a page. The field names alone take at least 200 bytes in each row.
+/// Maximum number of rows in a page. In each row, the field names alone take at least 200 bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
@@ -256,8 +257,8 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let offline_too = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // The list is sorted by age, so new peers come last. The next page therefore continues where this page ends, even
-    // if peers come and go in between.
+    // The list is sorted by age, so new peers come last. So the next page continues where this page ends, even if peers
+    // join or leave before the next page is read.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
     if let Some(after) = args.text("after") {
         let after = pagination::parse_cursor(after)?;
@@ -317,18 +318,17 @@ pub struct Peers {
     settings: Rc<MeshSettings>,
     /// Returns an unpredictable random number.
     random: Box<dyn FnMut() -> u128 + Send>,
-    /// Tells whether a process on this machine is alive.
+    /// Checks whether a process on this machine is alive.
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
     peers: PeerTable,
     attachments: Attachments,
-    /// Whether any process has had several sessions. If not, it is always clear which session makes a call.
+    /// Whether any process has had several sessions. If none has, it is always clear which session makes a call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
     announced: Vec<session_of_announced_call::AnnouncedCall>,
     /// The peer that stands for the person at this machine.
     human: PeerId,
-    /// A number that increases with every change to this mesh's own peers. Meshes that poll this mesh receive the
-    /// number.
+    /// A number that increases with every change of this mesh's own peers. Meshes that poll this mesh get the number.
     roster_version: i64,
 }
 
@@ -347,7 +347,7 @@ impl Peers {
         }
     }
 
-    /// Sets the function that tells whether a process on this machine is alive.
+    /// Sets the function that checks whether a process on this machine is alive.
     pub(super) fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.is_process_alive = is_alive;
     }
@@ -375,7 +375,7 @@ impl Peers {
         self.peers.get_mut(id)
     }
 
-    /// The name of the peer with this id. A string that is not the id of a peer is returned unchanged.
+    /// Returns the name of the peer with this id. If no peer has this id, returns the id itself.
     pub fn name_of(&self, id: &str) -> String {
         self.get(id).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone())
     }
@@ -416,7 +416,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Records a change of one of this mesh's own peers in the journal.
+    /// Adds a change of one of this mesh's own peers to the journal.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now).map(|_| ())
@@ -438,8 +438,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores the path of a session's transcript, if the hook reports a path. An empty path means that nobody may read
-    /// the transcript, so the stored path is removed.
+    /// Stores the path of a session's transcript, if the hook reports a path. If the path is empty, the stored path is
+    /// removed, because nobody may read the transcript.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
@@ -450,8 +450,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Returns the path of a peer's transcript, or the reason why a client on this connection can't read the
-    /// transcript.
+    /// Returns the path of a peer's transcript. If a client on this connection can't read the transcript, returns the
+    /// reason.
     fn transcript_of(&self, peer: &Peer, conn: ConnId) -> Value {
         let row = &peer.row;
         match &row.transcript {
@@ -464,7 +464,7 @@ impl Peers {
         }
     }
 
-    /// A peer in the form that clients see: first the keys of the old HTTP API, then the other keys.
+    /// Returns a peer in the form that clients see. The keys of the old HTTP API come first.
     pub(super) fn view(
         &self,
         peer: &Peer,

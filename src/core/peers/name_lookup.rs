@@ -1,4 +1,4 @@
-//! Finds peers by name, and finds the peers that stand for the people at this machine and at other machines.
+//! Finds peers by name. Also finds the peers that stand for people at this machine and at other machines.
 
 use super::super::MeshSettings;
 use super::{Peer, Peers, no_peer};
@@ -7,7 +7,7 @@ use crate::base::id_types::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::store::PeerRow;
 
-/// Maximum number of peers that an error lists if a name is ambiguous.
+/// Maximum number of peers in the error for an ambiguous name.
 const NAMED_MAX: usize = 8;
 
 /// Separates the user from the machine in the name of a person at another machine, such as `ada@desk`.
@@ -19,8 +19,8 @@ pub(super) fn is_reserved(name: &str) -> bool {
 }
 
 impl Peers {
-    /// Finds a peer by its id, its name, or an unambiguous prefix of either. The words `human` and `cli` mean the
-    /// person at this machine.
+    /// Finds a peer by its id, its name, or an unambiguous prefix of its id or name. The words `human` and `cli` mean
+    /// the person at this machine.
     ///
     /// # Errors
     /// When no peer matches, or when several peers match. If several match, the error lists them.
@@ -28,8 +28,8 @@ impl Peers {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());
         }
-        // Other meshes choose the ids of their peers, and such an id may equal a name in this mesh. So names in this
-        // mesh are tried before ids from other meshes.
+        // Other meshes choose the ids of their own peers. An id from another mesh may be the same as a name in this
+        // mesh. So names in this mesh are tried before ids from other meshes.
         let is_own = |row: &PeerRow| !row.is_linked();
         let rules: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
@@ -57,7 +57,8 @@ impl Peers {
         Err(no_peer(name))
     }
 
-    /// Refuses the id of a peer in another mesh, because callers of this mesh cannot act as that peer.
+    /// Returns an error if the id belongs to a peer of another mesh, because callers in this mesh cannot act as that
+    /// peer.
     pub fn require_local(&self, id: PeerId) -> Result<PeerId, Error> {
         if self.get(&id).is_some_and(|peer| peer.row.is_linked()) {
             let text = format!("{} is on another mesh; you can act as that peer only there", self.name_of(&id));
@@ -66,9 +67,9 @@ impl Peers {
         Ok(id)
     }
 
-    /// Finds the peer that stands for this user on this machine. The hub on the machine `desk` calls its own user
-    /// `ada`, while every other hub calls the same user `ada@desk`. Both names are accepted, so that the user keeps the
-    /// same peer when another hub leads.
+    /// Finds the peer that stands for the user `user` of the machine `host`. The hub on the machine `desk` calls its
+    /// own user `ada`, but every other hub calls the same user `ada@desk`. This function accepts both names. So the
+    /// user keeps the same peer when another hub becomes the leader.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -81,12 +82,12 @@ impl Peers {
         self.peers.iter().find(is_it).map(|peer| peer.row.id.clone())
     }
 
-    /// Finds or creates the peer that stands for the person at this machine. Agents can then write to this person from
-    /// the start.
+    /// Finds or creates the peer that stands for the person at this machine. So agents can send messages to this person
+    /// from the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // If the user has been renamed, this finds the peer with the former name. The peers of other users of this
-        // machine are skipped, because their names contain an `@`.
+        // If the user has been renamed, this filter finds the peer with the former name. It skips the peers of other
+        // users of this machine, because their names contain an `@`.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

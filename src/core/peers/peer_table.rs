@@ -1,7 +1,7 @@
 //! The table of all peers, with indexes by id, by kind and by deadline.
 //!
-//! **Invariant:** no search through all peers is needed to find one peer, the clients of the old HTTP API, the peers of
-//! linked meshes, or the next deadline.
+//! **Invariant:** the following are found without a search through all peers: a peer by its id, the clients of the old
+//! HTTP API, the peers of linked meshes, and the next deadline.
 
 use super::Peer;
 use crate::base::id_types::PeerId;
@@ -19,9 +19,10 @@ pub(super) struct PeerTable {
     http_clients: BTreeSet<PeerId>,
     /// The peers of linked meshes.
     linked: BTreeSet<PeerId>,
-    /// The deadlines of peers, in ms. An outdated deadline stays in this set until it is the earliest one.
+    /// The deadlines of peers, in ms. An outdated deadline is not removed from this set until it is the earliest
+    /// deadline.
     deadlines: BTreeSet<(i64, PeerId)>,
-    /// The positions of peers whose entry in `deadlines` may be out of date.
+    /// The positions of peers whose deadline in `deadlines` may be out of date.
     changed: Vec<usize>,
 }
 
@@ -51,8 +52,8 @@ impl PeerTable {
         positions.into_iter().map(|n| &self.peers[n])
     }
 
-    /// Returns the peer with this id, to be changed. The caller must not change the peer's id or kind (session, person,
-    /// HTTP client or linked peer).
+    /// Returns a mutable reference to the peer with this id. The caller must not change the peer's id or kind (session,
+    /// person, HTTP client or linked peer).
     pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
         let n = *self.positions.get(id)?;
         if self.changed.last() != Some(&n) {
@@ -68,13 +69,13 @@ impl PeerTable {
         }
     }
 
-    /// Returns all peers, to be changed. The caller must not change the id or the kind of a peer.
+    /// Returns mutable references to all peers. The caller must not change the id or the kind of a peer.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.note_all();
         self.peers.iter_mut()
     }
 
-    /// Appends a peer. If the table already has a peer with this id, puts the new one in its place.
+    /// Appends a peer. If the table already has a peer with the same id, replaces that peer instead.
     pub(super) fn put(&mut self, peer: Peer) {
         for (kind, belongs) in [(&mut self.http_clients, peer.row.is_http()), (&mut self.linked, peer.row.is_linked())]
         {
@@ -132,7 +133,7 @@ impl PeerTable {
         }
     }
 
-    /// The peers whose deadlines have passed, earliest deadline first.
+    /// Returns the peers whose deadlines have passed. The peer with the earliest deadline comes first.
     pub(super) fn due(&mut self, settings: &MeshSettings, now: i64) -> Vec<&Peer> {
         if self.deadline(settings).is_none_or(|at| at > now) {
             return Vec::new();
@@ -150,8 +151,8 @@ mod tests {
     use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 
-    /// Returns a pseudorandom number below `n` (xorshift64). Equal seeds give equal numbers, so a failing run can be
-    /// repeated.
+    /// Returns a pseudorandom number below `n` (xorshift64). The same seed gives the same numbers, so a failed run can
+    /// be repeated.
     fn below(dice: &mut u64, n: u64) -> u64 {
         *dice ^= *dice << 13;
         *dice ^= *dice >> 7;

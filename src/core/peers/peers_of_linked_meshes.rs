@@ -1,6 +1,7 @@
-//! Peers of linked meshes, which are listed together with this mesh's own peers.
+//! Peers of linked meshes. They are listed together with this mesh's own peers.
 //!
-//! **Invariant:** a linked peer never has the id or the name of one of this mesh's own peers, and never replaces one.
+//! **Invariant:** a linked peer never has the id or the name of one of this mesh's own peers, and never replaces any of
+//! them.
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -14,10 +15,10 @@ use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::store::PeerRow;
 
-/// How many characters of a long name are kept when a part of the peer's id is added to it.
+/// If a part of the peer's id is added to a long name, this many characters of the name are kept.
 const ID_NAME_MAX: usize = 32;
 
-/// A peer of a linked mesh, as that mesh describes it.
+/// A linked mesh's description of one of its peers.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct LinkedPeer {
     /// The peer's id in its own mesh.
@@ -28,19 +29,19 @@ pub struct LinkedPeer {
     pub agent: String,
     /// The absolute path of the peer's working directory.
     pub project: String,
-    /// The identifier of the peer's repository, if any.
+    /// The identifier of the peer's repository, if the peer has one.
     pub repo: Option<String>,
-    /// The git branch, if any.
+    /// The git branch, if there is one.
     pub branch: Option<String>,
     /// The peer's summary.
     pub summary: String,
     /// The name of the peer's machine, if known.
     pub host: Option<String>,
-    /// Whether the peer is a person, who is never online but has a mailbox.
+    /// Whether the peer is a person. A person is never online, but has a mailbox.
     pub is_away: bool,
-    /// When the peer registered in its own mesh, in ms; 0 if unknown.
+    /// The time at which the peer registered in its own mesh, in ms; 0 if unknown.
     pub registered: i64,
-    /// When the peer last sent a heartbeat to its own mesh, in ms; 0 if unknown.
+    /// The time of the peer's last heartbeat to its own mesh, in ms; 0 if unknown.
     pub last_heartbeat: i64,
 }
 
@@ -53,16 +54,16 @@ pub(in crate::core) struct LinkedParts<'a> {
 }
 
 /// Returns the two possible names of a linked peer: `claude-api@laptop`, and the same name with a part of the peer's
-/// id. The second name is used if another peer already has the first.
+/// id. The second name is used if another peer already has the first name.
 fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
-    // A long name is cut, to leave room for the first characters of the id.
+    // A long name is cut, so that there is room for the first characters of the id.
     let short: String = seen.name.chars().take(ID_NAME_MAX).collect();
     [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
 }
 
-/// Whether `name`, the name of a linked peer in this mesh, is made from the peer's present name in its own mesh. If
-/// not, the peer is new or has been renamed in its own mesh.
+/// Compares the two names of a linked peer. Returns true if `name`, which is used in this mesh, is made from the peer's
+/// present name in its own mesh. Otherwise, the peer is new or has been renamed in its own mesh.
 fn is_named_after(name: &str, seen: &LinkedPeer, label: &str) -> bool {
     let is_number = |rest: &str| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
     linked_names(seen, label).iter().any(|wanted| name.strip_prefix(wanted.as_str()).is_some_and(is_number))
@@ -90,8 +91,8 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // If the reported time of registration is missing or in the future, the stored time stays, because each poll
-        // would otherwise give the peer a new time.
+        // If the reported time of registration is missing or in the future, the stored time is kept. Otherwise, the
+        // time would change with each poll.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,
@@ -151,15 +152,15 @@ impl Peers {
         Ok(())
     }
 
-    /// Returns a free name for a linked peer, without a part of the peer's id if possible.
+    /// Returns a free name for a linked peer. If possible, the name contains no part of the peer's id.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
         let [wanted, with_id] = linked_names(seen, label);
         let is_free = self.peers.iter().all(|peer| peer.row.name != wanted || peer.row.id == seen.id);
         self.free_name(if is_free { &wanted } else { &with_id })
     }
 
-    /// Makes room for one more linked peer. If the limit is reached, removes an offline linked peer without unread
-    /// mail. Returns false if the limit is reached and there is no such peer.
+    /// Makes room for one more linked peer. If the limit is reached, removes an offline linked peer that has no unread
+    /// mail. If there is no such peer, returns false.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
         let linked: Vec<&Peer> = self.peers.linked().collect();
         if linked.len() < 2 * limits::LINKED_MAX {

@@ -15,18 +15,18 @@ use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 
 impl Mesh {
-    /// Adds a new connection, which does not act for any peer yet.
+    /// Adds a new connection. The connection does not act for any peer yet.
     pub fn on_connected(&mut self, conn: ConnId) {
         self.peers.attachments.open(conn);
     }
 
-    /// Handles the end of a connection. A session goes offline at once, unless it has another connection or the kernel
-    /// watches its agent process. An offline session keeps its locks for a short grace period.
+    /// Handles the end of a connection. The session goes offline at once, unless it has another connection or the
+    /// kernel watches its agent process. An offline session keeps its locks for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         for call in self.waiting.extract(|call| call.ctx.conn == conn) {
             self.turn.dirty.note_end(call.reason.as_ref());
         }
-        // A hook that disconnects may not have shown its mail, so the next hook gets all mail that this hook has not
+        // A hook that disconnects may not have shown its mail. So the next hook gets all mail that this hook has not
         // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
@@ -37,7 +37,7 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// Records that a connection has stopped answering, or that it answers again.
+    /// Records that a connection has stopped answering, or that it has begun to answer again.
     pub fn set_unresponsive(&mut self, conn: ConnId, unresponsive: bool, now: i64) {
         let attached = self.peers.attachments.get_mut(conn);
         let Some(one) = attached.filter(|one| one.unresponsive != unresponsive) else { return };
@@ -61,8 +61,8 @@ impl Mesh {
 }
 
 impl Mesh {
-    /// Handles the end of an agent process. Its sessions are gone, even if another process keeps their connections
-    /// open.
+    /// Handles the end of an agent process. The sessions of the process have ended, even if another process keeps their
+    /// connections open.
     pub fn on_process_exit(&mut self, process: &Process, now: i64) {
         let run_by: Vec<PeerId> =
             self.peers.peers.iter().filter(|peer| peer.is_run_by(process)).map(|peer| peer.row.id.clone()).collect();
@@ -98,15 +98,15 @@ impl Mesh {
     }
 }
 
-/// The reason in an event about a session that left because its agent process ended.
+/// In events, the reason why a session left: its agent process ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 /// In events, the reason why a session went offline: the kernel can't report the end of its agent process.
 const NOT_WATCHED: &str = "not_watched";
 
 impl Peers {
-    /// Stores the agent process of the client on a connection. This process is chosen from the client's ancestor
-    /// processes, which the transport has verified.
+    /// Stores the agent process of the client on a connection. `ancestors` are the client's ancestor processes, which
+    /// the transport has verified.
     pub(in crate::core) fn set_agent_process(&mut self, conn: ConnId, ancestors: &[Process]) {
         if let Some(one) = self.attachments.get_mut(conn) {
             one.agent = nearest(ancestors).copied();
@@ -156,7 +156,7 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // A lock may have been released while the peer was offline, so the peer's waiting lock requests are checked
+        // While the peer was offline, a lock may have been released. So the peer's waiting lock requests are checked
         // again.
         turn.dirty.locks = true;
         if !joins {
@@ -165,24 +165,24 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
-    /// Records that a hook or a subcommand made a call for a session. This shows that the session has not ended.
+    /// Records that a hook or a subcommand made a call for a session. The call shows that the session has not ended.
     pub(in crate::core) fn note_return(&mut self, turn: &mut Turn, id: &PeerId) {
         let Some(peer) = self.get_mut(id) else { return };
         peer.has_left = false;
         if std::mem::replace(&mut peer.has_ended, false) {
-            // The session may now be ready for a wakeup, so the waiting calls that can wake it run again.
+            // The session may now be ready for a wakeup, so the waiting calls that can wake the session run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Whether the agent has ended this session. A late hook, which reports something from before the end, does not
-    /// bring the session back.
+    /// Whether the agent has ended this session. A late hook, which reports something that happened before the end,
+    /// does not make the session active again.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
 
-    /// Logs once per session that a hook with the session's key runs outside the session's agent process. The hook is
-    /// still accepted, because any process of this user may act for any session.
+    /// Logs that a hook with the session's key is running outside the session's agent process. This is logged only once
+    /// per session. The hook is accepted nevertheless, because any process of this user may act for any session.
     pub(in crate::core) fn report_foreign_hook(&mut self, turn: &mut Turn, id: &str, ancestors: &[Process]) {
         let Some(caller) = nearest(ancestors) else { return };
         let is_own = |above: &Process| self.is_attached_from(id, above);
@@ -201,10 +201,10 @@ impl Peers {
         }
     }
 
-    /// Records the agent process from which a session makes a call, as the kernel reports it. The process counts as an
-    /// agent if slm-mesh knows its program, or if an earlier hook of the session came from it. The session is then
-    /// online while the process lives. A single hook from an unknown program does not prove that the process is an
-    /// agent.
+    /// Records the agent process from which a session makes a call. The kernel reports this process. The process counts
+    /// as an agent if slm-mesh knows its program, or if an earlier hook of the session came from the same process. In
+    /// this case, the session is online as long as the process is running. A single hook from an unknown program does
+    /// not prove that the process is an agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -218,8 +218,8 @@ impl Peers {
         self.set_process(turn, journal, id, process, is_agent, call)
     }
 
-    /// Records the process from which a session makes a call. `is_agent` says whether it is known that the process is
-    /// an agent.
+    /// Records the process from which a session makes a call. `is_agent` is true if the process is known to be an
+    /// agent.
     pub(super) fn set_process(
         &mut self,
         turn: &mut Turn,
@@ -237,8 +237,9 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // A process on another machine is not watched, because this kernel can't report its end. A process that may not
-        // be an agent is not watched either, because its end may mean nothing for the session.
+        // A process on another machine is not watched, because this machine's kernel can't report its end. A process
+        // that is perhaps not an agent is not watched either, because the session may continue after the process has
+        // ended.
         if is_remote || !is_agent {
             let was_watched = std::mem::replace(&mut peer.is_watched, false);
             if !is_known {
@@ -251,9 +252,9 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Handles a session that now runs in a process on another machine. Until now, the kernel watched the session's
-    /// process. The session goes offline, unless it has a connection. It keeps its locks and channels, because it has
-    /// not ended.
+    /// Handles a session that now runs in a process on another machine. Before this, the kernel watched the session's
+    /// process. The session goes offline, unless it has a connection. The session keeps its locks and channels, because
+    /// it has not ended.
     fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
         self.go_offline(turn, journal, id, NOT_WATCHED, now)?;
         if let Some(peer) = self.get_mut(id) {
@@ -262,8 +263,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Subtracts one from the number of a peer's connections. Marks the peer as offline, unless something else shows
-    /// that it is online.
+    /// Subtracts one from the number of a peer's connections. Marks the peer as offline, unless it has another
+    /// connection or a watched agent process.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -277,7 +278,7 @@ impl Peers {
         self.go_offline(turn, journal, id, reason, now)
     }
 
-    /// Marks a peer as offline, unless something else shows that it is online.
+    /// Marks a peer as offline, unless it has a connection or a watched agent process.
     fn go_offline(
         &mut self,
         turn: &mut Turn,
@@ -292,41 +293,42 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // The lock requests of an offline peer do not delay the requests of other peers, so the other requests are
-        // checked again.
+        // The lock requests of an offline peer do not delay the requests of other peers. So the requests of other peers
+        // are checked again.
         turn.dirty.locks = true;
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// Records when a session was last known to be working on a turn; `None` means that the turn has ended.
+    /// Records the last time at which a session was known to be working on a turn; `None` means that the turn has
+    /// ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // The session may now be ready for a wakeup, so the waiting calls that can wake it run again.
+            // The session may now be ready for a wakeup, so the waiting calls that can wake the session run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Records the background tasks and subagents that still run after the end of a turn. The locks of the turn are
-    /// kept for them. The list is empty if a turn is running, or if no task is left.
+    /// Records the background tasks and subagents that are still running after the end of a turn. The locks of the turn
+    /// are kept for these tasks. The list is empty while a turn is running, and when no tasks are left.
     pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
         if let Some(peer) = self.get_mut(id) {
             peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();
         }
     }
 
-    /// Records that a subagent has ended. Returns true if it was the last task for which the locks of the turn were
-    /// kept.
+    /// Records that a subagent has ended. Returns true if the subagent was the last task for which the locks of the
+    /// turn were kept.
     pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
         peer.background_tasks.retain(|running| running != task);
         peer.background_tasks.is_empty()
     }
 
-    /// Forgets the agent process of a session that has ended. The next session in the same directory may then take over
-    /// the name and the mailbox.
+    /// Forgets the agent process of a session that has ended. After this, the next session in the same directory may
+    /// take over the name and the mailbox.
     pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
         (peer.row.process, peer.is_watched) = (None, false);
@@ -376,7 +378,7 @@ impl Peers {
             let (takeover, gave_back) = (takeovers.remove(&row.id), given_back.remove(&row.id));
             let peer = match old.get(&row.id) {
                 Some(known) => {
-                    // A rollback may have dropped the request to watch this process, so the request is made again.
+                    // A rollback may have cancelled the request to watch this process, so the request is made again.
                     let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
                     watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
                     let is_watched = watched.is_some();
@@ -386,8 +388,8 @@ impl Peers {
             };
             self.peers.put(peer);
         }
-        // If an earlier broker watched the agent process of a session, the session is online while this process
-        // lives.
+        // If an earlier broker watched the agent process of a session, the session is online as long as the process is
+        // running.
         for peer in self.peers.iter_mut().filter(|peer| peer.unconfirmed && peer.row.host == self.settings.host) {
             if let Some(process) = peer.row.process {
                 (peer.is_watched, peer.unconfirmed, peer.offline_since) = (true, false, None);
@@ -397,8 +399,8 @@ impl Peers {
         // A session that still holds locks gets a new grace period. The broker may have died during an earlier grace
         // period, or a rollback may have undone the end of that period.
         for peer in self.peers.iter_mut() {
-            // The end of a process on another machine is not reported. So a session there gets a grace period even if
-            // its process is known.
+            // The end of a process on another machine is not reported. So a session on another machine gets a grace
+            // period even if its process is known.
             let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
             let has_left = peer.row.process.is_none() || is_far_server;
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && has_left;
@@ -420,16 +422,16 @@ impl Peers {
 }
 
 impl Peer {
-    /// Restores a peer that an earlier broker knew. After a crash, a session gets a grace period in which it can
-    /// return before other peers learn that it left.
+    /// Restores a peer that an earlier broker stored. After a crash, a session gets a grace period. If the session
+    /// returns during this period, other peers do not learn that it was gone.
     fn loaded(row: PeerRow, now: i64) -> Peer {
         let was_online = row.online && row.is_session();
         Peer {
             last_active: row.last_seen,
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
-            // A session with an MCP server counts as gone until the server reconnects. A session that has only hooks
-            // may still be running, so it does not count as gone.
+            // A session with an MCP server counts as gone until the server reconnects. A session that only hooks have
+            // registered may still be running, so it does not count as gone.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

@@ -1,4 +1,4 @@
-//! How long peers stay: when a silent peer counts as gone, and when an offline peer is forgotten.
+//! The lifetime of peers. This module decides when a silent peer counts as gone, and when an offline peer is forgotten.
 
 use super::{Peer, Peers, sessions};
 use crate::base::error::{Error, ErrorKind};
@@ -50,9 +50,10 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the unused ended sessions of one agent in one directory: those that hold no locks and have neither sent
-    /// nor received messages. A session with a chosen name is kept, because others may know this name. Without this
-    /// cleanup, unused sessions would accumulate, because a new session takes over none of them if there are several.
+    /// Forgets the unused ended sessions of one agent in one directory. A session is unused if it holds no locks and
+    /// has neither sent nor received messages. A session with a chosen name is kept, because others may know this name.
+    /// Without this cleanup, there would be more and more unused sessions, because a new session takes over none of
+    /// them if there are several.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,
@@ -69,7 +70,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets a peer, and the count of its unread messages.
+    /// Forgets a peer, and the number of its unread messages.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
         if self.get(id).is_some_and(|peer| peer.takeover.is_some()) {
@@ -90,8 +91,8 @@ impl Peers {
 }
 
 impl Mesh {
-    /// Marks peers as gone when their time is up: HTTP clients that send no heartbeat, and sessions after their grace
-    /// period.
+    /// Marks peers as gone when their time is up. These are HTTP clients that have sent no heartbeat, and sessions
+    /// whose grace period has ended.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let Peers { peers, settings, .. } = &mut self.peers;
         let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
@@ -109,7 +110,7 @@ impl Mesh {
     /// the mail of the sessions of these processes. `is_alive` checks whether a process on this machine is running.
     pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
         let host = self.settings.host.clone();
-        // The kernel reports the end of a watched process, so only the other processes are checked.
+        // The kernel reports the end of each watched process. So only processes that are not watched are checked.
         let is_dead = |peer: &&Peer| {
             let is_here = peer.row.host == host && !peer.is_watched;
             is_here && peer.row.process.is_some_and(|process| !is_alive(&process))
@@ -119,7 +120,8 @@ impl Mesh {
             let Mesh { turn, peers, channels, journal, .. } = mesh;
             for id in &dead {
                 peers.forget_process(turn, id)?;
-                // A session with a key may continue in another process, so it is not marked as left.
+                // A session with a key may continue in another process. So only a session without a key is marked as
+                // gone.
                 if let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.session_key().is_none()) {
                     peer.has_left = true;
                 }
@@ -130,9 +132,9 @@ impl Mesh {
     }
 
     /// Takes the channels and the locks from a session that is gone, except for the locks of its commands. Also ends
-    /// its waiting calls, because a command that outlives the session could otherwise get a lock or mail in the
-    /// session's name. If a silent connection acts for the session, the calls on that connection continue to wait,
-    /// because the session may return there.
+    /// its waiting calls. Otherwise, a command that is still running could get a lock or mail in the session's name. If
+    /// a silent connection acts for the session, the calls on that connection continue to wait, because the connection
+    /// may begin to answer again.
     pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
         end_hook_waits(turn, peers, waiting, id);

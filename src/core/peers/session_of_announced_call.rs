@@ -1,7 +1,7 @@
 //! Tool calls that hooks announced. Some clients run several sessions in one process with a single MCP server. The tool
-//! calls to this server do not say which session makes them. But right before each call, the client runs a hook that
-//! knows the session. The hook announces the operation and its arguments to the mesh. The next call from the same
-//! process with this operation and these arguments belongs to the announced session.
+//! calls to this server do not contain the id of the session that makes them. But just before each call, the client
+//! runs a hook that knows the session. The hook announces the operation and its arguments to the mesh. The next call
+//! from the same process with this operation and these arguments belongs to the announced session.
 
 use super::Peers;
 use super::caller_resolver::nearest;
@@ -15,13 +15,13 @@ use crate::core::session_identifying_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// How long an announced call may take to arrive, in ms. Later calls do not match the announcement, because the user
-/// may have refused the announced call.
+/// How long an announced call may take to arrive, in ms. The announcement does not apply to later calls, because the
+/// user may have refused the announced call.
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// Maximum size of the arguments of one call, in bytes. A message becomes longer when it is written as a JSON string,
-/// so this is twice the maximum size of a message.
+/// Maximum size of the arguments of one call, in bytes. This is twice the maximum size of a message, because a message
+/// becomes longer when it is written as a JSON string.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a tool call.
@@ -72,7 +72,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
     let peers = &mut mesh.peers;
-    // If the process has only one session, no announcement is needed.
+    // If the process has only one session, the announcement is not needed.
     if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {
         peers.announced.retain(|call| call.until > ctx.now);
         if peers.announced.len() == ANNOUNCED_MAX {
@@ -85,7 +85,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 impl Peers {
-    /// Returns the session whose hook announced this call, if any.
+    /// Returns the session whose hook announced this call, if there was an announcement.
     ///
     /// # Errors
     /// When hooks of several sessions announced the same call. The error lists these sessions.
@@ -109,19 +109,20 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // A session that repeats the call announces it again, so these announcements are no longer needed.
+        // If a session repeats the call, its hook announces the call again. So these announcements are no longer
+        // needed.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }
 
     /// Records that a session began. If its process already has a session, later calls from the process may belong to
-    /// either session.
+    /// any of these sessions.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that this session has made an announced call over this connection, because the client uses the same
-    /// connection to report what the session has read.
+    /// Records that this session has made an announced call over this connection. Over the same connection, the client
+    /// later reports what the session has read.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(conn) else { return };
         if !one.peers().contains(session) && !one.announcers.contains(session) {
@@ -137,8 +138,9 @@ impl Peers {
         self.attachments.get(conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// Returns the part of a reply that tells a client which peer its call acted as; `None` if this is clear. If no
-    /// hook announced the call, this part contains a warning that another session of the client may have made the call.
+    /// Returns the id and the name of the peer that made a call, for the reply; `None` if the client knows this peer
+    /// anyway. If no hook announced the call, the result contains a warning that another session of the client may have
+    /// made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

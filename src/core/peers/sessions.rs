@@ -1,4 +1,4 @@
-//! Sessions: how an agent's session attaches over its connection, returns to its former peer, and leaves.
+//! Sessions of agents. A session attaches over its connection, can return to its former peer, and leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
 use super::decline_name_takeover::set_takeover;
@@ -66,8 +66,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already done so. In this
-/// way, an agent without MCP becomes a peer when it runs its first subcommand.
+/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already registered one.
+/// So an agent without MCP becomes a peer when it runs its first subcommand.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Register the caller's agent as a peer, unless it is a peer already",
@@ -81,15 +81,16 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    // For an agent that slm-mesh does not know, the nearest ancestor process counts as the agent, unless this process
-    // is a known agent.
+    // If slm-mesh does not know the agent, the nearest ancestor process counts as the agent, unless this process is a
+    // known agent.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
         let text =
             format!("this process does not run inside {}; use --as to say which peer you act as", args.word("agent"));
         return Err(Error::new(ErrorKind::Refused, text));
     };
-    // A process such as a shell may have started several agents, so only the sessions of this agent are considered.
+    // A process (for example a shell) may have started several agents, so only the sessions of this agent are
+    // considered.
     let of_agent = |peer: &&Peer| peer.row.agent == args.word("agent");
     let sessions = mesh.peers.sessions_of_process(process).into_iter().filter(of_agent);
     let id = match only(sessions).map(|peer| peer.row.id.clone()) {
@@ -101,7 +102,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     };
     let Mesh { turn, peers, journal, .. } = mesh;
     // The caller runs inside an agent: slm-mesh knows the program of the process, or the environment contains the name
-    // of the agent. So it is known that the process is the agent, and the session is online until the process ends.
+    // of the agent. So the process is certainly the agent, and the session is online until the process ends.
     peers.set_process(turn, journal, &id, process, true, ctx)?;
     Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": id.as_str(), "name": peers.name_of(&id) } })))
 }
@@ -156,8 +157,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // The process of an unknown program is not recorded, because its end may mean nothing. A process on another
-        // machine is recorded nevertheless, because its end is never reported and so can't mislead the broker.
+        // The process of an unknown program is not recorded, because the session may continue after the end of this
+        // process. A process on another machine is recorded nevertheless, because its end is never reported.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -175,7 +176,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
 
 /// Removes the unused peer of a connection. The connection has just attached as a different peer, which a hook
 /// registered with the session's key. The unused peer would look like a second session of the agent, and nobody would
-/// read its mail. Returns the removed peer, so that the client can forget it.
+/// read its mail. Returns the removed peer, so that the client can forget this peer.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -201,7 +202,7 @@ fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Adds a key to the older keys of a session. If there are too many, the oldest key is forgotten.
+/// Adds a key to the older keys of a session. If there are too many keys, the oldest key is forgotten.
 fn push_older_key(older: &mut Vec<String>, key: String) {
     older.retain(|known| *known != key);
     older.push(key);
@@ -210,7 +211,7 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// The reason in an event about a session that ended cleanly.
+/// In events, the reason why a session left: it ended cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
@@ -230,10 +231,11 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Registers a session whose hook or subcommand makes a call before any connection attaches. Returns the session's
-/// former peer, or a new peer.
+/// Registers a session whose hook or subcommand makes a call before a connection has attached as the session. Returns
+/// the session's former peer, or a new peer.
 pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
-    // An invalid name must not make hooks fail. The MCP server shows the error to the user when it attaches.
+    // An invalid name is ignored here, because hooks must not fail. When the MCP server attaches, the user sees the
+    // error.
     let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
     let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
     let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
@@ -243,8 +245,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
-            // If a session has neither a key nor a process, each of its hooks finds the session by its name. This is
-            // not a takeover.
+            // If a session has neither a key nor a process, each of its hooks finds the session by its name. In this
+            // case, there is no takeover.
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
@@ -265,9 +267,9 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     Ok(id)
 }
 
-/// Finds the former peer of a session. If none is found, forgets unused ended sessions, which may have made the choice
-/// ambiguous, and tries again. If the former peer has left and has a different key, its grace period ends at once,
-/// because the new session would otherwise inherit its locks.
+/// Finds the former peer of a session. If none is found, several unused ended sessions may match. So the function
+/// forgets these sessions and tries again. If the former peer has left and has a different key, its grace period ends
+/// at once. Otherwise, the new session would inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -291,7 +293,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     for id in mesh.peers.attachments.detach_all(conn) {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
-            // The agent process may continue with other sessions, so it no longer shows that this session is alive.
+            // The agent process may continue with other sessions, so it no longer proves that this session is alive.
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
@@ -308,7 +310,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // If only the network failed, the commands that hold locks over this connection are still running and may
+        // If only the network has failed, the commands that hold locks over this connection are still running and may
         // reconnect.
         locks.await_commands(conn, now);
         return Ok(());
@@ -331,7 +333,7 @@ pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: i
     turn.dirty.locks = true;
 }
 
-/// The default name of a session: `claude-api` for Claude Code in …/api. `short_name` is what people call the agent.
+/// The default name of a session: `claude-api` for Claude Code in …/api. `short_name` is the common name of the agent.
 fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let agent = match short_name.filter(|name| !name.is_empty()).unwrap_or(row.agent.as_str()) {
         "unknown" | "" => "agent",
@@ -343,8 +345,8 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// Makes the row with which a session can later give back the name that it is taking over now. The row contains a
-/// notice about the earlier session, because that session may have worked on another task.
+/// Makes the row with which a session can give back a name later. The session is taking over this name now. The row
+/// contains a notice about the earlier session, because that session may have worked on another task.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time_format::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -372,7 +374,8 @@ fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
-    /// Gives a session the id, name and mailbox of its former peer, or new ones if it has no former peer.
+    /// Gives a session the id, name and mailbox of its former peer. If the session has no former peer, it gets a new
+    /// id, name and mailbox.
     fn take_identity(
         &mut self,
         turn: &mut Turn,
@@ -403,9 +406,9 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row.clone() })
     }
 
-    /// Returns the name for a session that comes back to its former peer: normally the name of this peer. If an MCP
-    /// server attaches for the first time, and the user chose a name that is free, the session gets the chosen name.
-    /// The hooks and subcommands that made calls before the server attached do not always know this name.
+    /// Returns the name for a session that returns to its former peer. Normally, this is the name of the peer. But when
+    /// an MCP server attaches for the first time, the session gets the name that the user has chosen, if this name is
+    /// free. The hooks and subcommands that made calls before the server attached do not always know the chosen name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
@@ -413,7 +416,7 @@ impl Peers {
         if takes_chosen { evidence.name.to_owned() } else { old.row.name.clone() }
     }
 
-    /// Gives a peer the name in this row, and tells the other peers.
+    /// Gives a peer the name in this row, and notifies the other peers.
     fn rename(&mut self, turn: &mut Turn, journal: &Journal, row: &PeerRow, now: i64) -> Result<(), Error> {
         let Some(peer) = self.get_mut(&row.id) else { return Ok(()) };
         peer.row.name.clone_from(&row.name);
@@ -422,11 +425,11 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&renamed), &row.id, now)
     }
 
-    /// Returns `wanted` if no peer has this name, and otherwise the first free name among `wanted-2`, `wanted-3` and so
-    /// on.
+    /// Returns `wanted` if no peer has this name. Otherwise, returns the first free name among `wanted-2`, `wanted-3`
+    /// and so on.
     pub(super) fn free_name(&self, wanted: &str) -> String {
-        // The names of all peers are collected once, because a search per number would be slow if many sessions want
-        // the same name.
+        // The names of all peers are collected in advance. A new search for each number would be slow if many sessions
+        // want the same name.
         let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
         let taken: HashSet<&str> = similar.collect();
         let is_free = |name: &String| !taken.contains(name.as_str()) && !is_reserved(name);
@@ -434,8 +437,8 @@ impl Peers {
         std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Adds another key to a session. For example, after /clear the agent uses a new key, but the MCP server still uses
-    /// the old key.
+    /// Adds another key to a session. For example, after the command /clear, the agent uses a new key, but the MCP
+    /// server still uses the old key.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
@@ -450,8 +453,9 @@ impl Peers {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
-    /// Returns the sessions of one agent process. Some are connected from a descendant of the process. Others were
-    /// registered only by its hooks or subcommands, or had an MCP server that ran below the process and may reconnect.
+    /// Returns the sessions of one agent process. A session belongs to the process if it is connected from a descendant
+    /// of the process, or if only hooks or subcommands of the process have registered it. It also belongs to the
+    /// process if its MCP server was a descendant of the process and may reconnect.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();

@@ -32,9 +32,10 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// third of a second.
 const MISSES_MAX: u32 = 5;
 /// If an attempt to reach another machine takes longer than this before it fails, the network is broken, so calls fail
-/// at once. If it fails sooner, the broker may be shutting down, and the attempt is repeated.
+/// at once. If the attempt fails sooner, the broker may be shutting down, so the attempt is repeated.
 const MISS_MAX: Duration = Duration::from_millis(500);
-/// How long a hub that has ceased to lead may take to refuse the calls that it has received.
+/// Maximum time that the connection stays open after the hub has ceased to lead. In this time, the hub refuses the
+/// calls that it has received.
 const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 
 /// The thread that connects to the broker and reads its answers.
@@ -49,7 +50,7 @@ pub struct ReaderThread {
     is_dormant: bool,
     /// How many attempts in a row have found no broker that is alive.
     n_misses: u32,
-    /// Whether the last attempt reached a broker on this machine, which may since have ended.
+    /// Whether the last attempt reached a broker on this machine. That broker may have ended in the meantime.
     has_reached_own: bool,
     /// When the hub ceased to lead. The connection stays open only until the hub has refused all calls.
     deposed_at: Option<Instant>,
@@ -80,7 +81,7 @@ impl ReaderThread {
                     self.read_answers(client);
                     self.on_connection_lost(&broker_name);
                 }
-                // The broker was ending when this thread connected, so the next broker can be expected soon.
+                // The broker was shutting down when this thread connected, so the next broker can be expected soon.
                 Err(error) if self.expects_next_broker(&error, began.elapsed()) => {
                     self.n_misses += 1;
                     std::thread::sleep(Duration::from_millis(5 << self.n_misses));
@@ -114,8 +115,9 @@ impl ReaderThread {
         }
     }
 
-    /// Whether a new broker can be expected soon. An attempt to connect has just failed with this error, and took this
-    /// long. If the attempt reached a broker on this machine, that broker has ended, so the duration does not matter.
+    /// Whether a new broker can be expected soon, after an attempt to connect has failed with `error`. `took` is the
+    /// duration of the attempt. If the attempt reached a broker on this machine, that broker has ended, so the duration
+    /// does not matter.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
     }
@@ -140,8 +142,8 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches those of the client's threads (conversations) that were attached before or whose calls are waiting. If
-    /// there are none, attaches the session with an empty name for the thread.
+    /// Attaches the threads (conversations) of the client that were attached before, and the threads with waiting
+    /// calls. If there are no such threads, attaches the session with an empty name for the thread.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {
@@ -155,7 +157,7 @@ impl ReaderThread {
         if threads.is_empty() {
             threads.push(String::new());
         }
-        // The number of peers of a connection is limited. Threads that have been peers before come first.
+        // The number of peers of a connection is limited, so threads that had a peer before come first.
         threads.sort_by_cached_key(|thread| (!self.known_peers.contains_key(thread), thread.clone()));
         threads.dedup();
         let mut refusals = HashMap::new();
@@ -173,7 +175,7 @@ impl ReaderThread {
             return refusals.into_values().next().map_or(Ok(()), Err);
         }
         let mut state = self.shared.lock();
-        // A refused thread stays known, so that it asks for the same peer again with its next call.
+        // A refused thread stays in `known_peers`, so that its next call asks for the same peer again.
         state.peers = self.known_peers.clone();
         state.peers.retain(|thread, _| !refusals.contains_key(thread));
         state.socket = client.clone_writer().ok();
@@ -221,15 +223,15 @@ impl ReaderThread {
         }
     }
 
-    /// Decides how soon to reconnect when the broker shuts down. If a newer broker replaces the old one, this thread
-    /// reconnects soon. If the user stopped the broker, only a call starts it again.
+    /// Handles the shutdown of the broker. If a newer broker replaces this broker, the thread reconnects soon. If the
+    /// user stopped the broker, only a call starts it again.
     fn on_shutdown(&mut self, params: &Map<String, Value>) {
         self.is_dormant = params.get("reason") != Some(&json!("making_room"));
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Records which peer represents this session, after a command in the agent's shell has given back the name that
-    /// the session had taken over.
+    /// Records which peer represents this session now. The peer changes when a command in the agent's shell gives back
+    /// a name that the session took over.
     fn on_declined(&mut self, params: &Map<String, Value>) {
         let (Some(was), Some(you)) = (params.get("was").and_then(Value::as_str), params.get("you")) else { return };
         let Some(id) = you["id"].as_str() else { return };
@@ -250,15 +252,15 @@ impl ReaderThread {
                 state.send_queued();
             }
             Err(error) => {
-                // The other threads of the client may have peers.
+                // Only the calls of this thread fail, because the client's other threads may have peers.
                 self.fail_queued(&rpc::decode_error(&error), |call| call.thread == thread);
                 self.shared.lock().send_queued();
             }
         }
     }
 
-    /// Records which peer represents a thread of the client. If the broker has retired a peer, also forgets that peer.
-    /// It represented the session until the first thread had a name.
+    /// Records which peer represents a thread of the client. Also forgets the peer that the broker has retired, if any.
+    /// That peer represented the session until the client's first thread had a name.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -326,7 +328,7 @@ impl ReaderThread {
         self.note_own_id(call, &result);
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
         // The answer and the report are written under one lock. Otherwise the client's next call could reach the broker
-        // before the report, and find the mail still unread.
+        // before the report, and the mail would still count as unread.
         let locked = (!shown.is_empty() || call.target.batch.is_some()).then(|| self.shared.lock());
         let report = locked.as_ref().filter(|_| !shown.is_empty()).map(|state| {
             let peer = announcer.or_else(|| state.peers.get(&call.thread).cloned());
@@ -379,7 +381,7 @@ impl ReaderThread {
         }
     }
 
-    /// Fails those of the calls that wait for a broker for which `fails` returns true.
+    /// Fails those queued calls for which `fails` returns true.
     fn fail_queued(&self, error: &Error, fails: impl Fn(&PendingCall) -> bool) {
         let failed = self.shared.lock().take_queued(fails);
         for call in failed {
@@ -398,8 +400,8 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session itself must parse this reply: to report mail as read, to record which peer represents the
-/// session, or to add what was said last in a peer's session. All other replies are passed on without being parsed.
+/// Whether the session must parse this reply. Reasons are mail to report as read, a new peer for the session, and a
+/// transcript to read. All other replies are passed on unparsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")
@@ -421,7 +423,7 @@ mod tests {
     use crate::core;
     use std::io::Read;
 
-    /// The client's call `id` of an operation without a wait, from one of the client's threads.
+    /// Makes a call with this id from one of the client's threads. The operation of the call does not wait.
     fn call(id: i64, arguments: &Value, thread: &str) -> PendingCall {
         let target = ReplyTarget { id: json!(id), version: ProtocolVersion::V2025_11_25, batch: None };
         let arguments = arguments.as_object().cloned().unwrap_or_default();
@@ -450,7 +452,7 @@ mod tests {
         assert!(asked.contains("\"attach\"") && asked.contains("\"b\""), "the other thread is attached: {asked}");
     }
 
-    /// Returns what the client of a session reads when this result arrives for a call with these arguments.
+    /// Returns what a session writes to its client when a call with these arguments gets this result.
     fn written(arguments: &Value, result: &str) -> String {
         let out = Arc::new(StdoutWriter::keeping());
         let mut reader = ReaderThread::new(Arc::default(), Arc::clone(&out));

@@ -1,5 +1,4 @@
-//! The state that the threads of a session share: calls in progress, the socket, and the peers for which the session
-//! acts.
+//! The state that the threads of a session share: calls in progress, the socket, and the session's peers.
 
 use super::super::agent_waker::AgentNotifier;
 use super::super::pending_call::{BatchReply, PendingCall};
@@ -20,7 +19,7 @@ use std::time::Instant;
 pub struct SharedState {
     state: Mutex<ClientState>,
     changed: Condvar,
-    /// Wakes the thread that detects stuck brokers when a call has been sent.
+    /// When a call has been sent, wakes the thread that detects stuck brokers.
     pub call_sent: Condvar,
 }
 
@@ -37,7 +36,7 @@ impl SharedState {
         }
     }
 
-    /// Waits for a change, but at most until the time `until`.
+    /// Waits for a change, but not beyond the time `until`.
     pub fn wait_until<'a>(
         &self,
         mut state: MutexGuard<'a, ClientState>,
@@ -50,7 +49,7 @@ impl SharedState {
         state
     }
 
-    /// Waits while the condition is true, but at most until the time `until`.
+    /// Waits while the condition is true, but not beyond the time `until`.
     pub fn wait_while<'a>(
         &self,
         mut state: MutexGuard<'a, ClientState>,
@@ -69,7 +68,7 @@ impl SharedState {
 pub struct ClientState {
     /// Calls that must still be sent to a broker, oldest first.
     pub queue: VecDeque<u64>,
-    /// All unanswered calls, by the number of the request to the broker.
+    /// All unanswered calls, by request number.
     pub calls: CountedMap<PendingCall>,
     last_request: u64,
     /// The stream to the broker, for writing; `None` while no broker is connected.
@@ -82,22 +81,22 @@ pub struct ClientState {
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
     /// Calls that will wait for events. The key is the number of the `events.cursor` request that was sent just before
-    /// the call. The reply to this request names an event. The call waits for events after that one.
+    /// the call. The reply to this request contains the number of an event. The call waits for events after that event.
     pub cursors: HashMap<u64, u64>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
-    /// The error for all calls if the broker stops answering. `None` for a broker on another machine, because a network
-    /// connection itself detects a lost broker.
+    /// The error with which all calls fail if the broker stops answering. `None` for a broker on another machine,
+    /// because a network connection itself detects a lost broker.
     pub stuck_error: Option<Error>,
-    /// Whether the thread that detects stuck brokers sleeps because no call is waiting for an answer.
+    /// Whether the thread that detects stuck brokers is asleep. It sleeps while no call is waiting for an answer.
     pub is_watch_idle: bool,
     /// What the client has said about itself so far.
     pub client: ClientIdentity,
     pub client_spoke_at: Option<Instant>,
-    /// How many threads wait for a change.
+    /// How many threads are waiting for a change.
     n_waiting: usize,
     pub is_closing: bool,
-    /// Whether a new connection is attaching. A session that ends now must detach this connection.
+    /// Whether a new connection is attaching. If the session ends now, it must detach this connection.
     pub is_attaching: bool,
     /// Whether an answer is being written. The process must not end before the answer is complete.
     pub is_answering: bool,
@@ -118,7 +117,7 @@ impl ClientState {
     }
 
     /// Writes a line to the broker. Returns whether the whole line was written. If not, the connection ends, because no
-    /// other line may follow a partial line, and the reader thread connects again.
+    /// other line may follow a partial line. The reader thread then reconnects.
     pub fn send(&mut self, line: &str) -> bool {
         let Some(socket) = &mut self.socket else { return false };
         let is_sent = socket.write_all(line.as_bytes()).is_ok();
@@ -148,7 +147,7 @@ impl ClientState {
     }
 
     /// Records that an answer was written, and sends `report`, which marks the mail in the answer as read. In a batch,
-    /// all reports are sent after all answers. If the broker is gone, the next one offers the mail again, because
+    /// all reports are sent after all answers. If the broker is gone, the next broker delivers the mail again, because
     /// nothing proves that the mail was read.
     pub fn end_answer(&mut self, call: &PendingCall, is_whole: bool, report: Option<String>) {
         self.is_answering = false;
@@ -206,7 +205,7 @@ impl ClientState {
         taken.into_iter().filter_map(|request| self.calls.remove(&request)).collect()
     }
 
-    /// Sends the queued calls whose threads are attached now, and attaches the thread of the first call that remains.
+    /// Sends the queued calls of attached threads. If calls remain in the queue, attaches the thread of the first one.
     pub fn send_queued(&mut self) {
         for request in std::mem::take(&mut self.queue) {
             if !self.send_call(request) {

@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Maximum number of characters of the reason why a wakeup failed, as reported to the broker.
+/// Maximum length, in characters, of the reason for a failed wakeup. The reason is reported to the broker.
 const REASON_MAX: usize = 100;
 
 impl ClientState {

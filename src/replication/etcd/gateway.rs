@@ -11,14 +11,14 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How long one member may take to answer. A stopped process still accepts connections, but it never answers. A member
+/// How long one member may take to answer. Even a stopped process accepts connections, but it never answers. A member
 /// without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// If a watch receives nothing for this long, a new watch replaces it, because the member may have hung.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, in bytes. etcd limits each request to 1.5 MiB, but an answer can contain many entries.
 const ANSWER_MAX: u64 = 64 << 20;
-/// Maximum length, in bytes, of the line that says that a watch has ended.
+/// Maximum length, in bytes, of the line that reports the end of a watch.
 const CANCELLATION_MAX: usize = 1024;
 
 /// The gRPC status codes that are handled specially.
@@ -56,7 +56,7 @@ enum Reply {
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
-    /// The index of the member that last answered.
+    /// The index of the member that gets the next request.
     current: usize,
     user: Option<EtcdUser>,
     token: Option<String>,
@@ -119,7 +119,8 @@ impl Gateway {
                     self.last_answer_took = Some(began.elapsed());
                     return Ok(value);
                 }
-                // A refusal counts for one member only. An earlier member may still execute the request.
+                // Only one member has refused the request. Another member, which was asked earlier, may still execute
+                // it.
                 Reply::Refused(_, why) => {
                     return Err(match may_be_executed {
                         None => LogError::Refused(why),
@@ -180,7 +181,7 @@ impl Gateway {
         let credentials = json!({ "name": user.name, "password": user.password });
         match self.post("auth/authenticate", &credentials, ANSWER_TIMEOUT) {
             Reply::Value(answer) => self.token = answer["token"].as_str().map(str::to_owned),
-            // Only the credentials were sent, and not yet the request.
+            // Only the credentials have been sent, not the request itself.
             Reply::Silent(why) => return Err(Reply::Unreached(why)),
             refused => return Err(refused),
         }
@@ -194,7 +195,7 @@ impl Gateway {
         let answer = request.send(body.to_string());
         let mut answer = match answer {
             Ok(answer) => answer,
-            // The error code comes only from connecting, so nothing has been sent.
+            // This error happens only while connecting, so nothing has been sent.
             Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::ConnectionRefused => {
                 return Reply::Unreached(format!("etcd at {member} does not answer: {error}"));
             }
@@ -258,7 +259,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // While authentication is on, etcd refuses a certificate that has a common name. Only this refusal is plain text.
+    // If authentication is on, etcd refuses a certificate that has a common name. Only this refusal is plain text.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
         let text = "while authentication is on, etcd's JSON gateway refuses client certificates that have a common \
                     name (CN); use a certificate without one";
@@ -275,7 +276,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         (_, Some(UNKNOWN | ABORTED | INTERNAL)) => {
             Reply::Silent(format!("etcd at {member} does not say whether it has executed the request: {text}"))
         }
-        // Another member may have a gateway, so the next member is tried.
+        // This member has no gateway. The next member is tried, because it may have a gateway.
         (StatusCode::NOT_FOUND, None) => Reply::Unreached(format!(
             "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as \
              grpc-proxy"

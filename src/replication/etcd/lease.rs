@@ -8,20 +8,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The pause before a request that got no answer is sent again.
+/// If a request gets no answer, the pause before the request is sent again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The part of the lease time, in percent, during which this hub relies on the lease. It is less than 100, because this
 /// machine's clock may run slower than etcd's clock.
 const TRUSTED_PERCENT: i64 = 90;
 /// How long etcd may take to remove the keys of an expired lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// A member may take one fifth of the lease time to answer a renewal. If it hangs, there is still time to ask other
-/// members before the lease expires.
+/// A member may take one fifth of the lease time to answer a renewal. If the member hangs, enough time is left to ask
+/// other members before the lease expires.
 const RENEWALS_IN_A_LEASE: u32 = 5;
 /// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;
 
-/// A lease. When it is dropped, its thread revokes it in etcd, so that other hubs need not wait until it expires.
+/// A lease. When the lease is dropped, its thread revokes the lease in etcd, so that other hubs need not wait until it
+/// expires.
 pub(super) struct Lease {
     /// The id of the lease, in the form that the JSON gateway uses.
     pub(super) id: String,
@@ -148,7 +149,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Renews the lease repeatedly, until it no longer exists or is no longer needed.
+    /// Renews the lease repeatedly, until the lease no longer exists or is no longer needed.
     fn run(mut self, calls: &Receiver<KeeperCall>) {
         let mut pause = self.ttl / 3;
         let mut unchecked = None;
@@ -191,9 +192,9 @@ impl Keeper {
         Ok(answer["kvs"][0]["lease"].as_str() == Some(&self.id))
     }
 
-    /// Revokes the lease. A hub often stops leading because it can't reach etcd, so this is tried many times. Until the
-    /// lease is revoked or expires, no other hub can lead. The lease can take long to expire, because etcd extends all
-    /// leases when it elects its own leader.
+    /// Revokes the lease. A hub often stops leading because it can't reach etcd, so the request is sent many times.
+    /// Until the lease is revoked or expires, no other hub can lead. The lease can take long to expire, because etcd
+    /// extends all leases when it elects its own leader.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How many entries one request reads when only their sizes are needed. An entry has at most about 256 KiB.
 const SIZES_PAGE: usize = 64;
 
-/// A second etcd client, for a thread other than the one that appends entries.
+/// A second etcd client. It belongs to a thread that does not append entries.
 #[derive(Clone)]
 pub struct EtcdUpkeep {
     gateway: Gateway,
@@ -87,8 +87,8 @@ impl EtcdUpkeep {
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
     }
 
-    /// The positions and sizes, in bytes, of the next entries after a position, as many as one request reads. The list
-    /// is empty if no entries follow.
+    /// The positions of the next entries after a position, and the sizes of these entries in bytes. Contains as many
+    /// entries as one request reads. The list is empty if no entries follow.
     ///
     /// # Errors
     /// When etcd does not answer.

@@ -38,8 +38,8 @@ const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// Minimum time before an unanswered append is sent again. Each member forwards an append to etcd's own leader. If this
 /// leader has just died, all appends are lost until etcd elects a new one, which takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
-/// How long after the start of an append its requests have a short timeout. Later requests have the normal timeout,
-/// because etcd may be slow rather than dead.
+/// For this long after the start of an append, its requests have a short timeout. Later requests have the normal
+/// timeout, because etcd may be slow rather than dead.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
 /// The short timeout of an append is the duration of the last answer, multiplied by this number.
 const SLOWER_THAN_LAST: u32 = 4;
@@ -48,7 +48,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// The pause between the end of a watch and the next watch.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How to reach the etcd cluster, and how long a leader may be silent before it loses its lead.
+/// How to reach the etcd cluster, and how long a leader may be silent before it loses the lead.
 #[derive(Clone)]
 pub struct EtcdSettings {
     /// The members and the prefix.
@@ -57,7 +57,7 @@ pub struct EtcdSettings {
     pub tls: Option<EtcdTls>,
     /// The user account in etcd, if etcd's authentication is on.
     pub user: Option<EtcdUser>,
-    /// How long a leader may be silent before another hub may lead, in seconds. etcd requires at least 2.
+    /// How long a leader may be silent before another hub may lead, in seconds. etcd requires at least two seconds.
     pub lease_seconds: u64,
 }
 
@@ -73,7 +73,8 @@ pub struct EtcdLog {
     leadership: Option<Leadership>,
     /// The lease of this hub's position and ticket in etcd.
     presence: Option<Lease>,
-    /// Receives a signal when keys of the mesh have changed; `None` until this hub first waits for changes.
+    /// Receives a signal when keys of the mesh have changed; `None` until this hub waits for changes for the first
+    /// time.
     news: Option<Receiver<()>>,
     /// How many entries the next request reads. If an answer takes too long, this number is reduced.
     page: usize,
@@ -235,7 +236,7 @@ impl ReplicatedLog for EtcdLog {
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
         let Some(Leadership { term, lease }) = &self.leadership else { return Append::Deposed };
         if lease.time_left().is_zero() {
-            // By now, etcd has removed the leader's key, so it would refuse the entry.
+            // The lease has expired, so etcd has removed the leader's key and would refuse the entry.
             self.leadership = None;
             return Append::Deposed;
         }
@@ -312,7 +313,7 @@ impl ReplicatedLog for EtcdLog {
         if let Some(news) = &self.news
             && news.recv_timeout(at_most).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
         {
-            // The watching thread could not be started, or it has panicked. So this waits for the maximum time.
+            // The watching thread could not be started, or it has panicked. So this thread waits for the maximum time.
             std::thread::sleep(at_most);
         }
     }

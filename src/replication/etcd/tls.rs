@@ -49,7 +49,7 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
     Ok(config.tls_config(tls.unversioned_rustls_crypto_provider(provider).build()))
 }
 
-/// Parses the certificates in a PEM file. Errors name `setting`, which is the setting that contains the file's path.
+/// Parses the certificates in a PEM file. An error mentions `setting`, the setting that contains the file's path.
 #[cfg(feature = "tls")]
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();

@@ -113,8 +113,8 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The rule for `tar`. It finds the archive that `tar` creates or changes, and those unpacked files that the command
-/// names.
+/// The rule for `tar`. It finds the archive that `tar` creates or changes, and the unpacked files that the command
+/// lists.
 pub(super) fn tar(run: &mut Run) -> StreamText {
     let arguments = tar_arguments(run.arguments);
     let options = TAR.parse(&arguments);
@@ -136,7 +136,7 @@ pub(super) fn tar(run: &mut Run) -> StreamText {
     }
     let keeps = options.has(&["k", "keep-old-files", "skip-old-files", "keep-newer-files"]);
     let folder = options.value(&["C", "directory"]).map(Field::text);
-    // `-C` applies only to the members behind it.
+    // `-C` applies only to the members that follow it.
     let is_folder_option = |text: &str| text.starts_with("-C") || text.starts_with("--directory");
     let at = arguments.iter().position(|field| field.text().is_some_and(is_folder_option));
     let n_before = at.map_or(0, |at| TAR.parse(&arguments[..at]).operands.len());
@@ -219,7 +219,7 @@ fn unpack<'t>(run: &mut Run, members: impl Iterator<Item = &'t str>, folder: Opt
 /// The rule for `zip archive files`.
 pub(super) fn zip(run: &mut Run) -> StreamText {
     let options = ZIP.parse(&without_lists(run.arguments, &["-x", "-i"]));
-    // `-sf` shows the files that `zip` would pack.
+    // `-sf` only lists the files that `zip` would pack.
     if options.has(&["show-files"]) || options.value(&["s"]).and_then(Field::text) == Some("f") {
         return StreamText::Unknown;
     }
@@ -234,7 +234,7 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The path of an archive. Programs add their ending to a name without one.
+/// The path of an archive. A program adds its ending to a name that has no ending.
 fn with_ending(archive: &str, ending: &str) -> String {
     if last_component(archive).contains('.') { archive.to_owned() } else { format!("{archive}.{ending}") }
 }
@@ -273,7 +273,8 @@ pub(super) fn seven_zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The rule for `cpio -o -O archive` and `cpio -iu members`. Without `-u`, `cpio` keeps files that are not older.
+/// The rule for `cpio -o -O archive` and `cpio -iu members`. Without `-u`, `cpio` does not replace a file that is newer
+/// or equally old.
 pub(super) fn cpio(run: &mut Run) -> StreamText {
     let options = CPIO.parse(run.arguments);
     if options.has(&["o", "create"]) {
@@ -294,7 +295,7 @@ pub(super) fn ar(run: &mut Run) -> StreamText {
         first.insert(0, '-');
     }
     let options = AR.parse(&arguments);
-    // The archive comes after the member beside which `a`, `b` and `i` insert, and after the number that `N` needs.
+    // Before the archive, `a`, `b` and `i` need the name of a member, and `N` needs a number.
     let n_before = usize::from(options.has(&["a", "b", "i"])) + usize::from(options.has(&["N"]));
     let mut operands = options.operands.iter().skip(n_before);
     let archive = operands.next();

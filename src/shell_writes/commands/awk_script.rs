@@ -1,6 +1,6 @@
 //! Finds the files that an awk script writes, and the commands that it runs.
 
-/// An awk script, and the variables that options of the command line set.
+/// An awk script, and the variables that command-line options set.
 pub(super) struct AwkScript<'s> {
     pub script: &'s str,
     /// The names and values of `-v name=value`.

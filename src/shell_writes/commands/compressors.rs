@@ -14,7 +14,7 @@ const COMPRESS: Spec = Spec::new(
 const ZSTD: Spec =
     Spec::new("oD", &["output-dir-flat", "output-dir-mirror", "filelist", "patch-from", "threads", "memory", "trace"]);
 
-/// The options with which such a program writes no file beside its input.
+/// The options with which a compressor does not write any file.
 const READS: &[&str] = &["t", "test", "l", "list", "h", "H", "help", "V", "version"];
 
 /// Endings of compressed files, each with the ending of the uncompressed file. The first ending is the usual one.
@@ -67,7 +67,7 @@ pub(super) fn compress(run: &mut Run) -> StreamText {
             Some(suffix) => (!path.ends_with(suffix)).then(|| format!("{path}{suffix}")),
             None if unpacks && endings == BZIP2_ENDINGS && !is_packed => Some(format!("{path}.out")),
             None if unpacks => unpacked(path, endings),
-            // These programs skip a file that is already compressed.
+            // The programs skip a file that is already compressed.
             None => (!is_packed).then(|| format!("{path}{}", endings[0].0)),
         };
         let Some(other) = other.filter(|other| is_forced || run.is_free(other)) else { continue };
@@ -83,7 +83,7 @@ pub(super) fn compress(run: &mut Run) -> StreamText {
 pub(super) fn zstd(run: &mut Run) -> StreamText {
     let options = ZSTD.parse(&zstd_arguments(run.arguments));
     let is_to_stdout = matches!(options.last(&["c", "stdout", "o"]), Some("c" | "stdout"));
-    // With `-b`, `zstd` measures its speed.
+    // With `-b`, `zstd` only measures its speed, and writes no file.
     if is_to_stdout || options.has(READS) || options.has(&["b", "output-dir-mirror"]) {
         return StreamText::Unknown;
     }
@@ -94,7 +94,7 @@ pub(super) fn zstd(run: &mut Run) -> StreamText {
         run.write_field(one_output.or(Some(&Field::Known("dictionary".to_owned()))));
         return StreamText::Unknown;
     }
-    // Without `-f`, `zstd` asks before it writes several files into one.
+    // Without `-f`, `zstd` asks before it writes several files into one, and an agent can't answer.
     if one_output.is_some() && options.operands.len() > 1 && !is_forced {
         return StreamText::Unknown;
     }

@@ -19,9 +19,9 @@ const ED: Spec = Spec::new("ScpuTw", &["cmd"]);
 pub(super) fn sed(run: &mut Run) -> StreamText {
     let mut arguments = run.arguments.to_vec();
     let mut suffix = String::new();
-    // In BSD's form, the word after `-i` is the suffix of a backup file, and it is often empty. In GNU's form, this
-    // word is a script or a file. No useful script is empty or begins with a dot, so such a word is assumed to be a
-    // suffix.
+    // In BSD's form, the word after `-i` is the suffix of a backup file. The suffix is often empty. In GNU's form, the
+    // word after `-i` is a script or a file. No useful script is empty or begins with a dot, so an empty word, or a
+    // word such as `.bak`, is assumed to be a suffix.
     let at = arguments.iter().position(|field| matches!(field.text(), Some("-i" | "-Ei" | "-ni" | "-I")));
     if let Some(at) = at
         && let Some(Field::Known(word)) = arguments.get(at + 1)
@@ -88,7 +88,7 @@ pub(super) fn perl(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Removes the digits from an option such as `-0777` or `-l012`, so that the letters after the digits are found.
+/// Removes the digits from an option such as `-0777` or `-l012`. Letters after the digits are other options.
 fn without_digits(field: &Field) -> Field {
     match field.text() {
         Some(text) if text.starts_with("-0") || text.starts_with("-l") => {
@@ -141,7 +141,7 @@ pub(super) fn yq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The rule for `ed` and similar editors. It applies if one of the commands to the editor is known to write the file.
+/// The rule for `ed` and similar editors. A write is recorded only if an editor command that writes the file is found.
 pub(super) fn ed(run: &mut Run) -> StreamText {
     let options = ED.parse(run.arguments);
     let is_write = |line: &str| {

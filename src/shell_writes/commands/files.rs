@@ -39,7 +39,7 @@ struct Placement {
     sources: Vec<Field>,
     target: String,
     is_folder: bool,
-    /// Whether the folders in a source's path are also created in the target (`cp --parents`).
+    /// Whether the folders in a source's path are created in the target, as by `cp --parents`.
     keeps_parents: bool,
 }
 
@@ -70,7 +70,7 @@ fn placement(run: &Run, options: &Options) -> Option<Placement> {
     (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder, keeps_parents })
 }
 
-/// Whether a program certainly writes to this path. If the path exists, the options `-n`, `-u` and `-i` make this
+/// Whether a program certainly writes to this path. If the path exists, the options `-n`, `-u` and `-i` make the write
 /// uncertain, because the program may keep the old file.
 fn certainly_writes(run: &mut Run, path: &str, options: &Options) -> bool {
     let overriding: &[&str] =
@@ -255,7 +255,7 @@ pub(super) fn truncate(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// The rule for `tee` and `sponge`. Only `tee` also prints its input.
+/// The rule for `tee` and `sponge`. `tee` prints its input, too.
 pub(super) fn tee(run: &mut Run) -> StreamText {
     Spec::FLAGS.parse(run.arguments).texts().filter(|path| *path != "-").for_each(|path| run.write(path));
     if run.name == "tee" { run.input.clone() } else { StreamText::empty() }
@@ -271,7 +271,8 @@ pub(super) fn dd(run: &mut Run) -> StreamText {
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
-    // The output is needed only as a list of file names. Their order does not matter, so the unsorted input is enough.
+    // Other rules use the output only as a list of file names. The order of the names does not matter, so the unsorted
+    // input is enough.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }
@@ -294,7 +295,7 @@ pub(super) fn uniq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The rule for `rsync`, if source and target are on this machine.
+/// The rule for `rsync` between two paths on this machine.
 pub(super) fn rsync(run: &mut Run) -> StreamText {
     let options = RSYNC.parse(run.arguments);
     let narrows = ["exclude", "include", "filter", "exclude-from", "include-from", "files-from", "existing", "C", "f"];
@@ -311,8 +312,8 @@ pub(super) fn rsync(run: &mut Run) -> StreamText {
             placement.path(source).iter().for_each(|path| run.write(path));
         } else if is_recursive {
             let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
-            // With a slash at the end, `rsync` copies the contents of a folder. Without it, `rsync` copies the folder
-            // itself.
+            // If the source ends with a slash, `rsync` copies the contents of the folder. Otherwise, it copies the
+            // folder itself.
             let inner = if source.ends_with('/') { String::new() } else { format!("{}/", last_component(source)) };
             let target = placement.target.trim_end_matches('/');
             for path in files_below(run, &folder).unwrap_or_default() {

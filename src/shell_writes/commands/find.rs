@@ -1,4 +1,4 @@
-//! Searches folders as `find` would, and finds the files that its actions write.
+//! Finds the files that the actions of a `find` command write. Searches the folders as `find` does.
 
 use super::Run;
 use crate::base::shell_wildcards::{Sign, live_pattern, text_fits};
@@ -51,7 +51,7 @@ impl<'f> ExpressionReader<'f> {
         self.words.next().map(|field| field.text().unwrap_or("\0"))
     }
 
-    /// Parses alternatives with `-o` between them, up to a closing bracket or the end of the expression.
+    /// Parses alternatives that are separated by `-o`, up to a closing bracket or the end of the expression.
     fn either(&mut self, depth: usize) -> Option<Test> {
         let mut choices = vec![Vec::new()];
         while let Some(word) = self.peek() {
@@ -103,8 +103,8 @@ impl<'f> ExpressionReader<'f> {
             "-print" => self.action(Action::Print('\n')),
             "-print0" => self.action(Action::Print('\0')),
             "-delete" => self.action(Action::Delete),
-            // `-execdir` runs the command in the file's folder and passes only the file's name. This is the same file
-            // that `-exec` would pass.
+            // `-execdir` runs the command in the file's folder and passes only the file's name. The command therefore
+            // gets the same file as with `-exec`.
             "-exec" | "-execdir" => self.run_action()?,
             "-ok" | "-okdir" => {
                 self.run_action()?;
@@ -124,8 +124,7 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // It is uncertain whether a test with this name takes a value, so the rest of the expression can't be
-            // parsed.
+            // An unknown test may take a value, so the rest of the expression can't be parsed.
             _ => return None,
         })
     }
@@ -149,8 +148,8 @@ impl<'f> ExpressionReader<'f> {
             let ends_together = field.text() == Some("+") && words.last() == Some(&Field::Known("{}".into()));
             if field.text() == Some(";") || ends_together {
                 let action = self.action(Action::Run { words, together: ends_together });
-                // With `;`, the command runs once for each file. A file passes if the command succeeds, but whether it
-                // succeeds is unknown.
+                // With `;`, the command runs once for each file. The command's exit status decides whether the file
+                // passes. The exit status is unknown.
                 return Some(if ends_together { action } else { Test::All(vec![action, Test::Unknown]) });
             }
             words.push(field.clone());
@@ -164,14 +163,14 @@ struct Visited<'p> {
     kind: char,
 }
 
-/// The effect of the expression on one file.
+/// The result of the expression for one file.
 #[derive(Default)]
 struct Verdict {
     actions: Vec<usize>,
     is_pruned: bool,
 }
 
-/// Whether a file passes a test; `None` if this is unknown. In that case, it is also unknown whether the file reaches
+/// Whether a file passes a test. `None` means that the result is unknown. It is then also unknown whether `find` runs
 /// the next test.
 fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     let lower = |text: &str, ignores_case: bool| if ignores_case { text.to_lowercase() } else { text.to_owned() };
@@ -252,7 +251,7 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     act(run, &actions, walk)
 }
 
-/// The search through the folders.
+/// A search through folders.
 struct Walk {
     test: Test,
     depths: (usize, usize),

@@ -7,7 +7,7 @@ use crate::shell_writes::Tracking;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
-/// Which files a formatter rewrites if the command lists none.
+/// The files that a formatter rewrites if the command lists no files.
 #[derive(Clone, Copy, PartialEq)]
 enum Default {
     /// No files, because the formatter reads standard input or does nothing.
@@ -23,7 +23,7 @@ struct Formatter {
     name: &'static str,
     /// The subcommand that must follow the program's name, such as `fmt` in `cargo fmt`.
     subcommand: &'static [&'static str],
-    /// Options that make the formatter write. If this list is empty, it writes without such an option.
+    /// Options that make the formatter write. If this list is empty, the formatter writes by default.
     writes: &'static [&'static str],
     /// Options that keep the formatter from writing, such as `--check`.
     reads: &'static [&'static str],
@@ -235,7 +235,8 @@ fn note(run: &mut Run, formatter: &Formatter, options: &Options) {
 }
 
 fn is_written(formatter: &Formatter, path: &str) -> bool {
-    // An operand of `cargo` or `go` may be a package. It counts as a file only if it has the right ending.
+    // An operand of `cargo` or `go` may be a package. An operand counts as a file only if it has a matching ending,
+    // such as `.rs`.
     !matches!(formatter.name, "cargo" | "go") || formatter.endings.iter().any(|ending| path.ends_with(ending))
 }
 

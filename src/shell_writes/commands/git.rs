@@ -1,8 +1,8 @@
 //! Finds the files in a work tree that a git command writes.
 //!
-//! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
-//! or from a commit. This module reads neither the index nor commits. Instead, it reports every tracked file as
-//! possibly written, together with a test that git itself can run for each file.
+//! A command with paths writes the files at these paths. A command without paths writes all files that differ from
+//! git's index or from a commit. This module reads neither the index nor commits. Instead, it reports every tracked
+//! file as possibly written. Each report contains a test that git itself can run for a file.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -22,7 +22,7 @@ const MERGE_FILE: Spec = Spec::new("L", &["marker-size", "diff-algorithm"]);
 const CLEAN: Spec = Spec::new("e", &["exclude"]);
 const OUTPUT: Spec = Spec::new("oO", &["output", "output-directory"]);
 
-/// The options with which git asks before each change. An agent can't answer, so git changes nothing.
+/// With these options, git asks before each change. An agent can't answer, so git changes nothing.
 const INTERACTIVE: &[&str] = &["p", "patch"];
 
 /// The rule for `git`.
@@ -62,7 +62,7 @@ const READS: &[&str] = &[
     "tag",
 ];
 
-/// The test for a command that restores files from this commit.
+/// The test for a command that restores files from `commit`.
 fn differs_from(commit: &str, removes_new: bool) -> GitTest {
     GitTest::DiffersFrom { commit: commit.to_owned(), removes_new }
 }
@@ -118,7 +118,7 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
         }
         "diff" | "archive" | "bundle" | "show" | "log" => {
             let options = OUTPUT.parse(arguments);
-            // With `git diff`, `-O` is an input file. Only `--output` is written.
+            // With `git diff`, `-O` takes an input file. Git writes only the file after `--output`.
             run.write_field(options.value(if subcommand == "archive" { &["o", "output"] } else { &["output"] }));
         }
         "rev-parse" if arguments.iter().any(|field| field.text() == Some("--show-toplevel")) => {
@@ -184,7 +184,7 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
     let options = CHECKOUT.parse(arguments);
     let is_forced = options.has(&["f", "force"]);
     if options.has(&["b", "B", "orphan"]) {
-        // If the command names a commit at which the new branch starts, git also writes that commit's files.
+        // If the command contains a start commit for the new branch, git writes the files of this commit.
         if !options.operands.is_empty() && !options.has(&["orphan"]) {
             whole_tree(run, Tracking::Tracked, &[]);
         }
@@ -238,7 +238,7 @@ fn stash(run: &mut Run, arguments: &[Field]) {
         Some("pop" | "apply" | "branch") => whole_tree(run, Tracking::Tracked, &[]),
         Some("push") => stash_push(run, &STASH.parse(&arguments[1..])),
         Some("save") => stash_all(run, &STASH.parse(&arguments[1..])),
-        // Without a subcommand, only options and the paths behind them may follow. Git refuses other words.
+        // Other subcommands write no files in the work tree. Git refuses any other word.
         Some(word) if !word.starts_with('-') => {}
         _ => stash_push(run, &STASH.parse(arguments)),
     }

@@ -28,8 +28,8 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    // The elements of `sys.argv`. Without `-c`, the first operand, `-`, is the first element. With `-c`, the first
-    // element is unknown.
+    // The elements of `sys.argv`. Without `-c`, the first element is the first operand, `-`. With `-c`, another element
+    // comes before the operands.
     let first = [Field::Unknown];
     let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
     let has_script = has_file || options.has(&["c", "V", "version", "h"]);
@@ -60,7 +60,7 @@ pub(super) fn node(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Finds what scripts in Perl or Ruby write.
+/// Finds the files that scripts in Perl or Ruby write.
 pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> StreamText {
     let language = if run.name == "perl" { Language::Perl } else { Language::Ruby };
     look_into(run, scripts, language, has_script, &[]);
@@ -76,7 +76,7 @@ pub(super) fn php(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Finds what scripts write. If there is no script on the command line, the script is read from standard input.
+/// Finds the files that scripts write. If the command line contains no script, the script is read from standard input.
 /// `arguments` are the elements of `sys.argv`.
 fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool, arguments: &[Field]) {
     let input = run.input.text().filter(|_| !has_script).map(str::to_owned);

@@ -35,7 +35,7 @@ pub(super) struct Run<'r, 'e> {
 /// comment of each rule shows which forms of the command the rule knows.
 type Rule = fn(&mut Run) -> StreamText;
 
-/// All rules, each with the names of the programs to which it applies.
+/// All rules, and the names of the programs to which each rule applies.
 const RULES: &[(&[&str], Rule)] = &[
     (&["cp", "gcp"], files::copy),
     (&["mv", "gmv"], files::move_files),
@@ -142,7 +142,7 @@ impl Run<'_, '_> {
         resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
     }
 
-    /// Runs another command that is part of this command's arguments.
+    /// Runs a command that another command has in its arguments, such as `ls` in `sudo ls`.
     fn run(&mut self, words: &[Field]) -> StreamText {
         self.evaluator.call(self.state, words, self.input).output
     }

@@ -2,7 +2,7 @@
 
 use super::super::shell_state::Field;
 
-/// Says which options of a program take a value. All other options are flags.
+/// Lists those options of a program that take a value. All other options are flags.
 pub(super) struct Spec {
     /// Letters of short options that take a value. The value is the rest of the word, as in `-ofile`, or the next word.
     pub short: &'static str,
@@ -18,7 +18,7 @@ impl Spec {
     /// The specification for a program whose options take no values.
     pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
 
-    /// Makes the specification for a program whose listed options take a value. Options may also follow operands.
+    /// Makes a specification from the options that take a value. Options may follow operands.
     pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
         Spec { short, attached: "", long, stops: false }
     }
@@ -83,22 +83,22 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Whether one of these options is given.
+    /// Whether the arguments contain one of these options.
     pub(super) fn has(&self, names: &[&str]) -> bool {
         self.given.iter().any(|(name, _)| names.contains(&name.as_str()))
     }
 
-    /// The last given option whose name is in `names`.
+    /// The last option in the arguments that has a name from `names`.
     pub(super) fn last(&self, names: &[&str]) -> Option<&str> {
         self.given.iter().rev().map(|(name, _)| name.as_str()).find(|name| names.contains(name))
     }
 
-    /// The value of the last given option whose name is in `names`.
+    /// The value of the last option in the arguments that has a name from `names`.
     pub(super) fn value(&self, names: &[&str]) -> Option<&Field> {
         self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str())).and_then(|(_, value)| value.as_ref())
     }
 
-    /// The values of all given options whose names are in `names`.
+    /// The values of all options in the arguments that have a name from `names`.
     pub(super) fn values(&self, names: &[&str]) -> impl Iterator<Item = &Field> {
         self.given
             .iter()

@@ -11,7 +11,7 @@ const PATCH: Spec = Spec::new(
     &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
 );
 
-/// The rule for `patch`. The file may be an operand. Otherwise, the patch contains the paths.
+/// The rule for `patch`. The path of the file is an operand, or the patch contains the paths.
 pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {
@@ -19,7 +19,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     }
     let outer = run.state.directory.clone();
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
-    // `patch` reads its input before `-d` changes the directory, so the input is read first.
+    // The shell opens standard input before `patch -d` changes the directory, so the input is read first.
     let text = match named {
         Some(field) if field.text() != Some("-") => {
             let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));
@@ -42,11 +42,11 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Records the files in the headers of a unified diff. `strip` is the number of folders to remove from each path. If it
-/// is `None`, only the file name is kept.
+/// Records the files in the headers of a unified diff. `strip` is the number of folders to remove from each path. If
+/// `strip` is `None`, only the file name is kept.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
-    // How many old and new lines of the current hunk are still to come. Within a hunk, a line such as `--- x` is a
+    // The numbers of old and new lines that remain in the current hunk. Within a hunk, a line such as `--- x` is a
     // removed line, not a header.
     let mut n_hunk = (0_usize, 0_usize);
     for line in text.lines() {
@@ -71,13 +71,13 @@ pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reve
         } else if let Some(name) =
             ["rename from ", "rename to ", "copy to "].iter().find_map(|mark| line.strip_prefix(mark))
         {
-            // Unlike `--- a/file`, these lines contain paths without a prefix such as `a/`.
+            // Unlike a line such as `--- a/file`, a line such as `rename to file` contains no prefix such as `a/`.
             run.write(name);
         }
     }
 }
 
-/// From the rest of a hunk's header, such as `1,2 +3,4 @@`, reads how many old and new lines the hunk has.
+/// The numbers of old and new lines in a hunk. `header` is the part of the hunk's header after `@@ -`.
 fn hunk_lines(header: &str) -> (usize, usize) {
     let mut counts = header.split(" @@").next().unwrap_or("").split(" +").map(|range| {
         let count = range.split_once(',').map_or("1", |(_, count)| count);

@@ -3,7 +3,7 @@
 use super::script_tokens::Token;
 use std::collections::HashMap;
 
-/// Maximum number of functions whose calls are searched for arguments.
+/// Maximum number of functions whose calls are examined.
 const FUNCTIONS_MAX: usize = 64;
 
 /// The values that a variable may have in a script.
@@ -13,11 +13,11 @@ pub(super) struct Binding {
     pub values: Vec<String>,
     /// Whether the values are `pathlib` objects.
     pub is_path: bool,
-    /// Whether the variable may also have unknown values.
+    /// Whether the variable may have other values that are unknown.
     pub is_unknown: bool,
 }
 
-/// The text of a token, if it is a name.
+/// The text of a token, if the token is a name.
 pub(super) fn name(token: Option<&Token>) -> Option<&str> {
     if let Some(Token::Name(name)) = token { Some(name) } else { None }
 }
@@ -115,7 +115,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
         is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));
     let Some(target) = at.checked_sub(1).filter(|_| !is_comparison) else { return };
     let Some(word) = name(tokens.get(target)) else {
-        // This is `name += value` or a more complex expression, so the variable's value is unknown.
+        // The assignment is `name += value` or a more complex expression, so the variable's value is unknown.
         target.checked_sub(1).and_then(|n| name(tokens.get(n))).into_iter().for_each(|name| forget(name, found));
         return;
     };
@@ -168,7 +168,7 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
 }
 
 /// Records the values of a function's parameters. The values of the first parameter are the literals in calls of the
-/// function. All other parameters are unknown.
+/// function. The values of all other parameters are unknown.
 fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };
     let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
@@ -194,7 +194,7 @@ fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut Ha
     }
 }
 
-/// Marks the parameters of an arrow function, `name => …` or `(a, b) => …`, as unknown.
+/// Marks the parameters of an arrow function such as `(a, b) => …` as unknown.
 fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     for token in tokens[..at].iter().rev().take(20) {
         match token {

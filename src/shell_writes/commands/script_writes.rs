@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 enum Effect {
     /// Writes or removes the file at the path in the first argument.
     Writes,
-    /// Removes a file, or a folder with everything in it.
+    /// Removes a file, or a folder and everything in the folder.
     Removes,
     /// Moves a file. The second argument is the new path.
     Moves,
@@ -21,14 +21,14 @@ enum Effect {
     Runs,
 }
 
-/// What must come before the name of a function in a call.
+/// What a call must contain before the name of the function.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
     /// No module or object, as in `open(…)`.
     Free,
     /// One of these names and a dot, as in `os.remove(…)`.
     Of(&'static [&'static str]),
-    /// Anything, because the function's name alone is clear enough.
+    /// Anything. The function's name alone identifies the function.
     Any,
 }
 
@@ -84,7 +84,7 @@ const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
 const FS: &[&str] = &["fs", "fsp", "promises", "fsPromises"];
 /// Functions that check whether a file exists.
 const EXISTS: &[&str] = &["exists", "isfile", "is_file", "existsSync", "exist", "file_exists"];
-/// In Perl and Ruby, these words after a statement begin a condition or an alternative.
+/// In Perl and Ruby, these words may follow a statement. They begin a condition or another statement.
 const MODIFIERS: &[&str] = &["or", "and", "if", "unless"];
 
 /// One effect of a script.
@@ -92,7 +92,7 @@ const MODIFIERS: &[&str] = &["or", "and", "if", "unless"];
 pub(super) enum ScriptWrite {
     /// The script writes a file.
     File(String),
-    /// The script removes a file, or a folder with everything in it.
+    /// The script removes a file, or a folder and everything in the folder.
     Tree(String),
     /// The script runs a command line.
     Command(String),
@@ -100,7 +100,7 @@ pub(super) enum ScriptWrite {
     Program(Vec<String>),
 }
 
-/// A script as tokens, with the known values of its variables.
+/// The tokens of a script, and the known values of its variables.
 pub(super) struct Snippet {
     pub tokens: Vec<Token>,
     pub bindings: HashMap<String, Binding>,
@@ -181,7 +181,7 @@ impl Snippet {
         }
     }
 
-    /// The effects of a call. `first` is the index of its first argument. `call` is the index of the token after the
+    /// The effects of a call. `first` is the index of the first argument. `call` is the index of the token after the
     /// function's name.
     fn effects(&self, effect: Effect, first: usize, call: usize) -> Vec<ScriptWrite> {
         let argument = || self.argument(first).map(|(paths, _)| paths).unwrap_or_default();
@@ -196,7 +196,7 @@ impl Snippet {
         }
     }
 
-    /// The command that a call runs; `None` if the command is unknown, or if it may run in another directory.
+    /// The command that a call runs. `None` if the command is unknown, or if the command may run in another directory.
     fn command(&self, first: usize, call: usize) -> Option<ScriptWrite> {
         if self.has_word_in_call(call, "cwd") || self.has_word_in_call(call, "chdir") {
             return None;
@@ -226,7 +226,7 @@ impl Snippet {
         }
     }
 
-    /// The files that the script writes only after checking that they do not exist, as in `if not os.path.exists("a")`.
+    /// The files that the script writes only if they do not exist yet, as after `if not os.path.exists("a")`.
     pub(super) fn created_if_missing(&self) -> HashSet<String> {
         let mut found = HashSet::new();
         for at in 0..self.tokens.len() {
@@ -269,8 +269,8 @@ impl Snippet {
         if is_sign(self.tokens.get(end), ',') && self.is_write_mode(end + 1) { paths } else { Vec::new() }
     }
 
-    /// Whether an argument is a mode that writes to an existing file. The mode `x` is not such a mode, because it fails
-    /// if the file exists.
+    /// Whether an argument is a mode that writes to an existing file. The mode `x` only creates new files, so it does
+    /// not count.
     fn is_write_mode(&self, at: usize) -> bool {
         let is_named = name(self.tokens.get(at)) == Some("mode") && is_sign(self.tokens.get(at + 1), '=');
         match self.tokens.get(if is_named { at + 2 } else { at }) {
@@ -279,8 +279,8 @@ impl Snippet {
         }
     }
 
-    /// The paths in the first two arguments, as for `rename(a, b)`. If `both` is false, returns only those in the
-    /// second argument, as for `copy(a, b)`.
+    /// The paths in the first two arguments, as for `rename(a, b)`. If `both` is false, only the paths in the second
+    /// argument, as for `copy(a, b)`.
     fn two(&self, at: usize, both: bool) -> Vec<String> {
         let Some((first, end)) = self.argument(at) else { return Vec::new() };
         let Some((second, _)) = self.argument(end + 1).filter(|_| is_sign(self.tokens.get(end), ',')) else {
@@ -305,7 +305,7 @@ impl Snippet {
         paths
     }
 
-    /// The paths that the object before the method's dot may have.
+    /// The possible paths of the object on which a method is called.
     fn owner_paths(&self, at: usize) -> Vec<String> {
         let owner = at.saturating_sub(2);
         if let Some(word) = name(self.tokens.get(owner)) {
@@ -327,7 +327,7 @@ impl Snippet {
         if let Some((path, _)) = start.and_then(|start| path_literal(&self.tokens, start)) {
             return vec![path];
         }
-        // The object is `Path(name)` with a known variable.
+        // The object is `Path(name)`, where `name` is a variable whose value is known.
         let of_name = at
             .checked_sub(5)
             .filter(|n| name(self.tokens.get(*n)) == Some("Path") && is_sign(self.tokens.get(n + 1), '('));
@@ -338,7 +338,7 @@ impl Snippet {
             .unwrap_or_default()
     }
 
-    /// The file that Perl opens for writing in `open(my $fh, '>', 'a')` or `open(F, '>a')`.
+    /// The file that a Perl call such as `open(my $fh, '>', 'a')` or `open(F, '>a')` opens for writing.
     fn perl_open(&self, at: usize) -> Option<String> {
         let near = self.tokens.iter().enumerate().skip(at + 1).take(8);
         for (n, token) in near {

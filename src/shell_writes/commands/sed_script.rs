@@ -8,8 +8,8 @@ const TAKES_LINE: &[char] = &['a', 'i', 'c', 'r', 'R', ':', '#'];
 /// Commands without arguments.
 const IS_WHOLE: &[char] = &['}', '=', 'd', 'D', 'g', 'G', 'h', 'H', 'n', 'N', 'p', 'P', 'x', 'z', 'F'];
 
-/// The files that a sed script writes, whether or not a line of input matches. `None` if a command of the script is not
-/// known.
+/// The files that a sed script writes, even if no line of the input matches. `None` if the script contains an unknown
+/// command.
 pub(super) fn written_files(script: &str) -> Option<Vec<String>> {
     let mut reader = ScriptReader { rest: script.chars().peekable() };
     let mut found = Vec::new();
@@ -31,8 +31,8 @@ impl ScriptReader<'_> {
         self.rest.peek().is_some()
     }
 
-    /// Reads a command and the addresses before it. Returns the file that the command writes, if any. The outer `None`
-    /// means that the command is not known.
+    /// Reads a command and the addresses before it. Returns the file that the command writes. An inner `None` means
+    /// that the command writes no file. An outer `None` means that the command is unknown.
     fn command(&mut self) -> Option<Option<String>> {
         self.address()?;
         if self.rest.next_if_eq(&',').is_some() {
@@ -68,12 +68,12 @@ impl ScriptReader<'_> {
         }
     }
 
-    /// Whether the next character may follow a complete command.
+    /// Whether the command is complete before the next character.
     fn is_at_end(&mut self) -> bool {
         self.rest.peek().is_none_or(|c| c.is_whitespace() || ";}#".contains(*c))
     }
 
-    /// Skips an address, if one is next: a line number, `$` or a regular expression.
+    /// If an address comes next, skips the address: a line number, `$` or a regular expression.
     fn address(&mut self) -> Option<()> {
         match self.rest.peek() {
             Some('/') => {

@@ -1,10 +1,10 @@
-//! Removes those parts of a script that certainly do not run.
+//! Removes the parts of a script that certainly do not run.
 
 use super::script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
-/// Removes from a Python script the code that never runs: blocks after `if False` or `if 0`, and functions whose names
+/// Removes code that never runs from a Python script: blocks after `if False` or `if 0`, and functions whose names
 /// occur nowhere else.
 pub(super) fn without_uncalled_blocks(script: &str) -> String {
     let mut kept = String::with_capacity(script.len());
@@ -33,7 +33,7 @@ fn never_runs(line: &str, counts: &HashMap<&str, usize>) -> bool {
     }
     let definition = line.strip_prefix("async ").unwrap_or(line).trim_start().strip_prefix("def ");
     let function = definition.and_then(|rest| rest.split(|c: char| !is_name(c)).next()).unwrap_or_default();
-    // Python calls functions such as `__init__` implicitly, so these are kept.
+    // Python calls functions such as `__init__` implicitly, so these functions are kept.
     !function.is_empty() && !function.starts_with("__") && counts.get(function) == Some(&1)
 }
 
@@ -41,15 +41,15 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// How often each word occurs.
+/// The number of times that each word occurs.
 fn counts<'w>(words: impl Iterator<Item = &'w str>) -> HashMap<&'w str, usize> {
     let mut counts = HashMap::new();
     words.for_each(|word| *counts.entry(word).or_default() += 1);
     counts
 }
 
-/// Removes functions whose names occur nowhere else. This works only for languages with braces around a function's
-/// body.
+/// Removes functions whose names occur nowhere else. Does nothing for Python and Ruby, because their functions have no
+/// braces.
 pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language) -> Vec<Token> {
     let keyword = match language {
         Language::JavaScript | Language::Php => "function",
@@ -73,7 +73,7 @@ pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language)
     kept
 }
 
-/// The index after the first complete pair of braces. The search begins at `at`.
+/// The index of the token after the first complete pair of braces. The search begins at `at`.
 fn end_of_body(tokens: &[Token], at: usize) -> Option<usize> {
     let mut open = 0_usize;
     for (n, token) in tokens.iter().enumerate().skip(at) {

@@ -29,7 +29,7 @@ const fn plain_options(short: &'static str, long: &'static [&'static str]) -> Sp
     Spec { short, attached: "", long, stops: true }
 }
 
-/// Programs that just run the command in their arguments. Each entry lists the program's options that take a value.
+/// Programs that only run the command in their arguments. Each entry lists the options that take a value.
 const PLAIN: &[(&str, Spec)] = &[
     ("nice", plain_options("n", &["adjustment"])),
     ("ionice", plain_options("ncpPu", &["class", "classdata", "pid"])),
@@ -77,7 +77,8 @@ fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
     let shell = match run.name {
         "bash" => Shell::Bash,
         "zsh" => Shell::Zsh,
-        // fish treats backslashes in quotes differently, so a fish script with a backslash can't be parsed here.
+        // The parser does not know how fish treats backslashes in quotes, so a fish script with a backslash is not
+        // parsed.
         "fish" if script.contains('\\') => return StreamText::Unknown,
         _ => Shell::Posix,
     };
@@ -89,7 +90,7 @@ fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
-/// The options of a program that just runs the command in its arguments; `None` for any other program.
+/// The options of a program that only runs the command in its arguments. `None` for any other program.
 pub(super) fn plain_wrapper(name: &str) -> Option<&'static Spec> {
     PLAIN.iter().find(|(plain, _)| *plain == name).map(|(_, options)| options)
 }
@@ -198,7 +199,7 @@ pub(super) fn env(run: &mut Run) -> StreamText {
     output
 }
 
-/// The rule for `xargs`. It reads arguments for the command from standard input, if the input is known.
+/// The rule for `xargs`, which reads arguments for the command from standard input.
 pub(super) fn xargs(run: &mut Run) -> StreamText {
     let options = XARGS.parse(run.arguments);
     let delimiter = options.value(&["d", "delimiter"]).map(Field::text);
@@ -220,8 +221,8 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
-    // `xargs` treats quotes and backslashes specially. They are rare in file names, so an input with them counts as
-    // unknown.
+    // `xargs` treats quotes and backslashes specially. File names rarely contain quotes or backslashes, so an input
+    // with such characters counts as unknown.
     if !by_null && delimiter.is_none() && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
@@ -247,7 +248,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Runs a command for `xargs`. Its standard input is empty, because `xargs` itself has read the input.
+/// Runs a command for `xargs`. The command's standard input is empty, because `xargs` itself has read the input.
 fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
     let input = StreamText::empty();
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
@@ -302,8 +303,7 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // These are not subcommands of yarn or pnpm. Yarn and pnpm therefore run the program with this name, or a
-        // script of the project with the same name.
+        // Yarn and pnpm have no such subcommands, so they run the program or the project script with this name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }

@@ -1,5 +1,5 @@
-//! Gives a path the spelling that the file system stores. This is needed on volumes that ignore case or Unicode forms,
-//! where several spellings open the same file. Only the part of the path that exists is changed.
+//! Changes a path to the spelling that the file system stores. On volumes that ignore case or Unicode forms, several
+//! spellings open the same file. Only the existing part of the path is changed.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,11 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
     let stored = path.ancestors().find_map(|at| {
         let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
-        // This uses `F_GETPATH` of <sys/fcntl.h>, which returns the stored spelling.
+        // This call uses `F_GETPATH` of <sys/fcntl.h>, which returns the stored spelling.
         let stored = rustix::fs::getpath(&file).ok()?;
         let rest = path.strip_prefix(at).ok()?;
         let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));
-        // Joining an empty path would add a slash, and so turn the path of a file into that of a folder.
+        // Joining an empty path would add a slash. The path of a file would then look like the path of a folder.
         Some(if rest.as_os_str().is_empty() { stored } else { stored.join(rest) })
     });
     stored.unwrap_or_else(|| path.to_path_buf())
@@ -36,14 +36,14 @@ mod spelling {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::{Path, PathBuf};
 
-    /// Maximum number of entries to read from a folder. In a larger folder, a name stays as it was written.
+    /// Maximum number of entries to read from a folder. In a larger folder, names are not changed.
     pub(super) const ENTRIES_MAX: usize = 10_000;
 
-    /// Looks up names in a file system, which may be the real one or that of a test.
+    /// Looks up names in the real file system, or in the file system of a test.
     pub(super) trait Names {
-        /// Device and inode of an existing file.
+        /// The device and the inode of an existing file.
         fn id(&self, path: &Path) -> Option<(u64, u64)>;
-        /// The first entries of a folder, with their inodes.
+        /// The first entries of a folder, and their inodes.
         fn entries(&self, folder: &Path) -> Vec<(OsString, u64)>;
     }
 
@@ -69,8 +69,9 @@ mod spelling {
         let mut parts: Vec<OsString> = path.iter().map(OsStr::to_owned).collect();
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
-        // The loop goes from the last name up, because a volume that ignores case may be mounted in a folder that
-        // distinguishes case. If a folder distinguishes case, all folders above it are assumed to do the same.
+        // The loop starts at the last name, because a volume that ignores case may be mounted in a folder that
+        // distinguishes case. If a folder distinguishes case, all folders above it are assumed to distinguish case,
+        // too.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.
@@ -85,7 +86,7 @@ mod spelling {
         parts.iter().collect()
     }
 
-    /// The name with upper and lower case swapped; `None` if the name has no ASCII letters.
+    /// The name with upper and lower case swapped. `None` if the name has no ASCII letters.
     fn in_other_case(name: &OsStr) -> Option<OsString> {
         let other =
             |byte: u8| if byte.is_ascii_lowercase() { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
@@ -93,7 +94,7 @@ mod spelling {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     }
 
-    /// Finds which entry of a folder `name` opens, and returns the name that the folder stores for this entry.
+    /// Finds the entry of a folder that the name `name` opens. Returns the stored name of this entry.
     fn stored_name(folder: &Path, name: &OsStr, names: &impl Names) -> OsString {
         let entries = names.entries(folder);
         if entries.len() >= ENTRIES_MAX || entries.iter().any(|(entry, _)| entry == name) {

@@ -1,6 +1,6 @@
-//! The ancestors of a process, and which of them are only wrappers that run another program.
+//! Finds the ancestors of a process. Marks the ancestors that are only wrappers of another program.
 //!
-//! **Invariant:** cached facts are used only for a process with the same number, start time, parent and name. Each call
+//! **Invariant:** cached data is used only for a process with the same number, start time, parent and name. Each call
 //! reads at least the nearest ancestor from the kernel.
 
 use super::{ProcessInfo, platform};
@@ -15,7 +15,7 @@ const ANCESTORS_MAX: usize = 24;
 /// Maximum number of processes in the cache of ancestors. A full cache is cleared.
 const KNOWN_MAX: usize = 256;
 
-/// A process in the cache, with its ancestors.
+/// A process in the cache, and its ancestors.
 struct KnownProcess {
     info: ProcessInfo,
     /// The arguments of the process, if it is an agent.
@@ -24,8 +24,8 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// A cache of the processes that were read last. The keys are process numbers. A command runs for milliseconds, but its
-/// shell and its agent run for hours, so without the cache, each command would cause the same reads in /proc.
+/// A cache of the processes that were read last. The keys are process numbers. Many short commands have the same shell
+/// and the same agent as ancestors. Without the cache, each command would cause the same reads in /proc.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
 /// The ancestors of a process, nearest first.
@@ -48,8 +48,8 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
         fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone(), arguments));
         None
     });
-    // The chain of a process is the process itself and the chain of its parent, so the loop goes from the topmost
-    // ancestor down.
+    // The chain of a process consists of the process itself and the chain of its parent. The loop therefore starts at
+    // the topmost ancestor.
     for (process, info, arguments) in fresh.into_iter().rev() {
         if !rest.first().is_some_and(|parent| is_restart((&process, &arguments), (parent, &above))) {
             rest.insert(0, process);
@@ -65,7 +65,7 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
 }
 
 /// Whether an agent has restarted itself as its own child, for example to get more memory. Both processes then have the
-/// same arguments and count as one agent. If the arguments differ, one agent has started a second one.
+/// same arguments and count as one agent. If the arguments differ, one agent has started another agent.
 fn is_restart(own: (&Process, &[String]), parent: (&Process, &[String])) -> bool {
     own.0.agent.is_some() && own.0.agent == parent.0.agent && own.1 == parent.1
 }
@@ -83,7 +83,7 @@ pub fn walk<T>(pid: i64, mut look: impl FnMut(i64, &ProcessInfo) -> Option<T>) -
     None
 }
 
-/// Whether a process does nothing but run another program: `sh -c`, `npx`, `env`, `timeout`.
+/// Whether a process only runs another program, such as `sh -c`, `npx`, `env` or `timeout`.
 fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     let runs_one = |word: &String| ["-c", "-lc", "-ic", "-cl"].contains(&word.as_str());
     let is_shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&info.name.as_str());
@@ -95,8 +95,8 @@ fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     is_shell && runs_command || is_runner || is_package_runner(info, arguments) || arguments.iter().take(3).any(is_npx)
 }
 
-/// Whether a process only runs a program from a package. Such processes are npx (which calls itself `npm exec`), `uv
-/// run`, uvx (which becomes `uv tool uvx`), and the script in our npm package.
+/// Whether the purpose of a process is to run a program from a package. Such processes are npx (which calls itself `npm
+/// exec`), `uv run`, uvx (which becomes `uv tool uvx`), and the script in slm-mesh's npm package.
 fn is_package_runner(info: &ProcessInfo, arguments: &[String]) -> bool {
     let word = |at: usize| arguments.get(at).map_or("", String::as_str);
     let is_uv = info.name == "uv" && (word(1) == "run" || word(1) == "tool");
@@ -127,7 +127,7 @@ mod tests {
             let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
             assert_eq!(is_wrapper(&named(name, false), &arguments), is_one, "{name} {arguments:?}");
         }
-        // npx replaces all its arguments with this text.
+        // npx replaces all its arguments with a text such as `npm exec slm-mesh mcp`.
         assert!(is_wrapper(&named("npm exec slm-me", false), &["npm exec slm-mesh mcp".to_owned(), String::new()]));
         assert!(is_wrapper(&named("bash", false), &[]) && !is_wrapper(&named("bash", true), &[]));
     }

@@ -11,25 +11,24 @@ use std::os::unix::fs::MetadataExt;
 
 /// Maximum number of arguments that are read from a process.
 const ARGUMENTS_MAX: usize = 8;
-/// Maximum number of bytes of these arguments. The rest is cut off.
+/// Maximum number of bytes that are read from a process's arguments.
 const ARGUMENT_BYTES_MAX: u64 = 4096;
 
-/// Asks the kernel which process connected.
+/// Finds out which process connected to the socket.
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    // The type that rustix has for a process id can't hold 0, which stands for a peer in another PID namespace. So nix
-    // is used here.
+    // For a peer in another PID namespace, the kernel returns process id 0. rustix can't represent 0, but nix can.
     let found = getsockopt(&socket, PeerCredentials).ok()?;
     Some(Credentials { uid: found.uid(), pid: Some(i64::from(found.pid())).filter(|pid| *pid > 0) })
 }
 
 /// Asks the kernel to end this process when its parent ends.
 pub fn end_with_parent() {
-    // If the kernel refuses, this process notices only later that its parent has ended.
+    // If the kernel refuses, this process detects the end of its parent later.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
 }
 
-/// A descriptor that becomes readable when a process ends; `None` if no such process exists.
+/// Opens a descriptor that becomes readable when the process ends; `None` if no such process exists.
 pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(pid, PidfdFlags::empty()) {
@@ -39,8 +38,8 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Sends SIGKILL to the process of a descriptor from [`open_exit_event`], and never to a later process with the same
-/// number.
+/// Sends SIGKILL to the process for which [`open_exit_event`] opened `target`. Never kills a later process with the
+/// same number.
 pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }
@@ -57,15 +56,15 @@ pub fn program(pid: i64) -> Option<Program> {
 
 /// Facts about a process from /proc.
 pub fn process_info(pid: i64) -> Option<ProcessInfo> {
-    // One read returns the whole line. `read_to_string` would make more system calls, and the broker's callers wait for
-    // this.
+    // One read returns the whole line. `read_to_string` would make more system calls, and so delay the broker's
+    // answers.
     let mut bytes = [0; 1024];
     let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
     parse_stat(pid, &bytes[..n])
 }
 
-/// Reads the line of /proc/PID/stat. The name may contain any character, so fields are counted from the last closing
-/// bracket, which follows the name (proc_pid_stat(5)).
+/// Parses the line in /proc/PID/stat (proc_pid_stat(5)). The process's name is in brackets and may itself contain
+/// brackets. The last closing bracket ends the name.
 fn parse_stat(pid: i64, stat: &[u8]) -> Option<ProcessInfo> {
     let name_start = stat.iter().position(|byte| *byte == b'(')? + 1;
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
@@ -88,7 +87,7 @@ fn parse_stat(pid: i64, stat: &[u8]) -> Option<ProcessInfo> {
 /// The program of a process and its first arguments, in lower case.
 pub fn arguments(pid: i64) -> Vec<String> {
     let mut line = buffer_for(ARGUMENT_BYTES_MAX);
-    // The arguments of a process that has ended are empty.
+    // If this fails, the process has ended and has no arguments.
     let _ = File::open(format!("/proc/{pid}/cmdline")).map(|file| file.take(ARGUMENT_BYTES_MAX).read_to_end(&mut line));
     let words = line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);
     words.map(|word| String::from_utf8_lossy(word).to_lowercase()).collect()

@@ -1,7 +1,7 @@
 //! Processes on macOS: libproc, `LOCAL_PEERPID` and kqueue.
 //!
-//! The comment on each constant shows the header that defines it. `make check-macos` type-checks and links this file,
-//! but nobody has run this code yet.
+//! The comment on each constant names the header that defines the constant. `make check-macos` type-checks and links
+//! this file, but nobody has run the code yet.
 
 use super::{Credentials, ProcessInfo, Program};
 use nix::errno::Errno;
@@ -16,19 +16,19 @@ const STATUS_ZOMBIE: u32 = 5;
 /// `PROC_FLAG_CONTROLT` in <sys/proc_info.h>: the process has a controlling terminal.
 const FLAG_HAS_TERMINAL: u32 = 0x80;
 
-/// Asks the kernel which process connected: `LOCAL_PEERCRED` and `LOCAL_PEERPID` in <sys/un.h>.
+/// Finds out which process connected to the socket (`LOCAL_PEERCRED` and `LOCAL_PEERPID` in <sys/un.h>).
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     let credentials = getsockopt(&socket, sockopt::LocalPeerCred).ok()?;
     let pid = getsockopt(&socket, sockopt::LocalPeerPid).ok().map(i64::from).filter(|pid| *pid > 0);
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// Does nothing, because macOS can't end a process together with its parent. This process notices only later that its
-/// parent has ended.
+/// Does nothing, because macOS can't end a process together with its parent. This process detects the end of its parent
+/// later.
 pub fn end_with_parent() {}
 
-/// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None` if no
-/// such process exists.
+/// Opens a kqueue that becomes readable when the process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None`
+/// if no such process exists.
 pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     let Some(ident) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(None) };
     let queue = Kqueue::new()?;
@@ -41,8 +41,8 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Sends SIGKILL to the process with this number. If the process has just ended, another process may have got the
-/// number, and that process is then killed.
+/// Sends SIGKILL to the process with this number. If that process has just ended and a new process has got its number,
+/// the new process is killed.
 pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;

@@ -1,10 +1,10 @@
 //! Reads git's settings files, whose syntax is described in git-config(1). A line that ends in a backslash is not
-//! joined with the next line, because no URL needs this.
+//! joined with the next line, because a URL needs only one line.
 
 /// One setting.
 #[derive(Debug, PartialEq)]
 pub(super) struct ConfigEntry {
-    /// The section in lower case, as in `[section "subsection"]`.
+    /// The section in lower case: the first word in `[section "subsection"]`.
     pub(super) section: String,
     /// The subsection, which is case-sensitive.
     pub(super) subsection: String,
@@ -38,8 +38,8 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     })
 }
 
-/// Splits the text after an opening bracket at the closing bracket. Returns the text in the brackets, and the text
-/// after them.
+/// Splits a text at its closing bracket. The text starts after the opening bracket. Returns the text in the brackets,
+/// and the text after the closing bracket.
 fn split_head(text: &str) -> Option<(&str, &str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in text.char_indices() {

@@ -1,4 +1,4 @@
-//! Writes the URLs of remotes in a normal form, which is the same for all URLs of one repository. For this, `insteadOf`
+//! Converts the URLs of remotes to a normal form. All URLs of one repository have the same normal form. `insteadOf`
 //! settings, ssh's host names and relative paths are resolved as in git.
 
 use super::config_syntax::ConfigEntry;
@@ -7,15 +7,15 @@ use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
-/// The two host names of each forge. According to the forge's documentation, the first offers ssh on port 443, for
-/// networks that block port 22. The second is the usual name.
+/// The two host names of each forge. According to the forge's documentation, the first name accepts ssh on port 443,
+/// because some networks block port 22. The second name is the usual one.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 
 /// Where a URL leads.
 #[derive(Debug, PartialEq)]
 pub(super) enum Remote {
-    /// A path on this machine. [`path_spelling`] turns it into its normal form.
+    /// A path on this machine. [`path_spelling`] returns its normal form.
     Path(PathBuf),
     /// `host/owner/name`, in the normal form that is the same for all URLs of a repository.
     Host(String),
@@ -31,7 +31,7 @@ pub(super) fn resolve(url: &str, root: &Path, settings: &[ConfigEntry], home: &P
                 None => host.to_ascii_lowercase(),
             };
             let host = SSH_DOORS.iter().find(|(door, _)| *door == host).map_or(host.as_str(), |(_, host)| *host);
-            // Forges ignore case in names, so no two repositories differ only by case.
+            // Forges ignore case in names, so names that differ only in case mean the same repository.
             Remote::Host(format!("{host}/{}", without_ending(path.trim_matches('/')).to_lowercase()))
         }
     }
@@ -49,14 +49,14 @@ enum Location {
     },
 }
 
-/// The part of a URL, other than the host, on which ssh's settings may depend.
+/// The user in an ssh URL. ssh's settings may depend on the user.
 #[derive(Debug, PartialEq)]
 struct SshLogin {
     user: Option<String>,
 }
 
 /// Splits a URL that has one of the forms in git-clone(1). Passwords and ports are dropped, because they do not
-/// identify the repository. A user is kept only because ssh's settings may depend on it.
+/// identify the repository. The user is kept, because ssh's settings may depend on the user.
 fn split(url: &str) -> Location {
     let Some((scheme, rest)) = url.split_once("://") else {
         return match scp_parts(url) {

@@ -1,5 +1,5 @@
-//! Reads git's settings for a work tree from the files of the machine, the user and the repository, and from the files
-//! that these include. The order is the same as in git.
+//! Reads git's settings for a work tree. The settings come from the files of the machine, the user and the repository,
+//! and from included files. The order is the same as in git.
 
 use super::config_syntax::{ConfigEntry, entries};
 use super::{WorkTree, read_beginning};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Maximum depth of nested includes, the same as in git.
 const DEPTH_MAX: usize = 10;
-/// Maximum number of files to read. A file that includes itself twice would otherwise be read 2^10 times.
+/// Maximum number of files to read. Without this limit, a file that includes itself twice would be read 2^10 times.
 const FILES_MAX: usize = 64;
 
 /// The settings that apply in a work tree.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// Maximum depth of nested includes, the same as in ssh.
 const DEPTH_MAX: usize = 16;
-/// Maximum number of files to read for one name. A file that includes itself twice would otherwise be read 2^16 times.
+/// Maximum number of files to read for one name. Without this limit, a file that includes itself twice would be read
+/// 2^16 times.
 const FILES_MAX: usize = 64;
-/// Maximum number of names in one folder to compare with a wildcard of an `Include` line.
+/// Maximum number of files in a folder that are compared with a wildcard of an `Include` line.
 const NAMES_MAX: usize = 1_000;
 
 /// Returns the host to which ssh connects for a name. The first `HostName` line that applies wins, and the user's files
@@ -46,7 +47,7 @@ impl Search<'_> {
                 "host" => applies = names_host(words, self.name),
                 "match" => applies = matches_host(words, self.name, self.user),
                 "hostname" if applies => return Some(self.expanded(&words.next()?)),
-                // A block in an included file ends with that file, so `applies` does not change here.
+                // A block ends at the end of its file. So an included file does not change `applies`.
                 "include" if applies && depth < DEPTH_MAX => {
                     let files = words.flat_map(|pattern| self.included(&pattern)).collect::<Vec<_>>();
                     if let Some(found) = files.into_iter().find_map(|file| self.in_file(file, depth + 1)) {
@@ -59,7 +60,7 @@ impl Search<'_> {
         None
     }
 
-    /// The value of a `HostName` line, with the name in place of `%h`.
+    /// The value of a `HostName` line, in which the name replaces `%h`.
     fn expanded(&self, value: &str) -> String {
         value.replace("%h", self.name).replace("%%", "%")
     }
@@ -93,8 +94,8 @@ fn names_that_fit(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Splits a line into a keyword and its arguments, and ignores a comment at its end. An argument may be quoted, and an
-/// equals sign may follow the keyword.
+/// Splits a line into a keyword and its arguments. Ignores a comment at the end of the line. An argument may be quoted,
+/// and an equals sign may follow the keyword.
 fn words(line: &str) -> Vec<String> {
     let line = line.trim();
     let keyword = line.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();

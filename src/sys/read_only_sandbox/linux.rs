@@ -36,8 +36,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
         }
     }
     if has_folder && let Ok(directory) = std::env::current_dir() {
-        // The working directory may still be the writable folder that a new mount has covered. Entering it again by its
-        // path leads into the read-only mount.
+        // If a new mount covers the working directory, this process is still in the writable folder below the mount.
+        // The folder's path now leads to the read-only mount.
         std::env::set_current_dir(directory)?;
     }
     Ok(Vec::new())
@@ -75,8 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // If the path can't be reached, this mount is hidden by another mount, or it belongs to another user. In
-            // both cases, the command can't enter this mount.
+            // A mount that can't be reached is hidden by another mount, or belongs to another user. In both cases, the
+            // command can't enter the mount.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;
@@ -88,8 +88,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
 }
 
 fn remount_read_only(path: &Path) -> io::Result<()> {
-    // In a user namespace, the kernel refuses to remove restrictions such as `nosuid` from a mount. So the mount keeps
-    // the restrictions that it has.
+    // In a user namespace, the kernel refuses to remove restrictions such as `nosuid` from a mount. So the current
+    // restrictions are kept.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),

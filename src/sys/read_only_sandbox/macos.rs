@@ -19,7 +19,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     Ok([SANDBOX, "-p", &profile].map(OsString::from).into())
 }
 
-/// The rule that denies writing to a file, removing it, and renaming another file over it. The sandbox knows only paths
+/// The rule that denies writing to a file, removing it, and renaming another file over it. The sandbox needs a path
 /// without symlinks.
 fn rule(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());

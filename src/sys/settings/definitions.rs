@@ -22,13 +22,13 @@ pub enum SettingRange {
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// The name of the environment variable, and of the line in the file.
+    /// The name of the environment variable, which is also the setting's name in the file.
     pub name: &'static str,
     /// The values that the setting accepts.
     pub range: SettingRange,
     /// The value that is used if the setting is not set.
     pub default: &'static str,
-    /// The sentence about the setting in the help.
+    /// The sentence in the help that describes the setting.
     pub help: &'static str,
 }
 
@@ -44,7 +44,7 @@ pub const WAKE: &str = "SLM_MESH_WAKE";
 /// read-only.
 pub const SHIELD: &str = "SLM_MESH_SHIELD";
 
-/// The setting that switches discovery on the local network on or off.
+/// The setting that allows or forbids discovery of hubs on the local network.
 pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 
 /// The setting with the addresses of the linked meshes.
@@ -53,7 +53,7 @@ pub const LINKS: &str = "SLM_MESH_PEER_URL";
 /// The setting that says how people are notified of alerts.
 pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
-/// The variable that contains the session to which a shell belongs.
+/// The variable that contains the id of the session to which a shell belongs.
 pub const SESSION: &str = "SLM_MESH_SESSION";
 
 /// The setting that allows or forbids reading transcripts.
@@ -64,7 +64,8 @@ pub const STORE: &str = "SLM_MESH_STORE";
 /// The setting with the password for etcd, which must not be shown.
 pub const STORE_PASSWORD: &str = "SLM_MESH_STORE_PASSWORD";
 
-/// All settings except `SLM_MESH_DATA_DIR`, because the settings file is in that directory.
+/// All settings except `SLM_MESH_DATA_DIR`. That setting can't be in the settings file, because it says where the file
+/// is.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "SLM_MESH_NAME",

@@ -32,14 +32,14 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         // An announcement does not apply to a call with other arguments.
         announce(world, &two, "b");
         assert_eq!(acted_as(summarise(world, "c").unwrap()), Some(first.clone()));
-        // If two sessions announce the same call at the same time, the call is refused, since its caller is unknown.
+        // If two sessions announce the same call at the same time, the call is refused, because its caller is unknown.
         announce(world, &one, "d");
         announce(world, &two, "d");
         let error = summarise(world, "d").unwrap_err();
         assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
         announce(world, &one, "d");
         assert_eq!(summarise(world, "d").unwrap()["actedAs"]["id"], json!(first));
-        // The announcement is ignored if its session has ended.
+        // An announcement is ignored if its session has ended.
         announce(world, &two, "e");
         let mut end = world.hook_args(&two);
         end["leave"] = json!(true);

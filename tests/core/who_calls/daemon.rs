@@ -1,5 +1,5 @@
-//! Tests an agent's daemon that serves several threads. The daemon starts an MCP server for each thread, but sends the
-//! thread's key only later.
+//! Tests an agent's daemon that serves several threads. The daemon starts an MCP server for each thread, and sends the
+//! thread's key later.
 
 use super::{Session, World, id_of};
 use serde_json::json;
@@ -7,7 +7,8 @@ use slm_mesh::core::ConnId;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
-    /// Connects a new MCP server of the session, one that does not know the session's key yet. Returns the connection.
+    /// Connects a new MCP server of the session. The server does not know the session's key yet. Returns the
+    /// connection.
     fn server(&mut self, session: &Session) -> ConnId {
         let conn = self.connect(&session.above);
         self.attach(session, conn, None);
@@ -33,7 +34,7 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
         let mut world = World::new();
         let one = world.session(agent);
         let two = world.tab(&one);
-        // Each thread has its own server, which is attached as a peer before any call contains the thread's key.
+        // Each thread has its own server. The server is attached as a peer before any call contains the thread's key.
         let servers = [&one, &two].map(|thread| world.server(thread));
         let ids = [&one, &two].map(|thread| world.hook(thread));
         assert_ne!(ids[0], ids[1]);
@@ -43,8 +44,8 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
             assert_eq!(id_of(&world.call(conn, "whoami", json!({}), &thread.above).unwrap()), *id);
         }
         assert_eq!(world.sessions(), sorted(&ids), "{}", agent.id);
-        // A server's first peer normally disappears once the key is known. If it has mail, it stays, so that no mail is
-        // lost.
+        // A server's first peer normally disappears when the key becomes known. If the peer has mail, it stays, because
+        // the mail must not be lost.
         let third = world.tab(&one);
         let conn = world.server(&third);
         let placeholder = id_of(&world.call(conn, "whoami", json!({}), &third.above).unwrap());

@@ -1,6 +1,6 @@
 //! Tests windows, tabs, subagents, restarts and taken-over names in random order. After each step, every session is
-//! still its own peer, mail reaches only its addressee, no file has two owners, and no session is refused because of
-//! its own lock.
+//! still a peer of its own, mail reaches only its recipient, no file has two holders, and no session is refused because
+//! of its own lock.
 
 use super::{AGENTS, Session, World, process};
 use serde_json::json;
@@ -27,7 +27,7 @@ impl Draw {
 struct Live {
     session: Session,
     id: String,
-    /// The mail that was sent to the session, or to an earlier session whose name it has taken over.
+    /// The mail for the session, and for the earlier session whose name it has taken over.
     mail: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Play {
         self.live.push(live);
     }
 
-    /// Shows a session its mail. A fresh session may take over the name and the mail of a session that has gone.
+    /// Shows a session its mail. A fresh session may have taken over the name and the mail of a session that has ended.
     fn read(&mut self, live: &mut Live, is_fresh: bool) {
         let args = self.world.hook_args(&live.session);
         let answer = self.world.call_once("hook.mail", args, &live.session.above).unwrap();
@@ -131,7 +131,7 @@ impl Play {
         }
     }
 
-    /// Kills a window with all of its tabs.
+    /// Kills a window with all its tabs.
     fn kill_window(&mut self) {
         let Some(n) = self.some() else { return };
         let killed = self.live[n].session.above[0];
@@ -214,7 +214,7 @@ fn sessions_drawn_by_a_seed_stay_who_they_are() {
         let agents = AGENTS.iter().filter(|agent| agent.dialect.is_some()).collect();
         let mut play = Play { world: World::new(), draw: Draw(seed), agents, live: Vec::new(), n_letters: 0 };
         for step in 0..STEPS {
-            // These two numbers are enough to repeat a failure.
+            // With these two numbers, a failure can be repeated.
             eprintln!("seed {seed} step {step}");
             play.step();
             play.check();

@@ -11,8 +11,8 @@ impl World {
         self.call_once("hook.turn_end", args, &session.above).unwrap();
     }
 
-    /// Runs a hook that may be late, because it reports what has already happened. Agents run such hooks after a tool
-    /// call, at the end of a turn, or for a notification.
+    /// Runs a hook that may arrive late, because it reports an event that has already happened. Agents run such hooks
+    /// after a tool call, at the end of a turn, or for a notification.
     fn late_hook(&mut self, session: &Session) -> Value {
         let mut args = self.hook_args(session);
         args["mayBeLate"] = json!(true);
@@ -60,7 +60,7 @@ fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
             let wanted = json!({ "filePath": "/p/wanted", "waitSeconds": 60 });
             let (answers, _) = world.send(shell, "lock.lock", wanted, &one.above).unwrap();
             assert!(answers.is_empty(), "it waits: {answers:?}");
-            // The agent dies, but a command in its shell goes on.
+            // The agent dies, but a command in its shell continues to run.
             let now = world.now;
             let mesh = world.mesh.as_mut().unwrap();
             mesh.on_process_exit(&one.above[0], now);
@@ -96,7 +96,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
         let refusal = world.edit(&next, None).unwrap_err().text;
         assert!(refusal.contains("ends when that command ends"), "{refusal}");
-        // The next session can give the name back while the command is still running.
+        // The next session can give the name back while the command of the earlier session is still running.
         world.shell_session = Some(id.clone());
         let own = world.call_once("peer.decline", json!({}), &next.above).unwrap();
         world.shell_session = None;
@@ -143,8 +143,8 @@ fn a_session_that_begins_again_after_its_end_gets_its_mail() {
         let id = world.hook(&session);
         world.call_once("send", json!({ "to": id, "message": "hello" }), &[]).unwrap();
         world.end(&session);
-        // Some hooks, such as the one for a prompt or a resumed session, are never late. When such a hook runs, the
-        // session has begun again, so the hook brings the session back.
+        // Some hooks are never late, such as the hook for a prompt. If such a hook runs, the session has begun again.
+        // So the broker brings the session back.
         assert_eq!(world.hook(&session), id);
         assert_eq!(world.late_hook(&session)["messages"][0]["payload"], json!("hello"), "{}", session.agent.id);
     });
@@ -155,7 +155,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
     each_with_hooks(|world, mut session, _| {
         let id = world.hook(&session);
         let old = session.clone();
-        // Agents choose the keys freely. Some of these keys look like the list in which the database stores keys.
+        // An agent may choose any key. Some of these keys look like the list in which the database stores keys.
         for key in ["[\"key\",\"other\"]", "[", "a\nb", "newest"] {
             session.key = format!("{key}-{}", old.key);
             session.continues = true;
@@ -165,7 +165,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
         let keys = ["[\"key\",\"other\"]", "[", "a\nb", "newest"].map(|key| format!("{key}-{}", old.key));
         world.restart_broker(&mut [&mut session]);
         for key in keys.iter().chain([&old.key]) {
-            // No process is known here, so only the key shows which session calls.
+            // The ancestors of this caller are unknown, so only its key identifies the session.
             let caller = Session { key: key.clone(), above: Vec::new(), ..session.clone() };
             assert_eq!(world.hook(&caller), id, "{} by {key:?}", session.agent.id);
         }
@@ -182,7 +182,7 @@ fn a_later_session_gets_the_mail_of_one_of_two_sessions_that_ended() {
         world.end(&one);
         world.end(&two);
         world.call_once("send", json!({ "to": first, "message": "please answer" }), &[]).unwrap();
-        // The second session was never used, so only the first one can be continued.
+        // The second session was never used, so only the first session can be continued.
         let next = world.session(one.agent);
         assert_eq!(world.hook(&next), first, "{}", one.agent.id);
         let inbox = world.call_once("hook.mail", world.hook_args(&next), &next.above).unwrap();

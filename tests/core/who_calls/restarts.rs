@@ -1,5 +1,5 @@
-//! Tests restarts of the broker between any two calls of a session. Also tests agents of which the broker knows only
-//! the MCP server.
+//! Tests restarts of the broker between any two calls of a session. Also tests unknown agents, which the broker
+//! recognizes only by their MCP server.
 
 use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const NEWCOMER: &str = "newcomer";
 const SERVER: i64 = 77;
 
 impl World {
-    /// Ends the broker, and starts a new one that expects the MCP servers of these sessions to reconnect.
+    /// Ends the broker, and starts a new one. The new broker expects the MCP servers of these sessions to reconnect.
     pub(super) fn restart_broker(&mut self, sessions: &mut [&mut Session]) {
         let store = self.mesh.take().unwrap().into_store();
         let mesh = self.mesh.insert(open(store, self.now));
@@ -25,8 +25,7 @@ impl World {
     }
 }
 
-/// A program that is an agent, but not a known one. It has an MCP server, and runs on this machine or on a different
-/// one.
+/// An unknown agent. It has an MCP server, and runs on this machine or on a different machine.
 struct Newcomer {
     world: World,
     above: Vec<Process>,
@@ -49,14 +48,14 @@ impl Newcomer {
         conn
     }
 
-    /// Attaches the program's MCP server, and returns the id of its peer.
+    /// Attaches the agent's MCP server, and returns the id of its peer.
     fn attach(&mut self) -> String {
         self.conn = self.connect();
         let args = json!({ "agent": NEWCOMER, "project": "/p", "pid": SERVER, "knownAgent": false });
         super::id_of(&self.world.call(self.conn, "attach", args, &self.above).unwrap())
     }
 
-    /// Asks which peer a verb (subcommand) below these processes acts as.
+    /// Runs the verb (subcommand) `whoami` below these processes. Returns the peer as which the verb acts.
     fn verb(&mut self, above: &[Process]) -> Result<Value, Error> {
         let conn = self.connect();
         let answer = self.world.call(conn, "whoami", json!({}), above)?;
@@ -128,7 +127,8 @@ fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
         let mut known = String::new();
         for road in order.chunks(1) {
             let id = world.speak(&mut session, road);
-            // The id is empty if the agent has no hooks, or if the verb acts as the person who uses the editor.
+            // The id is empty if the call is a hook and the agent has no hooks, or if the verb acts as the user of an
+            // editor.
             if !id.is_empty() {
                 assert!(known.is_empty() || id == known, "{} by {order:?}", session.agent.id);
                 known = id;
@@ -143,7 +143,7 @@ fn sessions_that_nobody_wrote_to_leave_no_peers_behind() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
         for n in 0..20 {
-            // Two sessions run at the same time, so the next session can't know which of them it continues.
+            // Two sessions run at the same time, so it is unclear which of them the next session continues.
             let mut both = [world.session(agent), world.session(agent)];
             let conns = both.each_mut().map(|session| {
                 world.serve(session);
@@ -181,7 +181,7 @@ fn a_session_whose_server_takes_over_a_name_is_one_peer_with_its_hooks() {
         world.call(former.conn.unwrap(), "detach", json!({}), &[]).unwrap();
         let mut next = world.session(agent);
         assert_eq!(world.speak(&mut next, &[Road::Server, Road::Hook, Road::Verb]), id, "{}", agent.id);
-        // The session that had the name before comes back in a new window, under its old or its new key.
+        // The former session, which had the name before, comes back in a new window, under its new or its old key.
         for key in [&former.key[..], former.key.trim_end_matches('+')] {
             let window = Session { key: key.to_owned(), ..world.session(agent) };
             assert_ne!(world.hook(&window), id, "{}: two windows are one peer", agent.id);
@@ -267,7 +267,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
             agent.id
         );
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // When the other process exits, the session stays online, because its own agent still runs.
+        // When the other process exits, the session stays online, because its own agent is still running.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(

@@ -1,4 +1,4 @@
-//! An agent of an unknown kind runs `slm-mesh` commands in its shell, in which an environment variable contains the
+//! An agent of an unknown kind runs `slm-mesh` commands in its shell. An environment variable in the shell contains the
 //! agent's name.
 
 use super::{World, process};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process_identity::Process;
 
-/// The processes above a running `slm-mesh` command: first the shell that runs it, then the agent of an unknown kind.
+/// The ancestors of a running `slm-mesh` command: first its shell, and then the agent of an unknown kind.
 fn above() -> Vec<Process> {
     vec![Process { wrapper: true, ..process(40, None) }, process(41, None), process(42, None)]
 }

@@ -1,5 +1,5 @@
-//! An agent runs `slm-mesh` commands in a shell that has a session id in its environment. Tests which session such a
-//! command acts as, and when the command is refused.
+//! An agent runs `slm-mesh` commands in a shell that has a session id in its environment. Tests as which session such a
+//! command acts, and when the command is refused.
 
 use super::{AGENTS, Session, World, id_of, process};
 use serde_json::{Value, json};
@@ -32,8 +32,8 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         };
         assert!(refusal(world, &outer, "nobody").contains("no session has that id"));
         assert!(refusal(world, &outer, &world.human()).contains("no session has that id"), "the human is none");
-        // The session starts another agent. This agent inherits the variable with the session's id, but still acts as
-        // itself.
+        // The session starts another agent. The new agent inherits the variable with the session's id, but acts as a
+        // session of its own.
         let mut inner = world.session(AGENTS.iter().find(|agent| agent.id == "codex").unwrap());
         let apart = inner.clone();
         inner.above.extend(outer.above.clone());

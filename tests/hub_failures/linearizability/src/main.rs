@@ -1,9 +1,8 @@
 //! Reads the history of calls that `make test-store` recorded. With the crate todc-utils, checks that the mesh behaved
-//! as if there were only one copy of its data. Exits with 0 if it did, with 1 if it did not, and with 2 if a file can't
-//! be read.
+//! as if there were only one copy of its data. The exit status is 0 if so, 1 if not, and 2 if a file can't be read.
 //!
-//! Each line is one call: object, begin, end, and the words of the operation, separated by tabs. A call without an
-//! answer has no end: it took effect at some time after its beginning, or never.
+//! Each line is one call. Its fields are separated by tabs: the object, the begin time, the end time, and the words of
+//! the operation. A call without an answer has no end: it took effect at some time after its beginning, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -26,8 +25,8 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions in the answers to all writes. If a write got no answer, its version is none of these, so the checker
-/// has far fewer cases to try.
+/// The versions in the answers to all writes. No two writes have the same version, so a write without an answer got
+/// none of these. This leaves far fewer cases to check.
 type Versions = Rc<BTreeSet<u64>>;
 
 #[derive(Debug, Clone)]
@@ -127,8 +126,8 @@ impl Specification for Lock {
     }
 }
 
-/// Whether this outcome of a lock call is possible, and the state after it. A holder that locks again keeps its token.
-/// Another caller gets a larger token, but only if nobody holds the lock.
+/// Returns whether this outcome of a lock call is possible, and the state after the call. A holder that locks again
+/// keeps its token. Another caller gets a larger token, but only if nobody holds the lock.
 fn lock(who: &str, outcome: &LockOutcome, state: &LockState) -> (bool, LockState) {
     let is_mine = state.holder.as_deref() == Some(who);
     let is_free = state.holder.is_none();
@@ -159,8 +158,8 @@ where
     let mut actions = Vec::new();
     for (process, attempt) in attempts.into_iter().enumerate() {
         actions.push((attempt.began, 0, process, Action::Call(attempt.operation.clone())));
-        // If one call begins in the instant in which another ends, the calls may have taken effect in either order, so
-        // beginnings are sorted before ends.
+        // If one call begins at the same instant as another call ends, their order is unknown. So beginnings are sorted
+        // before ends.
         actions.push((attempt.ended.unwrap_or(u64::MAX), 1, process, Action::Response(attempt.operation)));
     }
     actions.sort_by_key(|(at, rank, process, _)| (*at, *rank, *process));
