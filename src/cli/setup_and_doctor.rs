@@ -53,7 +53,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
         // Some agents read no project settings, so they can't be set up for a project. If the user named such an agent,
-        // the user must still set it up for all projects.
+        // the user must set it up for all projects instead.
         let is_user_only = options.project && !options.remove && steps.is_empty();
         is_open |= steps.iter().any(SetupStep::is_open) || is_user_only && !options.agents.is_empty();
         let is_changed = steps.iter().any(SetupStep::is_change);

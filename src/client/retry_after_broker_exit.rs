@@ -45,10 +45,10 @@ impl CallFate {
     }
 
     /// Whether this error means that the broker has not run the call. This can be known only if all earlier calls have
-    /// been answered, and only this call has been sent after them. Even then, there are only two cases. In the first,
-    /// the kernel reset the connection, because the broker closed it without reading everything. In the second, the
-    /// broker said that it was ending. A broker says so only after it has sent all answers, so it will not run this
-    /// call.
+    /// been answered, and only this call has been sent after them. Even then, only two errors show that the call was
+    /// not run. In the first case, the kernel reset the connection, because the broker closed it without reading
+    /// everything. In the second case, the broker said that it was ending. A broker says so only after it has sent all
+    /// answers, so it will not run this call.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,

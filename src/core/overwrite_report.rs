@@ -1,5 +1,5 @@
-//! Reports to the holder of a lock that a shell command of another peer has changed the locked file. A hook sends one
-//! message to each holder.
+//! Tells a lock's holder that a shell command of another peer has changed the locked file. A hook sends one message to
+//! each holder.
 
 use super::hook_operations::session_of_hook;
 use super::op_definition::ArgKind;

@@ -100,7 +100,7 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));
     let is_agent = |path: &PathBuf| path.file_name().is_some_and(|name| name == program) && path.exists();
-    // If our parent process is not the agent, the program must be on PATH.
+    // If our parent process is not the agent, the agent's program is looked up on PATH.
     let Some(path) = std::fs::read_link(parent.join("exe")).ok().filter(is_agent) else {
         return Command::new(program);
     };

@@ -123,7 +123,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Records that a folder is removed or moved, together with its contents. If the path is a file, only the file is
+    /// Records that a folder and everything in it are removed or moved. If the path is a file, only the file is
     /// recorded.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };

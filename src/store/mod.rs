@@ -73,8 +73,8 @@ enum CallState {
 enum LockingMode {
     /// Other connections may use the database: the checkpointer, and users who read the database.
     Shared,
-    /// No other connection may use the database, so SQLite needs no shared-memory file (32 KiB). On a full disk, SQLite
-    /// can't create this file. In shared mode, the broker could then not even read the database.
+    /// No other connection may use the database, so SQLite needs no shared-memory file (32 KiB). SQLite can't create
+    /// this file on a full disk, so in shared mode the broker could not even read the database there.
     Exclusive,
 }
 

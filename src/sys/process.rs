@@ -106,7 +106,7 @@ impl ExitWatch {
     /// Watches a process. Returns `None` if the process has already ended.
     ///
     /// # Errors
-    /// If this process has no free file descriptor, or if the kernel can't report the end of a process through a
+    /// If the calling process has no free file descriptor, or if the kernel can't report the end of a process through a
     /// descriptor (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Tests an MCP server without a broker on random input, in all protocol versions.
+//! Sends random input to an MCP server that has no broker, in all protocol versions.
 //!
 //! The answers must not depend on how the input is cut into pieces. Each answer is one line for one request, in the
 //! form of the request's protocol version. A request must be answered with its id even if garbage follows it, or if a

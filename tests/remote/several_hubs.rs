@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The time for which a client would wait for a hub that does not answer. A client asks several hubs at the same time,
-/// so it must need less time.
+/// so the test fails if the client takes this long.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
 /// The time that is added to each time limit, because other tests keep the machine busy. The tests still notice a
 /// session that is too slow, because such a session needs ten seconds.

@@ -157,8 +157,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// The end of the peer's timeout, in ms. This is the heartbeat timeout of an HTTP client, or the grace period of a
-    /// session.
+    /// When the peer's timeout ends, in ms. An HTTP client has a heartbeat timeout, and a session has a grace period.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);

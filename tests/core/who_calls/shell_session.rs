@@ -1,5 +1,5 @@
-//! An agent runs `slm-mesh` commands in a shell that has a session id in its environment. Tests as which session such a
-//! command acts, and when the command is refused.
+//! An agent runs `slm-mesh` commands in a shell that has a session id in its environment. Tests which session such a
+//! command acts as, and when the command is refused.
 
 use super::{AGENTS, Session, World, id_of, process};
 use serde_json::{Value, json};
