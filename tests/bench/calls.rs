@@ -38,9 +38,7 @@ pub fn verbs(table: &mut Table) {
         run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
     };
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
-    // Earlier calls of `lock` have taken a few hundred locks. The time of a call includes the search through these
-    // locks. A dynamically linked program also loads its libraries. Loading takes longer than the differences between
-    // verbs.
+    // A dynamically linked program also loads its libraries. Loading takes longer than the differences between verbs.
     let rows = [("verb state get", 1.25), ("verb send", 1.35), ("verb lock", 1.35)];
     for ((work, most), samples_of) in rows.iter().zip(&samples[1..]) {
         let reach = Reach::Times(if is_static() { *most } else { 1.8 });

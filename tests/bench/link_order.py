@@ -68,11 +68,17 @@ def functions_in(output):
     return [line.split("'")[0] for line in re.findall(r"^c?fn=\(\d+\) (.+)$", output.read_text(), re.M)]
 
 
-def libc_members():
-    """The member of the C library's archive that defines each function."""
-    archive = subprocess.run(["cc", "-print-file-name=libc.a"], text=True, capture_output=True, check=True).stdout.strip()
-    table = subprocess.run(["nm", "-A", "--defined-only", archive], text=True, capture_output=True).stdout
-    return {name: member for member, name in re.findall(r":([^:\s]+):\S+ [TtWwi] (\S+)$", table, re.M)}
+def library_members():
+    """The archive of the C library, or of its mathematical part, and the member that define each function."""
+    found = {}
+    place = subprocess.run(["cc", "-print-file-name=libc.a"], text=True, capture_output=True, check=True).stdout.strip()
+    # On Debian, libm.a is a linker script, and the functions are in an archive with the version in its name.
+    archives = [("libm*.a", path) for path in sorted(pathlib.Path(place).parent.glob("libm-*.a"))]
+    for pattern, archive in [*archives, ("libc.a", place)]:
+        table = subprocess.run(["nm", "-A", "--defined-only", archive], text=True, capture_output=True).stdout
+        members = re.findall(r":([^:\s]+):\S+ [TtWwi] (\S+)$", table, re.M)
+        found |= {name: (pattern, member) for member, name in members}
+    return found
 
 
 def section_patterns(symbol, members):
@@ -83,9 +89,10 @@ def section_patterns(symbol, members):
         return [f"*(.text.{name} .text.unlikely.{name})"]
     if symbol in members:
         # Valgrind's processor lacks AVX-512, so the C library chooses other functions there than on most machines.
-        other = [re.sub("avx2?|sse2-unaligned", instructions, members[symbol]) for instructions in ("evex", "avx512")]
-        names = dict.fromkeys([members[symbol], *other])
-        return [f"*libc.a:{name}(.text .text.*)" for name in names]
+        archive, member = members[symbol]
+        other = [re.sub("avx2?|sse2-unaligned", instructions, member) for instructions in ("evex", "avx512")]
+        names = dict.fromkeys([member, *other])
+        return [f"*{archive}:{name}(.text .text.*)" for name in names]
     return [f"*(.text.{symbol})"] if re.fullmatch(r"[A-Za-z_][\w.]*", symbol) else []
 
 
@@ -95,10 +102,17 @@ def main():
     parser.add_argument("--output", required=True, help="the linker script")
     options = parser.parse_args()
     program = os.path.abspath(options.program)
-    members = libc_members()
+    members = library_members()
     with tempfile.TemporaryDirectory(prefix="slm-mesh-order-") as folder:
         env = {"HOME": folder, "PATH": os.environ["PATH"], "SLM_MESH_PORT": str(20_000 + os.getpid() % 40_000)}
         output = pathlib.Path(folder, "callgrind.out")
+        # People lock files of a repository. A verb reads the repository's settings without git.
+        git = pathlib.Path(folder, ".git")
+        for name in ("objects", "refs"):
+            git.joinpath(name).mkdir(parents=True)
+        git.joinpath("HEAD").write_text("ref: refs/heads/main\n")
+        git.joinpath("config").write_text(
+            '[core]\n\tbare = false\n[remote "origin"]\n\turl = git@example.org:team/project.git\n')
         broker_output = pathlib.Path(folder, "broker.out")
         # The observed broker finds a database that another one has filled.
         subprocess.run([program, "mcp"], input=session_input(), text=True, env=env, cwd=folder, capture_output=True)
