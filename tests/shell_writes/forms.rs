@@ -198,6 +198,8 @@ fn programs_write() {
         ("wget -q http://x/b -O a", &["a"]),
         ("truncate -s 0 a", &["a"]),
         ("patch -p1 < fix.patch", &["src/main.rs"]),
+        ("patch -p1 -d src -i ../fix.patch; patch -p1 -d docs < fix.patch", &["docs/src/main.rs", "src/src/main.rs"]),
+        ("patch -p1 -d src -i fix.patch", &[]),
         ("git apply fix.patch", &["src/main.rs"]),
         ("git apply --check fix.patch", &[]),
         ("patch a.py x.diff", &["a.py"]),

@@ -18,8 +18,11 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
         return StreamText::Unknown;
     }
     let outer = run.state.directory.clone();
+    // `patch` changes the directory while it reads its options, so each of its paths is relative to the new one.
+    if let Some(folder) = options.value(&["d", "directory"]) {
+        run.state.directory = run.evaluator.resolve_for_chdir(run.state, folder);
+    }
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
-    // The shell opens standard input before `patch -d` changes the directory, so the input is read first.
     let text = match named {
         Some(field) if field.text() != Some("-") => {
             let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));
@@ -27,9 +30,6 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
         }
         _ => run.patch_input(),
     };
-    if let Some(folder) = options.value(&["d", "directory"]) {
-        run.state.directory = run.evaluator.resolve_for_chdir(run.state, folder);
-    }
     if let Some(output) = options.value(&["o", "output"]) {
         run.write_field(Some(output));
     } else if let Some(original) = options.operands.first() {
