@@ -67,7 +67,11 @@ fn a_data_directory_that_cannot_be_created_is_a_fault() {
     std::fs::remove_dir_all(&dir).ok();
     std::os::unix::fs::symlink(&target, &dir).unwrap();
     assert!(!home.place.run(&["start", "--detach"]).status.success());
-    let cure = format!("mkdir -p '{}', or remove the link: rm {}", target.display(), dir.display());
+    let cure = format!(
+        "create the link's target (mkdir -p '{}'), or remove the link (rm {})",
+        target.display(),
+        dir.display()
+    );
     assert_eq!(errors(&home), [("data directory".to_owned(), cure)]);
     // Doctor suggests creating this directory. This must be enough to repair the error.
     std::fs::create_dir_all(&target).unwrap();

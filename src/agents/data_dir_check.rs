@@ -78,7 +78,8 @@ fn check_creatable(places: &DataDir) -> Check {
         let link = nearest.display();
         let found = format!("{shown} can't be created, because {link} is a broken symbolic link");
         let target = nearest.parent().unwrap_or(nearest).join(target);
-        let cure = format!("mkdir -p {}, or remove the link: rm {}", word(&target), word(nearest));
+        let cure =
+            format!("create the link's target (mkdir -p {}), or remove the link (rm {})", word(&target), word(nearest));
         return Check::error(about, found, cure);
     }
     match try_write(nearest) {

@@ -140,7 +140,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     };
     let process = match client.broker_pid() {
         Some(pid) => format!("PID {pid}"),
-        None => "process in another PID namespace or on another machine".into(),
+        None => "a process in another PID namespace or on another machine".into(),
     };
     let status = match ask_status(&mut client, &process, places, settings) {
         Ok(status) => status,

@@ -395,7 +395,7 @@ mod tests {
             let had = parse(text).unwrap().get("mcpServers").is_some();
             let path = if had { &path[..] } else { &path[..1] };
             let removed = remove(&put_in, path);
-            assert_eq!(removed, text, "by way of {put_in}");
+            assert_eq!(removed, text, "removed from {put_in}");
         }
     }
 

@@ -147,7 +147,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
     let output = send(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free)).and_then(go_on);
-    let claim = "if a direct message is waiting when the agent is about to stop, the hook makes it continue once";
+    let claim = "if a direct message is waiting when the agent is about to stop, the hook makes the agent go on once";
     add(claim, shows(output, "word-at-the-end"), "the hook let the agent stop");
     Ok(proofs)
 }

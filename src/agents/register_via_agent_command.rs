@@ -180,7 +180,7 @@ pub(super) fn unregister(
     environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
     let line = command_line(command.program, command.remove);
     if find_on_path(command.program).is_none() {
-        let why = format!("{} is not on PATH, and only this program may edit the agent's file", command.program);
+        let why = format!("{0} is not on PATH, but only {0} may edit the agent's file", command.program);
         return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
     }
     if environment.is_dry_run {

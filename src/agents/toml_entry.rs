@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(registered_program(&with, KEY).as_deref(), Some("/bin/slm-mesh"), "{with}");
             assert_eq!(put(&with, KEY, "/bin/slm-mesh").unwrap(), with);
             assert_eq!(put(&with, KEY, "/new/slm-mesh").unwrap(), with.replace("/bin", "/new"));
-            assert_eq!(remove(&with, KEY).unwrap(), text, "by way of {with}");
+            assert_eq!(remove(&with, KEY).unwrap(), text, "removed from {with}");
         }
     }
 

@@ -152,7 +152,7 @@ mod tests {
             let stops = hooks["hooks"]["Stop"].as_array().unwrap();
             assert_eq!(stops.last().unwrap()["command"], json!(LINE), "{with}");
             assert_eq!(put(&with, EVENTS, LINE, 5, is_ours).unwrap(), with);
-            assert_eq!(remove(&with, is_ours).unwrap(), text, "by way of {with}");
+            assert_eq!(remove(&with, is_ours).unwrap(), text, "removed from {with}");
             let moved = put(&with, EVENTS, "/new/slm-mesh hook kimi", 5, is_ours).unwrap();
             assert_eq!(moved, with.replace("/bin", "/new"));
         }

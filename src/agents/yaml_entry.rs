@@ -107,7 +107,7 @@ pub fn remove(text: &str, key: &str, file: &str) -> Result<String, String> {
     let left = without(text, key, |value| value == file || is_our_moved_file(value, file));
     let is_code = |line: &&str| !line.trim_start().starts_with('#');
     if left == text && !file.is_empty() && text.lines().filter(is_code).any(|line| line.contains(file)) {
-        return Err(format!("it names {file} in a way that setup can't edit; remove this name from it"));
+        return Err(format!("it names {file} in a way that setup can't edit; remove this name yourself"));
     }
     Ok(left)
 }

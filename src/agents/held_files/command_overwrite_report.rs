@@ -40,7 +40,7 @@ impl ChangeReport {
             ),
             (
                 Cause::ProbablyHolder,
-                "while your command ran, another agent probably changed {files} under its own lock:",
+                "while your command ran, another agent probably changed {files} that it has locked:",
             ),
         ];
         let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();

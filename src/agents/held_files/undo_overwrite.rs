@@ -29,7 +29,7 @@ impl RestorePoint {
         let ago = time_format::span(now_ms - self.entry.at);
         match &self.entry.command {
             Some(command) => format!(
-                "{path} changed {ago} ago under the lock of {}, while this command ran: {}",
+                "{path}, which {} had locked, changed {ago} ago, while this command ran: {}",
                 untrusted_text::shown_name(&self.entry.holder),
                 untrusted_text::quoted(command, 200)
             ),

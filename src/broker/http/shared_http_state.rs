@@ -109,7 +109,7 @@ mod tests {
         let ((http_state, inbox), now) = (new_state(), Instant::now());
         let mut wrong = asked(&http_state, "10.0.0.7", "wrong", 22, now);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (20, Some(now + SLOWED)));
-        assert!(wrong.leaves_since().is_some(), "it makes room for others");
+        assert!(wrong.leaves_since().is_some(), "the slowed connection makes room for others");
         assert_eq!(wrong.expire(&http_state.limits, now + SLOWED), Next::Again);
         wrong.run_turn(&http_state, &mut vec![0; READ_MAX], now + SLOWED);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (21, Some(now + 2 * SLOWED)));

@@ -78,18 +78,18 @@ impl HubConfig {
             Ok(Some((last, _))) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "start --new-log: nothing was changed, because etcd already has a log under this name, and that \
-                     log ends at entry {}. To use that log, run slm-mesh start without --new-log. To replace that log \
-                     with the mesh of this hub, first stop all hubs and remove the log from etcd (etcdctl del --prefix \
-                     {prefix})",
+                    "start --new-log: nothing was changed, because etcd already has a log under the name in \
+                     SLM_MESH_STORE, and that log ends at entry {}. To use that log, run slm-mesh start without \
+                     --new-log. To replace that log with the mesh of this hub, first stop all hubs and remove the log \
+                     from etcd (etcdctl del --prefix {prefix})",
                     last.0
                 ),
             )),
             Err(error) => Err(Error::new(
                 ErrorKind::Gone,
                 format!(
-                    "start --new-log: nothing was changed, because etcd did not say whether it has a log under this \
-                     name: {error}"
+                    "start --new-log: nothing was changed, because etcd did not say whether it has a log under the \
+                     name in SLM_MESH_STORE: {error}"
                 ),
             )),
         }

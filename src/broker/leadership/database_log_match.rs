@@ -26,9 +26,9 @@ impl DatabaseLogMatch {
         match (end, own) {
             (None, None) => DatabaseLogMatch::NoLog,
             (None, Some(own)) => DatabaseLogMatch::Refused(format!(
-                "etcd has no log under this name, but this hub's database belongs to a log and is at entry {}; if etcd \
-                 lost its data, run slm-mesh start --new-log on the hub whose database is at the highest entry, and \
-                 then run slm-mesh start --rejoin on the others",
+                "etcd has no log under the name in SLM_MESH_STORE, but this hub's database belongs to a log and is at \
+                 entry {}; if etcd lost its data, run slm-mesh start --new-log on the hub whose database is at the \
+                 highest entry, and then run slm-mesh start --rejoin on the others",
                 own.index
             )),
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
