@@ -352,7 +352,7 @@ fn a_script_that_follows_events_learns_that_some_of_them_are_gone() {
         child.wait().unwrap();
         (serde_json::from_str::<Value>(&row).unwrap()["payload"]["n"].clone(), said)
     };
-    let gap = "slm-mesh: some events before the next one have already been deleted\n";
+    let gap = "slm-mesh: some events are missing here, because they have already been deleted\n";
     assert_eq!(follow_after(first), (json!(2), gap.to_owned()));
     assert_eq!(follow_after(first + 2), (json!(3), String::new()), "nothing is missing here");
 }

@@ -95,7 +95,7 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
         let answer = client.call(op.name, &params).map_err(|end| end.on_command_line(op))?;
         // This warning is printed even with --json, because the rows do not show that events are missing.
         if answer["gap"] == json!(true) {
-            crate::sys::print_error("slm-mesh: some events before the next one have already been deleted");
+            crate::sys::print_error("slm-mesh: some events are missing here, because they have already been deleted");
         }
         print_rows(stream, &answer, parsed)?;
         match stream {

@@ -60,8 +60,8 @@ pub fn verb_summaries() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 fn overview() -> String {
     let mut text = String::from(
-        "slm-mesh lets coding agents find each other, exchange messages, share state and lock files.\n\n\
-         Usage: slm-mesh [VERB] [ARGUMENTS] [--json] [--as PEER]\n\n",
+        "slm-mesh lets coding agents find each other, exchange messages, share state, and lock the files that they \
+         edit.\n\nUsage: slm-mesh [VERB] [ARGUMENTS] [--json] [--as PEER]\n\n",
     );
     for (verb, about) in verb_summaries() {
         text.push_str(&format!("  {verb:<14} {about}\n"));
@@ -207,7 +207,7 @@ pub fn man_page() -> String {
     for (n, means) in exit_statuses() {
         page.push_str(&format!(".TP\n.B {n}\n{}.\n", roff(&means)));
     }
-    page.push_str("With\n.B lock ... \\-\\- COMMAND\nthe exit status is the command's own.\n");
+    page.push_str("With\n.BR \"lock ... \\-\\- COMMAND\" ,\nthe exit status is the command's own.\n");
     page.push_str(include_str!("man/tail.man"));
     page
 }

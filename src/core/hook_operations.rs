@@ -64,8 +64,8 @@ pub static EDIT: Op = Op {
 /// Returns mail for a hook to show.
 pub static MAIL: Op = Op {
     name: "hook.mail",
-    summary: "Give a hook unread mail, each message once; with `withNeighbours`, also list the repository's peers and \
-              locks",
+    summary: "Give unread mail to a hook, each message once; with `withNeighbours`, also list the repository's peers \
+              and locks",
     args: session_args![
         NAMING;
         Arg::new("direct", ArgKind::Flag, "Only messages that were sent to this session alone").at(CliPlace::Hidden),

@@ -117,8 +117,8 @@ pub const MAIL_CAME: &str =
 /// The text with which a hook keeps the agent from stopping. It says that commands in the turn changed files that other
 /// agents have locked. The text is used only if no hook ran right after these commands.
 pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. Each of \
-                                 these agents got a message that names its files; to see these messages, use \
-                                 mesh_inbox with filter `sent`.";
+                                 these agents got a message naming the changed files that it has locked; to see these \
+                                 messages, use mesh_inbox with filter `sent`.";
 
 /// Claude Code's events. Several agents have copied them.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[

@@ -99,7 +99,7 @@ fn a_hub_that_rejoins_waits_for_the_hub_with_the_data_and_a_log_begins_once() {
     await_level(&second);
     let leader = first.broker_pid();
     let said = refusal(&first, &["start", "--detach", "--new-log"]);
-    assert!(said.contains("etcd already has a log under the name in") && said.contains("del --prefix slm/"), "{said}");
+    assert!(said.contains("etcd already has a log under the name") && said.contains("del --prefix slm/"), "{said}");
     assert_eq!((first.broker_pid(), &hub_status(&first)["role"]), (leader, &"leads".into()), "nothing was changed");
     first.ok(&["stop"]);
     assert_eq!(second.ok(&["state", "get", "k"]).trim(), "v");
@@ -155,7 +155,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     for hub in [&first, &second] {
         // The former leader closes its connections, so its status can't be read. Its log file shows the problem
         // instead.
-        until("the hub says why it can't lead", || hub.log().contains("etcd has no log under the name in"));
+        until("the hub says why it can't lead", || hub.log().contains("etcd has no log under the name"));
     }
     second.ok(&["start", "--detach", "--new-log"]);
     first.ok(&["start", "--detach", "--rejoin"]);

@@ -262,7 +262,7 @@ mod tests {
     fn a_hub_that_vanishes_does_not_take_away_the_copy_of_the_next_hub() {
         let directory = std::env::temp_dir().join(format!("slm-mesh-copies-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(COPY_NAME), "of a broker that was killed").unwrap();
+        std::fs::write(directory.join(COPY_NAME), "a copy that a killed broker left").unwrap();
         let paths = ["broker.db", "bad.db"].map(|name| directory.join(name));
         let [store, bad] = paths.each_ref().map(|path| Store::open(path, false).unwrap());
         let (upkeep, release) = etcd();

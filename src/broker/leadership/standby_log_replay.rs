@@ -11,9 +11,10 @@ const FOUNDER: &str = "log_founder";
 
 /// The error for a hub that was started with --rejoin while etcd has no log. This hub must not begin the log, because
 /// another hub has the data with which the log must begin.
-const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet. Run \
-                               slm-mesh start --new-log on the hub that has the data; this hub will then follow it. To \
-                               begin an empty mesh instead, run slm-mesh start --new-log on this hub";
+const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under the name in \
+                               SLM_MESH_STORE yet. Run slm-mesh start --new-log on the hub that has the data; this hub \
+                               will then follow that hub's log. To begin an empty mesh instead, run slm-mesh start \
+                               --new-log on this hub";
 
 /// Why a standby can't continue.
 #[derive(Debug)]
@@ -189,7 +190,7 @@ fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     }
     if !Store::can_replay(entry.schema) {
         let text = format!(
-            "the hub that leads runs a slm-mesh that is too old (its database has version {}, but this hub's has {}); \
+            "the hub that leads runs an slm-mesh that is too old (its database has version {}, but this hub's has {}); \
              stop all hubs, upgrade all of them, and start the former leader first",
             entry.schema,
             Store::schema()

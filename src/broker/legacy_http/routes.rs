@@ -350,7 +350,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             let types = fields.texts("types").ok_or_else(|| no("types array is required for subscribe"))?;
             let max = max_of(&event_journal::SUBSCRIBE, "types");
             if types.iter().any(|kind| kind.len() > max) {
-                return Err(no(format!("types: one is too long (max {max} bytes)")));
+                return Err(no(format!("types: an event type is too long (max {max} bytes)")));
             }
             // Only known peers receive pushes, so the subscription of an unknown peer would only use up memory.
             if mesh.peers().get(&id).is_some() {

@@ -169,8 +169,8 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
         _ => {
             let host = settings.text("SLM_MESH_HOST");
             let text = format!(
-                "SLM_MESH_HOST={host} names another machine, so the broker runs there, and this machine needs none; to \
-                 run a broker here, remove SLM_MESH_HOST"
+                "SLM_MESH_HOST={host} names another machine, so the broker runs there, and this machine needs no \
+                 broker; to run a broker here, remove SLM_MESH_HOST"
             );
             Err(Error::new(ErrorKind::Usage, text))
         }

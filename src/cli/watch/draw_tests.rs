@@ -295,7 +295,7 @@ fn a_long_message_opens_whole_and_is_then_read_whole() {
     (part["part"], part["parts"], part["upto"]) = (json!(1), json!(2), json!(13));
     model.add_messages(&json!({ "messages": [part] }));
     model.pane = Pane::Mail;
-    assert!(matches!(keys(&mut model, &[Key::Enter]), Some(UserAction::Fetch(_))), "the rest is asked for");
+    assert!(matches!(keys(&mut model, &[Key::Enter]), Some(UserAction::Fetch(_))), "the view asks for the rest");
     assert!(shown(&model, 80, 24).join("\n").contains("the beginning…"));
     keys(&mut model, &[Key::Escape]);
     // The log returns the whole text, but the inbox returns only a part of it.
@@ -369,7 +369,7 @@ fn words_are_searched_and_a_mailbox_is_only_looked_at() {
         "and older ones; run slm-mesh inbox --as ann --filter all --after 0",
     ];
     assert!(words.map(|word| text.find(word).expect(word)).is_sorted(), "{text}");
-    assert!(!text.contains("p-nine"), "unread messages are not listed again below: {text}");
+    assert!(!text.contains("p-nine"), "no unread message is listed under READ: {text}");
     let none = "UNREAD, oldest first: none\n\n\nREAD, newest first: none";
     assert_eq!(mailbox_text("ann", &json!({}), &json!({})), none);
 }

@@ -54,7 +54,7 @@ pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these 
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs before you edit them (all of them or none), or renew your locks",
+    summary: "Lock files, folders or globs (either all of them or none) before you edit them, or renew your locks",
     args: &[
         FILE,
         FILES,

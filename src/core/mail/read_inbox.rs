@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Reads mail.
 pub static INBOX: Op = Op {
     name: "inbox",
-    summary: "Read your unread messages, oldest first, or list or search messages that you have read or sent",
+    summary: "Read your unread messages, oldest first, or find messages that you have read or sent",
     args: &[
         Arg::new(
             "filter",

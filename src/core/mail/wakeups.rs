@@ -32,7 +32,7 @@ const CHANNEL: Arg =
 /// Waits until a session may be woken.
 pub static WAIT: Op = Op {
     name: "wakeup.wait",
-    summary: "Wait for direct mail that should wake this session through the given channel",
+    summary: "Wait for direct mail that should wake this session through the given wakeup channel",
     args: session_args![
         OPTIONAL_NAMING;
         CHANNEL,

@@ -264,7 +264,7 @@ mod tests {
         ] {
             assert_eq!(matches(criteria, Some("git")), fits, "{criteria}");
         }
-        assert!(!matches("user git", None), "the user is unknown, because settings of ssh can change it");
+        assert!(!matches("user git", None), "the user is unknown, because ssh settings can change it");
         assert!(matches(&format!("localuser {}", account::user()), None));
     }
 

@@ -77,8 +77,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer that commands act as. With this setting, unlike with --as, slm-mesh inbox marks the peer's mail as \
-               read even without --take",
+        help: "Name or id of the peer to act as. With this setting, unlike with --as, slm-mesh inbox marks the peer's \
+               mail as read even without --take",
     },
     Setting {
         name: SESSION,
@@ -179,7 +179,7 @@ pub const SETTINGS: &[Setting] = &[
         name: DISCOVERY,
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "Whether hubs are announced and searched for on the local network (multicast DNS)",
+        help: "Whether this machine announces its hub, or searches for hubs, on the local network (multicast DNS)",
     },
     Setting {
         name: LINKS,
