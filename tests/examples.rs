@@ -1,8 +1,8 @@
 //! Runs every example in the documentation, and checks that its output is the text below the example.
 //!
 //! An example is a line that begins with `$ `. In the help, the line is indented with two spaces. In Markdown, it is in
-//! a `console` block. In the man page, it is between `.nf` and `.fi`. The lines below it are its standard output, in
-//! which `…` stands for any text. An example with the comment `until interrupted` is interrupted.
+//! a `console` block. In the man page, it is between `.nf` and `.fi`. The lines below an example are its standard
+//! output, in which `…` stands for any text. An example with the comment `until interrupted` is interrupted.
 
 mod support;
 

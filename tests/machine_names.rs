@@ -56,7 +56,7 @@ fn two_machines_with_one_name_are_not_taken_for_one_machine() {
             let error = clone.call(method, json!({}))["error"]["message"].as_str().unwrap().to_owned();
             assert!(error.contains(name) && error.contains("SLM_MESH_MACHINE"), "the name of {of}: {error}");
         }
-        // The broker sends no answer to a message without an id, but must not run its operation, either.
+        // The broker does not answer a message without an id. It must not run the operation of this message, either.
         let set = json!({ "jsonrpc": "2.0", "method": "state.set", "params": { "key": name, "value": "v" } });
         writeln!(clone.stream, "{set}").unwrap();
         clone.call("whoami", json!({}));

@@ -61,7 +61,8 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
         assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
     }
 
-    // An entry to which the user has added nothing contains no secret, so the older version gets it as an argument.
+    // If the user has added nothing to an entry, it contains no secret. So the older version gets the entry as an
+    // argument.
     let home = Home::new();
     write_entry(&home, &json!({ "type": "stdio", "command": "/old/slm-mesh", "args": ["mcp"] }));
     fake_claude(&home, "[ \"$4\" != - ] || exit 1");

@@ -204,7 +204,8 @@ fn nobody_waits_where_the_user_did_not_allow_it_or_another_agent_runs_the_hook()
     let mut once = once.stdin(Stdio::piped()).spawn().unwrap();
     once.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
     assert!(once.wait().unwrap().success(), "a run without a window, which would not end before its hook");
-    // The first hook ends when a second hook of the same session waits, and the second one ends with the session.
+    // The first hook ends when a second hook of the same session begins to wait. The second hook ends when the session
+    // ends.
     let mut first = waiter(&place, "claude", "s1");
     until("the session is known", || !name_of(&place, "claude-code").is_empty());
     let mut second = waiter(&place, "claude", "s1");

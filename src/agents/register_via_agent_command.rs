@@ -25,7 +25,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 5;
 
 /// Returns the server, and the command with which the agent itself registers the server. Returns `None` if `setup`
-/// registers it by editing the file.
+/// registers the server by editing the agent's settings file.
 pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
     match server.writer {
         Writer::Agent(command) => Some((server, command)),
@@ -126,8 +126,8 @@ impl Replacement<'_> {
         if self.add_by_input(old).is_ok() {
             return Err(format!("{why}; the old entry was put back"));
         }
-        // The agent has refused both the new and the old entry. It is probably an older version that does not read
-        // standard input.
+        // The agent has refused both the new and the old entry. So the agent is probably an older version that does not
+        // read standard input.
         let added = if self.is_plain { self.add_by_argument(new) } else { self.write(new) };
         added.map_err(|why| match self.write(old) {
             Ok(()) => format!("{why}; the old entry was put back"),
@@ -143,8 +143,9 @@ impl Replacement<'_> {
         run_command(self.command.program, &with_entry(self.command, &entry.to_string()), None)
     }
 
-    /// Writes the entry into the agent's file. A running session of the agent may undo this. But if the entry were an
-    /// argument of a process, all users could see it.
+    /// Writes the entry into the agent's file. A running session of the agent may undo this change. The agent's command
+    /// is not used here, because it would get the entry as an argument, and all users can see the arguments of a
+    /// process.
     fn write(&self, entry: &Value) -> Result<(), String> {
         self.put_into_file(entry).map_err(|why| format!("{}: {why}", self.path.display()))
     }
@@ -166,7 +167,8 @@ impl Replacement<'_> {
 
 /// If the file does not exist, creates a file that only this user can read.
 fn create_private(path: &Path) {
-    // If the file exists, its mode stays. Any other failure is reported when the file is written.
+    // This fails if the file exists. The existing file keeps its mode. Any other failure is reported when the file is
+    // written.
     let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 

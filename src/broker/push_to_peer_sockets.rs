@@ -41,8 +41,8 @@ struct PeerSocket {
 enum SocketState {
     /// The broker has been connected since this time, in ms.
     Connected(PushConnection, i64),
-    /// The broker is connecting. These lines wait for the connection, each with the sequence number of its message, if
-    /// it contains one.
+    /// The broker is connecting. These lines wait for the connection. If a line contains a message, the message's
+    /// sequence number is stored with the line.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
     /// The broker will try to connect at this time, in ms.
     RetryAt(i64),

@@ -71,8 +71,8 @@ fn enter(
     })
 }
 
-/// Returns the files and folders that other peers have locked in this work tree. Locks outlast a broker, so this starts
-/// a broker if none is running. But without a database, there are no locks, and no broker is needed.
+/// Returns the files and folders that other peers have locked in this work tree. Locks outlast a broker, so this
+/// function starts a broker if none is running. But without a database, there are no locks, and no broker is needed.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {
@@ -81,8 +81,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent runs each of its shell commands through `shield --if-possible`. So the maximum delay is the same as
-        // for a hook.
+        // An agent runs each of its shell commands through `shield --if-possible`. So the time limit for the broker's
+        // answer is the same as for a hook.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

@@ -35,7 +35,7 @@ pub struct SetupOptions {
     pub shield: Option<bool>,
 }
 
-/// Connects or disconnects agents. Returns 1 if the user still has to do something.
+/// Connects or disconnects agents. Returns 1 if some work is left for the user.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
     let find = if options.remove { Environment::agents_to_remove } else { Environment::agents };

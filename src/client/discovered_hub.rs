@@ -1,6 +1,6 @@
 //! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not set, a session searches the network.
-//! The session joins a hub after the hub has proven that it knows the secret, and saves the hub's address. So commands
-//! and hooks find the hub without a search, which takes a second.
+//! The session joins a hub after the hub has proven that it knows the secret, and saves the hub's address. Commands and
+//! hooks use the saved address, because a search would delay them by a second.
 //!
 //! A search also tries the saved address, because the announcement of a running hub can be missing: packets get lost,
 //! and the announcing process may be down. Without the saved address, new sessions could then begin a mesh of their own
@@ -49,7 +49,7 @@ enum Membership {
     Left,
 }
 
-/// The rule for when this machine leaves a joined hub that does not answer a search.
+/// Decides when this machine leaves its hub, if the hub does not answer a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
     /// The machine never leaves the hub, because a session of this process uses it.
@@ -99,7 +99,7 @@ pub fn look_for_session(has_joined: bool) {
 
 /// Joins a hub that proves that it knows the secret, and saves this hub. The candidates are the hubs that have
 /// responded, and the hub that this machine already uses. The known hub is preferred, then the first by name, then the
-/// first by address. The fastest answer must not decide, because sessions and hooks would then use different hubs.
+/// first by address. If the fastest answer decided, sessions and hooks could use different hubs.
 ///
 /// # Errors
 /// If the data directory can't be written.

@@ -57,8 +57,8 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Returns the time until which a call may wait. The call asks to wait for `seconds`. Returns `None` if the call
-    /// must answer now.
+    /// Returns the time until which a call may wait, if it asks to wait for `seconds`. Returns `None` if the call must
+    /// be answered now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
         until.filter(|until| !self.deadline_reached && *until > self.now)
@@ -76,7 +76,7 @@ pub struct Call {
     pub op: &'static Op,
     /// The arguments.
     pub args: Args,
-    /// The name of the peer as which the caller wants to act, if the call contains such a name.
+    /// The name of the peer that the caller wants to act as, if the call contains such a name.
     pub acting: Option<String>,
     /// The session that started the caller's shell, if the shell's environment contains it.
     pub shell_session: Option<String>,
@@ -217,7 +217,8 @@ impl Mesh {
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
-        // A caller that gives back a name then acts as a new peer. So the notices for the new peer are added.
+        // After a caller has given back a name, the caller acts as a new peer. So the notices for the new peer are
+        // added.
         let new =
             value["you"]["id"].as_str().filter(|_| is(call.op, &decline_name_takeover::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());

@@ -55,8 +55,9 @@ pub enum ArgRole {
 }
 
 /// The argument that contains the time at which the caller began to wait, in ms since the epoch, by the caller's clock.
-/// When a client repeats a call after a lost connection, it sends this time. So callers keep their order in the line. A
-/// duration would be wrong on arrival, because the call may wait on its way, for instance while the broker starts.
+/// A client that repeats a call after a lost connection sends the same time again. So callers keep their order in the
+/// line. A duration would be wrong on arrival, because the call may wait on its way, for instance while the broker
+/// starts.
 pub const WAITING_SINCE: &str = "waitingSince";
 
 /// One argument of an operation.

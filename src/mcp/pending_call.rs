@@ -69,7 +69,7 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that report the mail in the answers as read. They must not be sent before the answers are written.
+    /// Lines that mark the mail in the answers as read. They must not be sent before the answers are written.
     reports: Vec<String>,
 }
 
@@ -95,12 +95,12 @@ impl BatchReply {
         self.send_if_complete(&mut gathered)
     }
 
-    /// Keeps a line that reports the mail in one of the answers as read.
+    /// Keeps a line that marks the mail in one of the answers as read.
     pub fn add_report(&self, line: String) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }
 
-    /// Removes and returns the lines that report mail as read. The caller must send them after the answers were
+    /// Removes and returns the lines that mark mail as read. The caller must send them only after the answers have been
     /// written.
     pub fn take_reports(&self) -> Vec<String> {
         std::mem::take(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports)

@@ -1,7 +1,7 @@
 //! Parses the grammar of POSIX sh and the extensions of bash, by recursive descent.
 //!
 //! The syntax tree contains only the parts of the script that can write files. Arithmetic, for example, is skipped. The
-//! parser reads one line of commands at a time, because a shell runs all lines before a syntax error.
+//! parser reads one line of commands at a time, because a shell runs all lines that precede a syntax error.
 
 use super::redirection_parser::PendingDocument;
 use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Simple, Word};

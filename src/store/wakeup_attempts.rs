@@ -60,7 +60,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` attempts whose messages have been deleted, because they are older than the oldest
+    /// Deletes at most `limit` attempts whose messages have been deleted. Such messages are older than the oldest
     /// message in the database. Returns the number of deleted attempts.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT seq, at, channel FROM wakeup \

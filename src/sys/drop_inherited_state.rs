@@ -31,7 +31,7 @@ pub fn leave_starter() {
 
 /// Leaves the inherited terminal and session, as a daemon does.
 pub fn leave_session() {
-    // This call fails only if this process leads a process group. A newly started child does not.
+    // This call fails only if this process leads a process group. A newly started child does not lead one.
     let _ = rustix::process::setsid();
 }
 

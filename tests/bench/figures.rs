@@ -19,7 +19,7 @@ impl Samples {
         Samples(micros)
     }
 
-    /// The time that this part of the samples does not exceed. For the 99th percentile, `part` is 0.99.
+    /// Returns the time that this fraction of the samples does not exceed. For the 99th percentile, `part` is 0.99.
     pub fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]
     }

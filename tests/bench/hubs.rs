@@ -18,7 +18,7 @@ const LEASE_SECONDS: u64 = 3;
 /// The number of clients that write at the same time, and the number of entries that each of them sets.
 const N_CLIENTS: usize = 32;
 const N_SETS: usize = 1250;
-/// The number of times that a hub is killed, and that a member of etcd is killed.
+/// How many times a hub is killed. A member of etcd is killed just as often.
 const N_KILLS: u32 = 5;
 /// The pause between two checks of a condition.
 const ASK_EVERY: Duration = Duration::from_millis(1);
@@ -168,8 +168,8 @@ fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     answer().is_ok_and(|answer| answer.contains("\"result\""))
 }
 
-/// Kills the leading member of etcd, and measures the longest time without an answer after that. The leading hub may
-/// lose its role too.
+/// Kills the leading member of etcd, and then measures the longest time without an answer. The leading hub may also
+/// lose its role.
 fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
     let mut micros = Vec::new();
     for _ in 0..N_KILLS {

@@ -5,10 +5,10 @@ use super::place::{Line, Mesh, is_static, program, tool};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// After this time without calls, the broker is idle. The grace periods of its peers are over, and it has copied the
-/// write-ahead log into the database.
+/// After this time without calls, the broker is idle. The grace periods of its peers are over, and the write-ahead log
+/// has been copied into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// The time for which the idle broker is watched, plus two seconds.
+/// Two seconds more than the time for which the idle broker is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// Times the start of a session as a client sees it, from the start of the process to the first result of a tool.

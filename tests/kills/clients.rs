@@ -1,5 +1,4 @@
-//! Three kinds of clients: an MCP session, verbs (subcommands), and an HTTP client. Any of their calls may get no
-//! answer.
+//! Three kinds of clients: an MCP session, verbs (subcommands), and an HTTP client. The answer to any call may be lost.
 
 use crate::support::Place;
 use serde_json::{Value, json};

@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// The number of ports that are tried for HTTP, starting with the port in the settings.
 const PORTS_TRIED: u16 = 10;
-/// Maximum number of sessions from other machines that wait for the event loop.
+/// How many sessions from other machines can wait for the event loop at the same time.
 const ARRIVALS_MAX: usize = 64;
 
 /// An HTTP listener that has been started.

@@ -177,7 +177,7 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
     }
 }
 
-/// What the broker does with standard output when clients can connect.
+/// What the broker does with standard output after it has reported that clients can connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps standard output open.

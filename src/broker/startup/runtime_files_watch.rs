@@ -121,8 +121,8 @@ impl RuntimeFiles {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
 
-    /// Makes the poll report changes to the directories. Their events have the token `token`. If the system can't
-    /// report changes, only the regular check finds them.
+    /// Makes the poll report changes to the directories. The events for these changes have the token `token`. If the
+    /// system can't report changes, only the regular check finds them.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
         self.events = watch_directories(&self.places).ok();
         if let Some(events) = &self.events
@@ -149,8 +149,9 @@ impl RuntimeFiles {
         self.look_at
     }
 
-    /// Whether the lock file at its path is still this broker's lock file. Each turn that changes the mesh calls this
-    /// function, so that the broker grants no locks after its directory has been removed. A call costs one system call.
+    /// Whether the lock file in the directory is still the file that this broker has locked. Each turn that changes the
+    /// mesh calls this function, so that the broker grants no locks after its directory has been removed. A call costs
+    /// one system call.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
@@ -236,8 +237,8 @@ impl RuntimeFiles {
                 let _ = fs::remove_file(path);
             }
         }
-        // Whoever removed the write-ahead log may have changed the database as well, so the next broker must check the
-        // database.
+        // If somebody has removed the write-ahead log, the database may have been changed as well. So the next broker
+        // must check the database.
         if reason == ShutdownReason::Damaged || self.is_log_removed() {
             database::mark_suspect(&self.places);
         }
@@ -258,8 +259,8 @@ impl RuntimeFiles {
         self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
     }
 
-    /// Whether the write-ahead log of this broker's database was removed or replaced. If so, this broker would lose its
-    /// further writes if it were killed.
+    /// Whether the write-ahead log of this broker's database was removed or replaced. In this case, if this broker is
+    /// killed, all writes that it makes from now on are lost.
     fn is_log_removed(&self) -> bool {
         let is_same = |file: &FileId| FileId::at(&database::log_path(&self.places)).as_ref() == Some(file);
         self.holds_path()

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// Maximum number of waiting messages that are loaded for each peer, because some of them may have expired. While the
-/// oldest message gets no clear answer, at most this many messages are tried in turn.
+/// Maximum number of waiting messages that are loaded for each peer. More than one is loaded, because the oldest ones
+/// may have expired. While the oldest message gets no clear answer, at most this many messages are tried in turn.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.

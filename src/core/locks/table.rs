@@ -72,7 +72,7 @@ impl Orphan {
 /// mesh, their log refuses a turn of more than 1.5 MiB. If it refused the turn, none of the locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
-/// Returns an upper limit for the size of a change of this lock and its event in the log, in bytes.
+/// Returns how many bytes of the log a change of this lock can fill, together with the event of the change.
 fn change_size(lock: &LockRow) -> usize {
     400 + 3 * lock.path.len() + 2 * lock.reason.len()
 }

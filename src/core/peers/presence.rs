@@ -26,7 +26,7 @@ impl Mesh {
         for call in self.waiting.extract(|call| call.ctx.conn == conn) {
             self.turn.dirty.note_end(call.reason.as_ref());
         }
-        // A hook that disconnects may not have shown its mail. So the next hook gets all mail that this hook has not
+        // A hook can disconnect before it has shown its mail. So the next hook gets all mail that this hook has not
         // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
@@ -252,9 +252,9 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Handles a session that now runs in a process on another machine. Before this, the kernel watched the session's
-    /// process. The session goes offline, unless it has a connection. The session keeps its locks and channels, because
-    /// it has not ended.
+    /// Handles a session that continues in a process on another machine. Until now, the kernel watched the session's
+    /// process on this machine. The session goes offline, unless it has a connection. The session keeps its locks and
+    /// channels, because it has not ended.
     fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
         self.go_offline(turn, journal, id, NOT_WATCHED, now)?;
         if let Some(peer) = self.get_mut(id) {
@@ -397,7 +397,7 @@ impl Peers {
             }
         }
         // A session that still holds locks gets a new grace period. The broker may have died during an earlier grace
-        // period, or a rollback may have undone the end of that period.
+        // period, or a rollback may have restored locks that were released at the end of that period.
         for peer in self.peers.iter_mut() {
             // The end of a process on another machine is not reported. So a session on another machine gets a grace
             // period even if its process is known.

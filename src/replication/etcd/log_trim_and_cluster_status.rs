@@ -87,8 +87,8 @@ impl EtcdUpkeep {
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
     }
 
-    /// The positions of the next entries after a position, and the sizes of these entries in bytes. Contains as many
-    /// entries as one request reads. The list is empty if no entries follow.
+    /// The positions of the next entries after a position, and the sizes of these entries in bytes. The list contains
+    /// as many entries as one request reads. The list is empty if no entries follow.
     ///
     /// # Errors
     /// When etcd does not answer.

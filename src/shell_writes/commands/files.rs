@@ -39,7 +39,7 @@ struct Placement {
     sources: Vec<Field>,
     target: String,
     is_folder: bool,
-    /// Whether the folders in a source's path are created in the target, as by `cp --parents`.
+    /// Whether the program creates the folders of a source's path in the target, as `cp --parents` does.
     keeps_parents: bool,
 }
 

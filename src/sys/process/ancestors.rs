@@ -1,7 +1,7 @@
 //! Finds the ancestors of a process. Marks the ancestors that are only wrappers of another program.
 //!
-//! **Invariant:** cached data is used only for a process with the same number, start time, parent and name. Each call
-//! reads at least the nearest ancestor from the kernel.
+//! **Invariant:** the cached data of a process is used only if the number, start time, parent and name of the process
+//! are unchanged. Each call reads at least the nearest ancestor from the kernel.
 
 use super::{ProcessInfo, platform};
 use crate::base::process_identity::Process;

@@ -55,7 +55,7 @@ impl Newcomer {
         super::id_of(&self.world.call(self.conn, "attach", args, &self.above).unwrap())
     }
 
-    /// Runs the verb (subcommand) `whoami` below these processes. Returns the peer as which the verb acts.
+    /// Runs the verb (subcommand) `whoami` below these processes. Returns the peer that the verb acts as.
     fn verb(&mut self, above: &[Process]) -> Result<Value, Error> {
         let conn = self.connect();
         let answer = self.world.call(conn, "whoami", json!({}), above)?;
