@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::io::{self, Read, StdinLock};
 use std::time::Duration;
 
-/// How long a hook waits for more input. Agents end our hooks after five seconds, so the hook must give up earlier in
+/// How long a hook waits for more input. Agents end our hooks after five seconds, so a hook must give up earlier in
 /// order to report what went wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -42,7 +42,7 @@ impl Read for TimedStdin {
 /// Reads the input of a hook.
 ///
 /// # Errors
-/// If the input contains no JSON object; the error says why.
+/// If the input contains no JSON object. The error says what is wrong.
 pub fn read_input() -> Result<Value, String> {
     let mut stdin = TimedStdin { stdin: io::stdin().lock(), failure: None };
     let input = read_object(&mut stdin, &NEEDED_FIELDS);

@@ -1,5 +1,5 @@
 //! The lock that `setup` holds while it edits a file and records the edit. Without this lock, two runs at the same time
-//! could overwrite each other's records, and `--remove` would then be unable to restore every byte.
+//! could overwrite each other's records. After that, `--remove` could not restore all bytes of the file.
 
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock_with_timeout::{LockWait, is_at};
@@ -54,7 +54,7 @@ impl Drop for SetupLock {
         let _ = fs::remove_file(&self.path);
         // The directory stays if it contains other files.
         let _ = self.path.parent().map(fs::remove_dir);
-        // Closing the file alone would not release the lock if a child process still had a copy of the descriptor.
+        // It is not enough to close the file. If a child process had a copy of the descriptor, the lock would stay.
         let _ = self.file.unlock();
     }
 }

@@ -33,8 +33,8 @@ pub fn normal(path: &str) -> String {
     out
 }
 
-/// Whether two paths are the same, apart from a slash at the end. A folder may have been locked without this slash
-/// before the folder existed.
+/// Whether two paths are the same, apart from a slash at the end. A path that was locked before the folder existed may
+/// lack this slash.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }
@@ -187,8 +187,8 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Compares the parts of two patterns before the first wildcard and after the last wildcard of either pattern. Returns
-/// `None` if these parts differ, as in most pairs. Otherwise, returns the rest of both patterns. This comparison takes
+/// Compares two patterns from both ends. At each end, stops at the first wildcard of either pattern. Returns `None` if
+/// the compared parts differ, as in most pairs. Otherwise, returns the rest of both patterns. This comparison takes
 /// linear time, but the tables in `any_path` and `any_name` take quadratic time.
 fn without_ends<'a, T>(
     mut a: &'a [T],

@@ -12,8 +12,8 @@ use std::path::Path;
 /// Maximum size of the output buffer, in bytes. If the buffer is full because the client does not read, the connection
 /// is closed.
 const OUTPUT_MAX: usize = 1 << 20;
-/// Maximum number of bytes to read from a client at once. This is enough for a few hellos (lines that say for which ids
-/// a client listens). Without a limit, one fast client could keep the event loop busy forever.
+/// Maximum number of bytes to read from a client at once. This is enough for a few hellos (lines in which a client
+/// lists the ids for which it listens). Without a limit, one fast client could keep the event loop busy forever.
 const INPUT_MAX: usize = 128 << 10;
 
 /// A connection over which the broker pushes lines to a client.
@@ -92,8 +92,8 @@ impl PushConnection {
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
         self.message_ends.retain(|(end, _)| *end > sent);
         // A client may read all the time and never catch up, so sent bytes are removed before all bytes have been sent.
-        // The removal moves the unsent bytes. To move few bytes, it waits until at least half of the bytes have been
-        // sent.
+        // Each removal moves the unsent bytes to the front. To keep these moves small, sent bytes are removed only when
+        // they are at least half of all bytes.
         if sent >= self.n_unsent() {
             self.output.drain(..sent);
             self.message_ends.iter_mut().for_each(|(end, _)| *end -= sent);

@@ -86,8 +86,9 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
-    /// Copies into the database the part of a long write-ahead log that the checkpointer has not copied. Errors are
-    /// ignored, because the log stays complete, and the next commit reports a failed disk.
+    /// If the write-ahead log is long, copies the rest of the log into the database. The rest is the part that the
+    /// checkpointer has not copied. Errors are ignored, because the log stays complete, and the next commit reports a
+    /// failed disk.
     pub fn copy_rest_of_log(&mut self) {
         let _ = self.turn.store.copy_rest_of_log();
     }

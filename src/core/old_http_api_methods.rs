@@ -1,5 +1,5 @@
 //! Methods for the routes of the old HTTP API, and for the routes for SuperLocalMemory daemons (see
-//! [`federation`](super::federation)). The routes call these methods directly, because no operations do the same.
+//! [`federation`](super::federation)). The routes call these methods directly, because no operation does the same.
 
 use super::Mesh;
 use super::locks::request_conflicts::LockRequest;

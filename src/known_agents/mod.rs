@@ -123,7 +123,8 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The first agent for which one of its environment variables is set. `has` returns whether a variable is set.
+/// The first agent that can be recognised by an environment variable that is set. `has` returns whether a variable is
+/// set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }
@@ -135,8 +136,9 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent whose own program a process runs. Never returns an agent in which people open terminals, because a shell
-/// that such an agent started may belong to a person. `words` contains the name of the process and then its arguments.
+/// Returns the agent to which the program of a process belongs. Never returns an agent in which people open terminals,
+/// because a shell that such an agent started may belong to a person. `words` contains the name of the process and then
+/// its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));

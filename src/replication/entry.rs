@@ -54,7 +54,7 @@ impl std::fmt::Display for EntryError {
 }
 
 impl LogEntry {
-    /// The stamp of this entry. Two different entries never have the same position and the same stamp.
+    /// The stamp of this entry. Two different entries at the same position never have the same stamp.
     pub fn stamp(&self) -> EntryStamp {
         EntryStamp { term: self.term, now: self.now }
     }

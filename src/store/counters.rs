@@ -272,7 +272,7 @@ mod tests {
             let mut random = seed;
             for _ in 0..40 {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Three of four turns only add rows.
+                // Three out of four turns only add rows.
                 let steps = if random >> 30 == 0 { random >> 20 & 0x7f } else { random >> 20 & 3 };
                 store.set_meta("turn", "other rows change, too").unwrap();
                 turn(&mut store, &mut sent, steps);

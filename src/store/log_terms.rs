@@ -1,6 +1,6 @@
 //! Records the term in which each entry of the replicated log was stored. A term is a period in which one hub leads.
 //!
-//! A hub uses this record to check whether its last entry is in the database of another hub, too. The check works even
+//! With this record, a hub checks whether another hub's database contains this hub's last entry. The check works even
 //! if the log no longer contains the entry.
 
 use super::{Store, StoreResult};

@@ -75,8 +75,8 @@ pub struct ScanEnd {
     pub is_complete: bool,
 }
 
-// The columns are read by their positions. A scan reads many rows, and the search for a column's name takes longer than
-// reading the column.
+// The columns are read by their positions. A scan reads many rows, and it takes longer to find a column by its name
+// than to read the column.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;
 const SENDER: usize = 1;
@@ -92,8 +92,8 @@ type Copies = (i64, i64);
 
 impl Store {
     /// Calls `visit` for each row whose text passes `text_passes`. The step ends when `visit` returns `Break`, when the
-    /// step has its maximum size, or when there are no more rows. A row for which `visit` returns `Break` does not
-    /// count as scanned.
+    /// step has reached its maximum size, or when there are no more rows. A row for which `visit` returns `Break` does
+    /// not count as scanned.
     pub fn scan_messages(
         &self,
         scan: &MessageScan<'_>,
@@ -113,7 +113,7 @@ impl Store {
             n_rows += 1;
             n_bytes += body.len();
             // If a peer sent a message to itself, the query returns the row twice: as sent and as received. The second
-            // row is skipped here, not in the query. Otherwise, SQLite might read any number of rows in one step.
+            // row is skipped here. If the query skipped such rows, SQLite might read any number of rows in one step.
             if last == Some(seq) {
                 continue;
             }

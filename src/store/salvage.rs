@@ -202,7 +202,7 @@ impl<'db> TableCopy<'db> {
             let Ok(next) = rows.next() else { return Ok((false, reached)) };
             let Some(row) = next else { return Ok((true, reached)) };
             let Ok(rowid) = row.get::<_, i64>(0) else { return Ok((false, reached)) };
-            // On a damaged page, SQLite may return rows again that it has already returned.
+            // On a damaged page, SQLite may return some rows a second time.
             if reached.is_some_and(|reached| if order == "ASC" { rowid <= reached } else { rowid >= reached }) {
                 return Ok((false, reached));
             }

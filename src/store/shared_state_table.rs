@@ -125,8 +125,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The entries that were deleted before the time `before` (in ms), oldest deletion first, and their positions. Only
-    /// entries after the position `after` are returned.
+    /// The entries that were deleted before the time `before` (in ms), with their positions. The oldest deletion comes
+    /// first. Only entries after the position `after` are returned.
     pub fn deleted_entries(
         &self,
         after: DeletionPosition,

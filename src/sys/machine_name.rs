@@ -1,4 +1,4 @@
-//! The name of this machine in the mesh: the setting `SLM_MESH_MACHINE`, or the system's name of the machine.
+//! The name of this machine in the mesh: the setting `SLM_MESH_MACHINE`, or the name that the system gives the machine.
 //!
 //! A mesh distinguishes machines by their names, so each name should be unique and should rarely change.
 

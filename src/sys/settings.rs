@@ -120,7 +120,7 @@ impl Settings {
     }
 
     /// The names of the settings whose values differ from the values in a fingerprint. Returns no names if a different
-    /// version has made the fingerprint.
+    /// version of slm-mesh made the fingerprint.
     pub fn different_from(&self, fingerprint: &str) -> Vec<&'static str> {
         let own = self.fingerprint();
         let (Some(ours), Some(theirs)) = (fingerprint_values(&own), fingerprint_values(fingerprint)) else {
@@ -142,8 +142,8 @@ fn shared_settings() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().map(|setting| setting.name).filter(move |name| !of_session.contains(name))
 }
 
-/// Splits a fingerprint into names and values; `None` if a different version has made the fingerprint. A value may
-/// contain spaces, so the name of the next setting marks the end of the value.
+/// Splits a fingerprint into names and values; `None` if a different version of slm-mesh made the fingerprint. A value
+/// may contain spaces, so the name of the next setting marks the end of the value.
 fn fingerprint_values(fingerprint: &str) -> Option<Vec<(&'static str, &str)>> {
     let names: Vec<&'static str> = shared_settings().collect();
     let (mut rest, mut values) = (fingerprint, Vec::new());

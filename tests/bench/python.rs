@@ -40,7 +40,7 @@ impl Script {
         Some(Script { child, answers })
     }
 
-    /// Makes `n` calls, and returns the microseconds of each.
+    /// Makes `n` calls, and returns how many microseconds each call took.
     fn times(&mut self, n: usize) -> Vec<f64> {
         let input = self.child.stdin.as_mut().expect("piped");
         writeln!(input, "{n}").expect("the script reads");

@@ -1,8 +1,8 @@
 //! Tests whether slm-mesh finds the files that a shell command writes. The corpus has real commands of coding agents. A
 //! person has marked the files that each command writes.
 //!
-//! No other file may be reported, because a harmless command would then be denied. Most of the files that a command
-//! shows must be found.
+//! No other file may be reported, because a harmless command would then be denied. If the text of a command shows which
+//! files it writes, most of these files must be found.
 
 mod branches;
 mod corpus;

@@ -33,14 +33,14 @@ pub struct ChangedFile {
     pub cause: Cause,
     /// Whether the file was removed.
     pub is_removed: bool,
-    /// Whether `lock restore` can restore the content from before the change.
+    /// Whether `lock restore` can bring back the content that the file had before the change.
     pub can_restore: bool,
     pub(super) after: FileState,
 }
 
 impl HeldFiles {
-    /// Finds which files in a note have changed since the note was written. Files that the holder itself changed are
-    /// left out. Changes that can be undone are recorded for `lock restore`.
+    /// Finds the files that a note lists and that have changed since the note was written. Files that the holder itself
+    /// changed are left out. Changes that can be undone are recorded for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {
@@ -63,7 +63,7 @@ impl HeldFiles {
         }
     }
 
-    /// Whether a file differs from the copy that was made before the command. Without a copy, only the metadata is
+    /// Whether a file differs from the copy that was made before the command ran. Without a copy, only the metadata is
     /// compared.
     fn has_other_content(&self, noted: &NotedFile) -> bool {
         let copy = noted.state.small_file().and_then(|stamp| self.copies.read(&stamp.name()));
@@ -84,7 +84,8 @@ impl HeldFiles {
         match record.map(|record| record.by) {
             Some(RecordedBy::Edit) => None,
             Some(RecordedBy::Command) => Some(Cause::ProbablyHolder),
-            // Another session has already reported this change, so a command of either session may have made it.
+            // Another session has already reported this change, so the command of that session or of this session may
+            // have made it.
             Some(RecordedBy::Reported) => Some(Cause::Unsure),
             _ if self.notes.is_other_running(session) => Some(Cause::Unsure),
             _ => Some(Cause::Command),

@@ -36,7 +36,8 @@ pub struct FileStamp {
     /// The size, in bytes.
     pub size: u64,
     modified_ns: i64,
-    /// The time at which the inode last changed. Programs can set the modification time back, but not this time.
+    /// The time at which the inode last changed. Programs can set back a file's modification time, but they can't set
+    /// back the change time.
     changed_ns: i64,
     /// The permissions and the kind of the file.
     pub mode: u32,
@@ -150,7 +151,8 @@ impl FileStamp {
     }
 }
 
-/// A hash of the content of a small regular file. The hash shows later whether the content is still the same.
+/// A hash of the content of a small regular file. With the hash, a later check can find out whether the content is
+/// still the same.
 pub fn content_hash(path: &Path) -> Option<u64> {
     read_regular(path, CONTENT_MAX).map(|(content, _)| {
         let mut hasher = DefaultHasher::new();

@@ -8,7 +8,7 @@ use crate::sys::regular_file::{read_regular, replace_regular};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Maximum size of an entry's file, in bytes. Hooks do not write larger files, so a larger file is not an entry.
+/// Maximum size of an entry's file, in bytes. Hooks never write a larger entry, so a larger file can't be an entry.
 const ENTRY_MAX: u64 = 64 << 10;
 /// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
@@ -31,8 +31,8 @@ pub struct Overwrite {
 }
 
 impl Overwrite {
-    /// Whether the content from before the change can be restored. A restore needs a copy of the content, unless the
-    /// file did not exist before the change.
+    /// Whether the content that the file had before the change can be restored. A restore needs a copy of the content,
+    /// unless the file did not exist before the change.
     pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
         match self.before {
             FileState::Missing => true,

@@ -1,7 +1,7 @@
 //! Several hubs share one log in etcd. One of them leads, and the others are on standby.
 //!
-//! The leader stores each turn in the log before it commits. A standby applies the entries of the log to its own
-//! database, and takes over when the leader is gone.
+//! The leader stores each turn in the log before it commits the turn. A standby applies the entries of the log to its
+//! own database, and takes over when the leader is gone.
 //!
 //! **Invariant:** a hub sends the results of a turn only after the turn is in the log. A hub that may have lost the
 //! lead sends nothing. The database of a hub is never ahead of the log.

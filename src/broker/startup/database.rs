@@ -21,9 +21,10 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The temporary name of a new database that contains the rows of a damaged database and will replace it.
+/// The temporary name of the new database that will replace a damaged one. It contains the readable rows of the damaged
+/// database.
 const SALVAGED: &str = "broker.db.salvaged";
-/// The temporary name of a checked copy of a backup that will replace the database.
+/// The temporary name of the copy of a backup. The copy has been checked, and will replace the database.
 pub(super) const RESTORED: &str = "broker.db.restored";
 /// The suffixes that SQLite appends to the name of a database to form the names of its files.
 pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];

@@ -60,8 +60,8 @@ pub struct ClientConnection {
     pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// The response to each request of a client that the broker does not serve. Such a client is on another machine. It
-    /// runs slm-mesh 0.1.0, or another machine already has the name of its machine.
+    /// The response to each request of a client that the broker does not serve. Such a client is on another machine.
+    /// Either the client runs slm-mesh 0.1.0, or the name of the client's machine is already taken.
     pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the report is stored here.
     is_readable: bool,
@@ -70,7 +70,7 @@ pub struct ClientConnection {
     /// Whether the poll also reports when the socket accepts bytes again. The broker requests this report only after
     /// the socket has refused bytes. Otherwise, each line that the client reads would wake the event loop.
     watches_writable: bool,
-    /// Whether the client has closed its side of the stream. Bytes that the client sent before must still be read.
+    /// Whether the client has closed its side of the stream. The bytes that arrived earlier must still be read.
     is_half_closed: bool,
     /// Set when the client has hung up, or must be dropped after its output has been sent.
     is_closed: bool,
@@ -278,7 +278,8 @@ impl ClientConnection {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
 
-    /// Records how much work the client took in this turn. Returns the client's virtual start time in the fair queue.
+    /// Records how long the client's requests took in this turn. Returns the client's virtual start time in the fair
+    /// queue.
     pub fn note_served(&mut self, work: Duration, turn: u64, time: u64) -> u64 {
         let start = self.tag.start(time);
         self.last_turn = turn;
@@ -313,7 +314,7 @@ impl ClientConnection {
         std::mem::replace(&mut self.liveness, Responsiveness::Responsive) == Responsiveness::Unresponsive
     }
 
-    /// Whether the client has been silent for the heartbeat time and was not pinged yet.
+    /// Whether the client has been silent for the heartbeat time and has not been pinged yet.
     pub fn needs_ping(&self, heartbeat_ms: i64, now: i64) -> bool {
         self.liveness == Responsiveness::Responsive && now - self.last_heard >= heartbeat_ms
     }

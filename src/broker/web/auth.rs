@@ -15,7 +15,7 @@ const CODE_LASTS: Duration = Duration::from_secs(60);
 const CODES_MAX: usize = 8;
 /// How long an unused session is valid.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
-/// Maximum number of sessions. A further session replaces the one that has been unused for longest.
+/// Maximum number of sessions. A further session replaces the session that has been unused for the longest time.
 const SESSIONS_MAX: usize = 16;
 
 /// The valid codes and sessions, which the event loop and the HTTP thread share.
@@ -99,7 +99,7 @@ impl WebAuth {
     }
 }
 
-/// Finds an item. All items are compared, so that the time does not reveal which one matches.
+/// Finds an item. All items are compared, so that the time of the search does not reveal which item matches.
 fn find<T>(list: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().enumerate().fold(None, |found, (n, item)| if fits(item) { Some(n) } else { found })
 }

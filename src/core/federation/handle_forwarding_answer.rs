@@ -1,9 +1,9 @@
 //! Handles the answer of a linked mesh to a message: the other mesh accepts the message, refuses it, or gives no clear
 //! answer.
 //!
-//! **Invariant:** no message blocks later messages forever, and no message is refused because the other mesh is down. A
-//! message counts as refused if the other mesh refuses it. Without a clear answer, a message counts as refused only if
-//! the other mesh has accepted or refused a later message, or has answered polls for an hour.
+//! **Invariant:** no message blocks later messages forever. A failure of the other mesh is no reason to refuse a
+//! message. A message counts as refused if the other mesh refuses it. Without a clear answer, a message counts as
+//! refused only if the other mesh has accepted or refused a later message, or has answered polls for an hour.
 
 use super::MeshLink;
 use super::roster::plain;

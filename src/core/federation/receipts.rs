@@ -15,14 +15,14 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of messages for which receipts are awaited on each link. If there are more, the oldest ones keep the
+/// For each link, the maximum number of messages that wait for receipts. If there are more, the oldest ones keep the
 /// receipt "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// Maximum number of read messages on each link for which an acknowledgement is awaited. This many messages fit into
-/// one request to the linked mesh. If there are more, the oldest ones keep the receipt "read".
+/// For each link, the maximum number of read messages that wait for an acknowledgement. This many messages fit into one
+/// request to the linked mesh. If there are more, the oldest ones keep the receipt "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
-/// After a restart, at most this many of the newest messages to each peer are loaded. Their receipts may still be
-/// missing.
+/// Maximum number of messages to load for each recipient after a restart, newest first. The receipts of these messages
+/// may still be missing.
 const RELOADED_MAX: i64 = 100;
 /// After a restart, the messages that are loaded for each peer have at most this total size, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;

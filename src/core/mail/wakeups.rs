@@ -95,7 +95,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // This wait replaces earlier waits for the same channel that came from a hook or over the same connection.
+        // This wait replaces each earlier wait for the same channel if it came from a hook or over the same connection.
         let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
         let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
         end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
@@ -161,7 +161,7 @@ fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
 }
 
 /// After a session has ended, ends the waits of its hooks, so that the hooks exit. The wait of the session's MCP server
-/// does not end. Over the same connection, the agent may continue the session or begin another session.
+/// does not end, because the agent may continue the session or begin another one over the same connection.
 pub(in crate::core) fn end_hook_waits(turn: &mut Turn, peers: &Peers, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &over(), |call| call.would_wake(id) && is_of_hook(peers, call, id));
 }

@@ -17,8 +17,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a session must last to become a peer. If a client starts a server only to list its tools, it ends the
-/// server sooner.
+/// How long a session must last to become a peer. A client that starts a server only to list its tools ends the server
+/// before this time.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -157,7 +157,7 @@ impl ReaderThread {
         if threads.is_empty() {
             threads.push(String::new());
         }
-        // The number of peers of a connection is limited, so threads that had a peer before come first.
+        // The number of peers of a connection is limited, so threads that already had a peer are attached first.
         threads.sort_by_cached_key(|thread| (!self.known_peers.contains_key(thread), thread.clone()));
         threads.dedup();
         let mut refusals = HashMap::new();
@@ -400,8 +400,8 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session must parse this reply. Reasons are mail to report as read, a new peer for the session, and a
-/// transcript to read. All other replies are passed on unparsed.
+/// Whether the session must parse this reply, because the reply may contain mail to report as read, a new peer for the
+/// session, or a transcript to read. All other replies are passed on unparsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 /// How long one member may take to answer. Even a stopped process accepts connections, but it never answers. A member
-/// without a majority answers only after seven seconds.
+/// that can't reach a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// If a watch receives nothing for this long, a new watch replaces it, because the member may have hung.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! Finds the files that a script on a command line writes. The script is in Python, JavaScript or another language. The
-//! paths must be plain literals.
+//! Finds the files that a script in Python, JavaScript or another language writes. The command line contains the
+//! script. The paths must be plain literals.
 
 use super::options::Spec;
 use super::script_tokens::{Language, Token, tokens};
@@ -87,7 +87,7 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
         let script = if language == Language::Python { without_uncalled_blocks(&script) } else { script };
         let Some(tokens) = tokens(&script, language) else { continue };
         let tokens = without_uncalled_functions(with_arguments(tokens, arguments), language);
-        // If the script may change the directory, only absolute paths are certain. Relative paths and commands are
+        // If the script may change the directory, only absolute paths are certain. Commands and relative paths are
         // ignored.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens, language };
