@@ -73,7 +73,7 @@ fn a_data_directory_that_cannot_be_created_is_a_fault() {
         dir.display()
     );
     assert_eq!(errors(&home), [("data directory".to_owned(), cure)]);
-    // Doctor suggests creating this directory. This must be enough to repair the error.
+    // Doctor suggests creating this directory. Once the directory exists, doctor must report no error.
     std::fs::create_dir_all(&target).unwrap();
     home.place.ok(&["start", "--detach"]);
     assert_eq!(errors(&home), []);

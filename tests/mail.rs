@@ -11,7 +11,7 @@ use support::{Place, Session, Socket, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// A connection to the broker's socket that is attached as a peer. Unlike a real session, it does not report by itself
+/// A connection to the broker's socket, attached as a peer. Unlike a real session, this peer does not report by itself
 /// which messages it has read.
 fn peer(place: &Place, name: &str) -> Socket {
     if place.broker_pid().is_none() {

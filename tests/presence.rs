@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use support::{Place, until};
 
-/// A shell that stands in for an agent: it reads shell commands and runs them, one for each line. Its process has the
+/// A shell that stands in for an agent: it reads shell commands, one per line, and runs them. Its process has the
 /// agent's name.
 struct Agent(Child);
 

@@ -392,8 +392,8 @@ fn a_shielded_command_does_what_it_did() {
     }
 }
 
-/// The `BASH_ENV` that the hook at the start of a session sets. OpenCode's hook prints it, and Droid's hook writes it
-/// into a file.
+/// The value of `BASH_ENV` that an agent's hook sets when a session starts. OpenCode's hook prints the value, and
+/// Droid's hook writes it into a file.
 fn bash_env_after_start(place: &Place, agent: &str, users: Option<&str>) -> String {
     let file = place.root.join(format!("home/{agent}.env"));
     let input = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "SessionStart",

@@ -55,7 +55,8 @@ fn commands(style: CommandStyle, mark: Option<&str>) -> Vec<(&'static str, Strin
     SLASH_COMMANDS.iter().map(file).collect()
 }
 
-/// The text of an agent's own file. It contains the path of our program and the agent's id.
+/// The text of a file that `setup` writes as a whole for an agent. It contains the path of our program and the agent's
+/// id.
 pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
     own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }

@@ -1,5 +1,6 @@
 //! Checks the hubs of a guest, which is a machine that uses hubs on other machines. Asks each hub in the guest's
-//! settings, and takes a lock from the leading hub. Also looks for a broker that is still running on the guest itself.
+//! settings whether it leads, and requests a trial lock from the leading hub. Also looks for a broker that is still
+//! running on the guest itself.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;

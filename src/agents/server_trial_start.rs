@@ -48,7 +48,8 @@ impl RegisteredServer {
     /// server gets a data directory that does not exist, and is killed before it connects to a broker.
     ///
     /// # Errors
-    /// If the answer is missing, or is not that of this version of slm-mesh; the error says why.
+    /// If there is no answer, or the answer comes from another program or another version of slm-mesh; the error says
+    /// why.
     pub fn try_start(&self) -> Result<(), String> {
         let nowhere = std::env::temp_dir().join(format!("slm-mesh-trial-{:032x}", sys::random_u128()));
         let mut command = Command::new(&self.program);

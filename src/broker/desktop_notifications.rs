@@ -5,8 +5,8 @@
 //! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
 //! a peer is never passed to a shell, and no program can mistake it for an option.
 //!
-//! A file contains the number of a message. Alerts up to this message need no notification. If the broker ends before
-//! it has shown an alert, the next broker shows the alert.
+//! A file contains the sequence number of a message. This message and all earlier messages need no notification. If the
+//! broker ends before it has shown an alert, the next broker shows the alert.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -106,7 +106,7 @@ pub struct Notifications {
     notifier: Option<Notifier>,
     /// The directory with the file that contains `shown_upto` for the next broker.
     places: DataDir,
-    /// The number of a message. Alerts up to this message need no notification.
+    /// The sequence number of a message. This message and all earlier messages need no notification.
     shown_upto: i64,
     /// When the next notification is due, in ms; `None` if no alert is waiting.
     due: Option<i64>,

@@ -69,7 +69,7 @@ impl ShutdownDecision {
         self.request(ShutdownReason::Stopped);
     }
 
-    /// The time at which the broker ends if it is not used before, in ms.
+    /// The time at which the broker ends, in ms, unless somebody uses it earlier.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

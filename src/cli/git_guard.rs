@@ -1,7 +1,7 @@
 //! `guard`: git hooks that refuse commits, merges and pushes of files that other peers have locked.
 //!
-//! **Invariant:** if the mesh is down or slow, every commit passes. A hook that the user already had runs in full after
-//! the check, under its own name.
+//! **Invariant:** if the mesh is down or slow, every commit passes. After the check, the user's own hook (if there is
+//! one) runs in full and under its own name.
 
 mod commit_check;
 mod git_hook_installer;
@@ -90,7 +90,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
 }
 
 /// Returns the error for hooks that are shared with other repositories or users. The guard changes such hooks only if
-/// the user names their directory.
+/// the user specifies their directory.
 fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     let (shown, word) = (dir.path.display(), shell_quoted(&dir.path.to_string_lossy()));
     let why = match sharing {

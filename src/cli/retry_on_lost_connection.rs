@@ -13,8 +13,8 @@ pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
 /// The pause before each attempt to connect. The first attempt waits too, because a broker that is shutting down may
 /// still accept a connection.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a connection must last for its loss to start a new time limit. The connections of a broker that keeps
-/// failing do not last this long.
+/// If a connection has lasted this long, its loss starts a new time limit. If a broker keeps failing, its connections
+/// do not last this long.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Limits how long a verb tries to reconnect. The time counts from the loss of the last stable connection. So a call

@@ -17,7 +17,7 @@ pub enum BrokerStream {
 }
 
 impl BrokerStream {
-    /// Returns another handle of the same stream, for another thread.
+    /// Returns another handle to the same stream, for another thread.
     ///
     /// # Errors
     /// If the process is out of file descriptors.

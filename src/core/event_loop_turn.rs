@@ -1,5 +1,6 @@
 //! A turn: one round of the broker's event loop. A turn has an open transaction, and effects (such as replies) that
-//! leave the core after the commit. It also records which changes require that waiting calls run again.
+//! leave the core after the commit. Some changes make it necessary to run waiting calls again, and the turn also
+//! records these changes.
 //!
 //! **Invariant:** no effect leaves the core before the commit, because `Turn::take_effects` is called only after the
 //! commit.
@@ -49,8 +50,9 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Records that a wait with this reason has ended. After a wait for a peer's wakeup, another call may be the next
-    /// to wake this peer. After a wait for locks, the lock requests behind the call may be granted next.
+    /// Records that a call with this reason to wait is no longer waiting. If the call waited for a message that may
+    /// wake a peer, another such call may wake the peer now. If the call waited for locks, the requests behind it in
+    /// the queue may be granted now.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),

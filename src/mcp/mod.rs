@@ -1,7 +1,7 @@
 //! MCP over stdio: the server that an agent starts as `slm-mesh mcp`.
 //!
 //! The main thread reads requests, and answers those that need no broker. The reader thread passes on the broker's
-//! replies. Calls that have to wait for something wait in the broker, so they block nothing here.
+//! replies. If a call has to wait for something, it waits in the broker, so it blocks nothing here.
 //!
 //! **Invariant:** only complete protocol lines are written to standard output.
 
@@ -52,8 +52,8 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns what a session without a broker writes if this input arrives in these pieces. The session accepts calls but
-/// never answers them. Tests use this function to feed arbitrary bytes to the session.
+/// Starts a session without a broker, feeds these pieces of input to it, and returns what the session writes. The
+/// session accepts calls but never answers them. Tests use this function with arbitrary bytes.
 #[doc(hidden)]
 pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let out = Arc::new(StdoutWriter::keeping());

@@ -249,8 +249,8 @@ impl McpServer {
         None
     }
 
-    /// Opens a stream of changes to the list of tools. The list never changes, so the server confirms the stream and
-    /// then sends nothing until the client cancels it.
+    /// Opens a stream of changes to the list of tools. The server confirms the stream. It then sends nothing more,
+    /// because the list never changes. The stream ends when the client cancels it.
     fn listen(&self, id: &Value, params: &Map<String, Value>) -> Option<Result<Value, ProtocolError>> {
         if !params.get("notifications").is_some_and(Value::is_object) {
             return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "notifications: expected an object")));

@@ -14,8 +14,8 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// The pauses between attempts, in ms, while the hub has no room for another handshake. The actual pause is random: at
-/// least half as long, and at most one and a half times as long.
+/// The pauses between attempts, in ms, while the hub has no room for another handshake. Each actual pause is random,
+/// from half of the listed time to one and a half times the listed time.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// Maximum time for connecting to one address, in ms.
 const CONNECT_MS: u64 = 3_000;

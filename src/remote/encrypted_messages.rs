@@ -20,7 +20,7 @@ pub enum Received {
 /// Decrypts a message. A valid message also shows that the other side is alive, so this is recorded in `liveness`.
 ///
 /// # Errors
-/// When the message is not a valid message of the other side. In this case, the connection must end.
+/// When the message is not a valid message from the other side. In this case, the connection must end.
 pub fn receive(
     channel: &mut NoiseChannel,
     liveness: &mut Liveness,

@@ -152,7 +152,7 @@ fn await_confirmation(
             Err(_) => reject(socket),
         },
         Ok(None) => Progress::Pending(PendingHandshake { stage: Stage::AwaitingConfirmation(socket, handshake), role }),
-        // The client has left. Its message 1 was right, so this does not count as a wrong secret.
+        // The client has left. Its first handshake message was right, so this does not count as a wrong secret.
         Err(()) => Progress::Rejected(Rejection::NoSecret),
     }
 }

@@ -34,7 +34,7 @@ pub struct Message {
     pub expires: Option<i64>,
     /// The state of the message.
     pub state: MessageState,
-    /// The way in which the message was offered to the recipient, such as by a hook or by a push.
+    /// The way in which the message was offered to the recipient, for example by a hook or by a push.
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
@@ -75,11 +75,13 @@ pub struct MessageFilter<'a> {
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,
-    /// Stop after more than this number of bytes of text. 0 means no limit.
+    /// When the texts of the messages together exceed this number of bytes, no further message is read. 0 means no
+    /// limit.
     pub bytes: usize,
 }
 
-// The table contains the numbers of peers (see migration 4). The rest of the program uses the ids of peers.
+// In this table, each peer is stored as a number (see migration 4). The rest of the program identifies peers by their
+// ids.
 const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \

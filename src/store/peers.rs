@@ -37,8 +37,8 @@ pub struct PeerRow {
     pub host: String,
     /// The process id of the peer on that machine.
     pub pid: i64,
-    /// The agent's process. It is known if the agent's hooks or slm-mesh commands in the agent's shell have registered
-    /// the session.
+    /// The agent's process. It is known if the session was registered by the agent's hooks, or by an slm-mesh command
+    /// in the agent's shell.
     pub process: Option<Process>,
     /// When the peer was first seen, in ms.
     pub first_seen: i64,

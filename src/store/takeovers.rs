@@ -83,7 +83,8 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the former peer of a session that has given back the name of this peer.
+    /// Records that a session has given back a name. `id` is the session's present peer, and `before` is its former
+    /// peer.
     pub fn put_given_back(&mut self, id: &PeerId, before: &PeerId) -> StoreResult<()> {
         self.set_meta(&format!("{GIVEN_BACK}{id}"), before)
     }

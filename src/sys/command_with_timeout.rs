@@ -12,13 +12,13 @@ use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The pause between two checks whether the command has ended.
+/// How often to check whether the command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// Maximum number of characters that an error quotes from the last line of the command's standard error.
 const LAST_LINE_MAX: usize = 200;
 
-/// Maximum number of reads from standard error between two checks.
+/// Maximum number of reads from standard error before the command's state is checked again.
 const READS_AT_ONCE: usize = 256;
 
 /// Runs a command until it ends, the time limit is reached, or `cancel` becomes true. The output of the command is

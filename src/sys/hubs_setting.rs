@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Maximum number of hubs in a guest's setting. An etcd cluster serves at most five hubs, but the setting may contain
-/// two names of the same hub.
+/// two names for the same hub.
 pub const HUBS_MAX: usize = 8;
 
 /// A hub in the setting.

@@ -9,7 +9,7 @@ const REPLACEMENT: &str = "\\ufffd";
 /// Parses a JSON text. Half an emoji (a lone surrogate) becomes U+FFFD.
 ///
 /// # Errors
-/// If the text is not JSON for any other reason.
+/// If anything else in the text is not valid JSON.
 pub fn parse(text: &str) -> Result<Value, Error> {
     serde_json::from_str(text).or_else(|error| {
         let repaired = replace_lone_surrogates(text);

@@ -180,7 +180,7 @@ fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
     }
 }
 
-/// Adds a row for an honest client that sets entries over the Unix socket, first without and then during the attack.
+/// Adds a row for an honest client that sets entries over the Unix socket, first without the attack and then during it.
 fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
     let mut honest = mesh.attach("honest");
     let set = json!({ "key": "port", "value": "8080" });
@@ -190,7 +190,7 @@ fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBo
     row_of(table, work, call, attack);
 }
 
-/// Adds a row for `call`, which an honest client makes first without and then during the attack.
+/// Adds a row for `call`, which an honest client makes first without the attack and then during it.
 fn row_of(table: &mut Table, work: &str, mut call: impl FnMut(), attack: impl FnOnce(&AtomicBool) + Send) {
     let mut calls = || {
         let time = |_| {

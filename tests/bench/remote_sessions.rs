@@ -25,8 +25,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Times a call and a push over the WebSocket. The floor is the time over the Unix socket, plus the time of an echo of
-/// as many bytes over TCP.
+/// Times a call and a push over the WebSocket. The floor of the call is the time of the same call over the Unix socket,
+/// plus the time in which TCP carries the bytes of the answer to an echo server and back. The floor of the push
+/// includes only half of this TCP time.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));
@@ -74,7 +75,7 @@ fn cpu_of(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
-/// Lets guests be idle for this long.
+/// Keeps guests idle for this long.
 fn idle(guests: &mut [Line], span: Duration) {
     let end = Instant::now() + span;
     while Instant::now() < end {

@@ -1,6 +1,7 @@
 //! Reads corpus.txt, a list of shell commands and the files that they write.
 //!
-//! A line with `$ ` begins a command, and lines with `| ` continue it. Each of the lines after that is one write:
+//! A command begins with a line that starts with `$ `, and continues in lines that start with `| `. Each of the lines
+//! after that is one write:
 //! - `w path`: a file
 //! - `d path`: a folder with all its files
 //! - `m folder tracking endings`: some files below a folder

@@ -5,7 +5,7 @@ use serde_json::Value;
 use slm_mesh::base::limits::{COMMAND_LEASE_MS, GRACE_MS};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The paths that calls lock. Each bit of a number stands for a file, and is set if the path covers this file.
+/// The paths that the test locks. Each bit of a number stands for a file, and is set if the path covers this file.
 pub const PATHS: [(&str, u16); 9] = [
     ("/p/a", 1),
     ("/p/b", 2),
@@ -18,7 +18,7 @@ pub const PATHS: [(&str, u16); 9] = [
     ("/p/dir/q.rs", 64),
 ];
 
-/// A lock on one path that was granted, or perhaps granted.
+/// A lock on one path. The lock was granted, or it may have been granted.
 #[derive(Debug, Clone)]
 struct Grant {
     path: usize,

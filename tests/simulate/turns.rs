@@ -1,5 +1,5 @@
-//! Runs one turn like the broker: makes calls, commits, and sends the answers. Some answers and events are lost on the
-//! way.
+//! Runs one turn as the broker does: makes calls, commits, and sends the answers. Some answers and events are lost on
+//! the way.
 
 use crate::model::{Ask, HUMAN, NAMES, texts};
 use crate::world::World;

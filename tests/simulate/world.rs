@@ -54,7 +54,7 @@ impl Clock {
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub conns: Vec<u64>,
-    /// Whether the session hangs, and answers no heartbeats, so that the broker counts it as away.
+    /// Whether the session hangs. If so, it answers no heartbeats, and the broker counts it as away.
     pub mute: bool,
     /// The arguments of a `send` call that got no answer. The session may make this call again.
     pub retry: Option<Value>,
@@ -122,7 +122,7 @@ impl World {
             std::fs::create_dir_all(&dir).expect("a directory for the store");
             dir
         } else {
-            // The name of an SQLite database in memory to which several connections can be opened.
+            // The name of an SQLite database in memory. Several connections to this database can be open.
             PathBuf::from(format!("file:/simulate-{run}?vfs=memdb"))
         };
         let clock = Clock { wall: 1_795_000_000_000, boot: 5_000_000, base: 0, started: 0 };
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Commits the current turn. Returns false if the commit failed. No answer may then be sent.
+    /// Commits the current turn. Returns false if the commit failed. In this case, no answer may be sent.
     pub fn commit(&mut self) -> bool {
         let now = self.now();
         let mesh = self.mesh.as_mut().expect("the broker runs");

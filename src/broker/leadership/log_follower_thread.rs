@@ -163,8 +163,8 @@ struct Follower {
     reported: Option<(u64, Instant)>,
     /// Set after a failed attempt to get a snapshot: the reason, the length of the pause, and the end of the pause.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// When this hub, on standby, first saw that etcd lists its own address as the leader's. `None` if etcd lists no
-    /// leader or a different address.
+    /// When this hub, while on standby, first saw its own address in etcd as the address of the leader. `None` if etcd
+    /// lists no leader, or a leader with a different address.
     namesake_since: Option<Instant>,
 }
 

@@ -18,8 +18,8 @@ pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work per turn for clients that have hung up, which are served first. Without this limit, all other clients
 /// would have to wait if many clients hung up at once.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
-/// Maximum work per turn of a hub that leads. Each turn of a leader also waits for etcd for some milliseconds. If a
-/// turn served only a few calls, most of the time would be spent waiting.
+/// Maximum work per turn of a hub that leads. In each turn, a leader also waits a few milliseconds for etcd. If a turn
+/// served only a few calls, most of the time would be spent waiting.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
 /// If serving a client takes no longer than this, all of the elapsed time counts as work for the client, even if other

@@ -331,8 +331,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // Hubs are requested only together with names. No other requests are needed, because the view reconnects
-            // and requests all lists again when another hub begins to lead.
+            // Hubs are requested only together with names. That is often enough: when another hub begins to lead, the
+            // view reconnects and requests all lists again.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {
@@ -371,8 +371,8 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // A list can be due while its last request has not been answered yet. In this case, the minimum of 20 ms
-        // prevents a busy loop. An answer ends the wait early.
+        // A list can be due although the last request for it has not been answered yet. In this case, the minimum of 20
+        // ms prevents a busy loop. An answer ends the wait early.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }

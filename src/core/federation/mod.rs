@@ -23,8 +23,8 @@ pub struct MeshLink {
     pub mesh_id: Option<String>,
     /// When the linked mesh last answered, in ms.
     pub last_answer: Option<i64>,
-    /// What is wrong with the link: why the last poll or the last attempt to deliver a message failed, or that the
-    /// address leads back to this broker. `None` if the link works.
+    /// What is wrong with the link; `None` if the link works. The last poll or the last delivery of a message has
+    /// failed, or the address leads back to this broker.
     pub trouble: Option<String>,
     /// Those peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,

@@ -1,5 +1,5 @@
-//! The locks in force, with indexes by path and by holder. They find the few locks that concern a request, although
-//! thousands of others may be in force.
+//! The locks in force, with indexes by path and by holder. The indexes find the few locks that concern a request,
+//! although thousands of others may be in force.
 
 use super::request_conflicts::LockRequest;
 use crate::base::id_types::PeerId;
@@ -25,7 +25,8 @@ impl IndexedLocks {
         self.rows.values()
     }
 
-    /// All locks, so that their expiry can be changed. No other field may change, because the indexes contain some.
+    /// All locks, so that their expiry can be changed. No other field may change, because the indexes contain copies of
+    /// some of the other fields.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LockRow> {
         self.rows.values_mut()
     }
@@ -52,7 +53,8 @@ impl IndexedLocks {
             {
                 index.find(inside, &mut numbers);
             }
-            // Many folders that contain each other would find the same locks again and again.
+            // If the request contains folders inside each other, each folder finds the same locks again. So once the
+            // list is as long as the list of all locks, all locks are returned.
             if numbers.len() >= self.rows.len() {
                 return self.rows.values().collect();
             }
@@ -152,7 +154,7 @@ impl PathIndex {
         self.plain.is_empty() && self.wildcards.is_empty()
     }
 
-    /// The numbers among which a lock on exactly this path must be.
+    /// If there is a lock on exactly this path, its number is among the returned numbers.
     fn numbers(&self, path: &str) -> &[u64] {
         if path_overlap::has_wildcard(path) {
             return &self.wildcards;
@@ -182,7 +184,7 @@ fn plain_part(path: &str) -> &str {
     }
 }
 
-/// Removes the slashes at both ends of a path. The comparison of paths with globs ignores them.
+/// Removes the slashes at both ends of a path. A comparison with a glob ignores these slashes, too.
 fn without_slashes(path: &str) -> &str {
     path.trim_matches('/')
 }

@@ -42,9 +42,9 @@
 //! may still use the id of the session's former peer. In their calls, this id means the session.
 //!
 //! The environment of a verb may also contain the name of its agent (`AI_AGENT`). This name counts only if no ancestor
-//! process is known to be an agent. In this case, the verb acts as a session of the agent in the nearest ancestor
-//! process that has such a session. If no ancestor has such a session, the call is refused. The verb then begins a
-//! session and repeats the call.
+//! process is known to be an agent. In this case, the ancestor processes are searched for a session of the named agent,
+//! and the verb acts as the nearest such session. If no ancestor process has such a session, the call is refused. The
+//! verb then begins a session and repeats the call.
 //!
 //! After a restart of the broker, a session belongs to its agent process at once, even before its MCP server has
 //! reconnected.
@@ -154,8 +154,9 @@ impl Peers {
         // The name is compared first, because the check whether a session is alive may need a system call.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // Two ended sessions with the default name are ambiguous, so the new session takes over neither. But a chosen
-        // name belongs to one peer. A user may also have chosen a name such as `NAME-2`. So a peer with such a name
-        // counts only if the peer has not left, and if neither the peer nor the new session has a key.
+        // name belongs to one peer. If no ended session has exactly this name, a peer called `NAME-2` may be the former
+        // session. But a user may have chosen that name for another session. So this peer counts only if it has not
+        // left, and if neither the peer nor the new session has a key.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -284,10 +285,9 @@ impl Peers {
         }
     }
 
-    /// Returns the session that was the peer `former` before the session gave back that peer's name. There may be
-    /// several such sessions. If the caller is running in one of them, returns that session. If the caller is running
-    /// in none of them, returns a session only if there is exactly one, and if the present session of the peer `former`
-    /// has ended.
+    /// Finds the sessions that were the peer `former` until they gave back its name. If the caller is running in one of
+    /// these sessions, returns that session. Otherwise, returns a session only if there is exactly one, and if the
+    /// present session of the peer `former` has ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {

@@ -50,10 +50,10 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the unused ended sessions of one agent in one directory. A session is unused if it holds no locks and
-    /// has neither sent nor received messages. A session with a chosen name is kept, because others may know this name.
-    /// Without this cleanup, there would be more and more unused sessions, because a new session takes over none of
-    /// them if there are several.
+    /// Forgets the ended sessions of one agent in one directory if they are unused. A session is unused if it holds no
+    /// locks and has neither sent nor received messages. A session with a chosen name is kept, because others may know
+    /// this name. Without this cleanup, there would be more and more unused sessions, because a new session takes over
+    /// none of them if there are several.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,

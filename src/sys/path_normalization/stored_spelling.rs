@@ -94,7 +94,7 @@ mod spelling {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     }
 
-    /// Finds the entry of a folder that the name `name` opens. Returns the stored name of this entry.
+    /// Finds out which entry of a folder is opened by the name `name`. Returns the stored name of this entry.
     fn stored_name(folder: &Path, name: &OsStr, names: &impl Names) -> OsString {
         let entries = names.entries(folder);
         if entries.len() >= ENTRIES_MAX || entries.iter().any(|(entry, _)| entry == name) {
