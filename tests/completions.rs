@@ -52,8 +52,8 @@ impl Shell<'_> {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    /// Types a line, presses Tab, and checks the completed line. The line ends with a blank, because only one word
-    /// fits.
+    /// Types a line, presses Tab, and checks the completed line. The completed line ends with a blank, because only one
+    /// word fits.
     fn completes(&self, typed: &str, whole: &str) {
         self.press(&["-l", typed]);
         self.shows(&format!("ready> {typed}"));

@@ -44,8 +44,8 @@ fn a_client_of_one_byte_at_a_time_holds_nobody_up_and_is_answered() {
     let mut slow = connect(&place);
     for byte in b"{\"jsonrpc\":\"2.0\",\"id\":\"slow\",\"method\":\"ping\"}\n" {
         slow.write_all(&[*byte]).unwrap();
-        // The broker answers only in a turn of its loop. So this answer proves that the broker has run a turn after the
-        // last byte.
+        // The broker answers only in a turn of its loop. So this answer proves that the broker has run a turn since the
+        // slow client sent this byte.
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }
     let mut line = String::new();
@@ -157,8 +157,8 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // Each `status` request makes a new connection. So the count drops to its old value only when the deaf client is
-    // gone.
+    // Each `status` request makes a new connection. So the number of connections drops to its old value only when the
+    // client that does not read is gone.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }
@@ -180,7 +180,8 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
     check_served(&place, &mut neighbour);
 }
 
-/// Freezes the broker while `meanwhile` runs. Everything that is sent in this time then reaches the broker at once.
+/// Freezes the broker while `meanwhile` runs. When the broker runs again, everything that was sent in the meantime
+/// reaches it at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);

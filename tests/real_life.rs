@@ -131,8 +131,8 @@ fn all_paths_to_a_directory_whose_path_is_too_long_for_a_socket_lead_to_one_brok
 
 #[test]
 fn a_directory_below_tmp_that_a_cleaner_removes_is_created_again() {
-    // For this test, the regular check for the directory would run too late. The broker must notice the removal in a
-    // different way.
+    // With these settings, the broker's regular check of the directory runs too late for this test. The broker must
+    // notice the removal in a different way.
     let place = place_with_long_path().with("SLM_MESH_HEARTBEAT_MS", "600000").with("SLM_MESH_DEAD_MS", "1200000");
     place.ok(&["state", "set", "key", "value"]);
     let dir = DataDir { dir: place.dir.clone() }.runtime_dir().unwrap();
@@ -172,7 +172,7 @@ fn a_broker_keeps_nothing_of_its_starter() {
     }
 }
 
-/// Runs slm-mesh with the signals 1 to 31 blocked, such as SIGTERM and SIGCHLD.
+/// Runs slm-mesh while the signals 1 to 31, such as SIGTERM and SIGCHLD, are blocked.
 fn with_blocked_signals(place: &Place, args: &[&str]) -> Output {
     let script = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execv(sys.argv[1], sys.argv[1:])";
     let program = place.command(&[]);
@@ -404,7 +404,7 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // The end of a test kills the process whose id is in this file. Here, this process is the test itself.
+    // At its end, a test kills the process whose id is in this file. Here, this process is the test itself.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 

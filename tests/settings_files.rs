@@ -10,7 +10,7 @@ use support::home::Home;
 
 /// The number of generated files for each format.
 const N_FILES: usize = 120;
-/// The maximum number of files that `setup` may refuse, because it can't safely edit them.
+/// The maximum number of files that `setup` may leave unchanged because it can't edit them safely.
 const LEFT_MAX: usize = N_FILES / 4;
 
 /// A random number generator that returns the same numbers on every run.

@@ -95,7 +95,7 @@ fn what_setup_wrote_goes_even_if_the_agent_looks_elsewhere_now() {
     home.ok(&["--remove"]);
     assert_eq!(everything(&home.home), before, "no agent is installed, but setup remembers what it wrote");
 
-    // OpenCode now prefers a different file to the one that `setup` has changed.
+    // `setup` changes `opencode.jsonc`. Then `opencode.json` appears, and OpenCode prefers this file.
     let theirs = home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
     let before = everything(&home.home);
     home.ok(&["opencode"]);

@@ -46,7 +46,7 @@ impl OwnBroker {
     }
 
     /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` in all other
-    /// cases. If this hub leads, the status of the mesh shows its faults.
+    /// cases. If this hub leads, the status of the mesh shows the hub's faults.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {

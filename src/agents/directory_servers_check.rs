@@ -1,5 +1,5 @@
-//! Checks server entries that apply to a single directory. In such a directory, the agent ignores the entry that
-//! `setup` wrote for all directories, and might start something other than slm-mesh.
+//! Checks server entries that apply to a single directory. In a directory with such an entry, the agent ignores the
+//! entry that `setup` wrote for all directories, and might start something other than slm-mesh.
 
 use super::doctor::Check;
 use super::generated_file_texts::{NAME, is_our_program};

@@ -1,4 +1,4 @@
-//! Uses the name and the input of a tool to determine which files the tool is about to edit.
+//! Determines from a tool's name and input which files the tool is about to edit.
 
 use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
 use super::own_tool_calls::{MeshCall, mesh_call};
@@ -141,7 +141,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                     }
                     Value::String(text) => from_patch(text, found),
                     // If a JSON object contains this field several times, the parser returns a list of all the values.
-                    // Which of these values the agent uses is not known.
+                    // It is not known which of these values the agent uses.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }

@@ -36,8 +36,8 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
     String::from_utf8(bytes).map(Some).map_err(|_| "it is not UTF-8".into())
 }
 
-/// Writes a file if its text is still `expected`. If the path is a symlink, writes the file to which it points. Creates
-/// missing folders. Returns false if another program has changed the file since it was read.
+/// Writes a file if its text still equals `expected`. If the path is a symlink, writes the file to which it points.
+/// Creates missing folders. Returns false if another program has changed the file since it was read.
 ///
 /// # Errors
 /// If the file can't be written; the error says why.

@@ -30,7 +30,7 @@ pub struct Environment {
     pub is_project: bool,
     /// Whether this is a dry run.
     pub is_dry_run: bool,
-    /// The ids of the agents that mail is allowed to wake.
+    /// The ids of the agents that may be woken by mail.
     pub wake: Vec<String>,
     /// The ids of the agents whose shell commands run in a shield.
     pub shield: Vec<String>,
@@ -277,7 +277,8 @@ impl Environment {
         let (mut found, mut seen) = (Vec::new(), Vec::new());
         for switch in agent.files.switches.iter().filter(is_off) {
             let path = self.path(agent, switch.file);
-            // In the home directory, the user's file is also the project's file, so it is listed only once.
+            // If the project is the home directory, the user's file is also the project's file, so it is listed only
+            // once.
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
             if seen.contains(&(real.clone(), switch.keys)) {
                 continue;
@@ -304,7 +305,7 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
 /// The agents that are listed in a setting.
 fn listed(setting: &str) -> Vec<String> {
     let settings = DataDir::find().and_then(|places| Settings::load(&places));
-    // `slm-mesh doctor` and the broker report wrong settings, so errors are ignored here.
+    // `slm-mesh doctor` and the broker report errors in the settings, so such errors are ignored here.
     settings.map(|settings| settings.several(setting)).unwrap_or_default()
 }
 

@@ -8,7 +8,7 @@ pub const VALUE_MAX: usize = 64 * 1024;
 pub const KEY_MAX: usize = 512;
 /// Maximum length of a namespace, a name, a type or an idempotency key, in bytes.
 pub const WORD_MAX: usize = 128;
-/// Maximum length of a peer's summary, in UTF-16 units. Clients of version 1.2.2 and later send at most this much.
+/// Maximum length of a peer's summary, in UTF-16 units. Clients of slm-mesh 1.2.2 and later send at most this much.
 pub const SUMMARY_MAX: usize = 2500;
 /// Maximum length of the reason for a lock, in bytes. The reason is one line that other agents read.
 pub const REASON_MAX: usize = 500;
@@ -20,7 +20,7 @@ pub const PATHS_MAX: usize = 64;
 pub const EDIT_FILES_MAX: usize = 512;
 /// Maximum number of locked files that the hooks of one session watch. Each command costs one `stat` per watched file.
 pub const WATCHED_FILES_MAX: usize = 256;
-/// Maximum number of locks in force at the same time. Each lock request is compared with all of them.
+/// Maximum number of locks in force at the same time. A request for a glob may be compared with all of them.
 pub const LOCKS_MAX: usize = 4096;
 /// Maximum number of items in a list argument, such as a list of types or ids.
 pub const LIST_MAX: usize = 100;
@@ -69,7 +69,7 @@ pub const GRACE_MS: i64 = 5_000;
 /// How long a session on another machine keeps its locks after its connection has ended. This time allows for a short
 /// failure of the network.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// If a lock would expire while its command is still running, the lock is extended by this many milliseconds.
+/// If a command's lock would expire while the command is still running, the lock is extended by this many milliseconds.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// This mesh lists at most this many peers of one linked mesh.
 pub const LINKED_MAX: usize = 500;

@@ -1,6 +1,6 @@
 //! WebSockets of clients of slm-mesh 1.3 on other machines. These clients register over HTTP, and receive pushes on the
-//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to 1.3.1 choose this id
-//! themselves. It is also the name of the socket that they registered.
+//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to version 1.3.1 choose
+//! this id themselves. The id is also the name of the socket that the client registered.
 //!
 //! **Invariant:** everything except hellos is ignored, and no line is answered.
 

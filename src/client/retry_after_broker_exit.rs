@@ -24,7 +24,7 @@ pub(super) enum Reconnect {
 /// Facts that show whether the broker has run the current call.
 #[derive(Debug, Default)]
 pub(super) struct CallFate {
-    /// The number of lines that this client has sent after the broker had answered all earlier calls.
+    /// How many lines this client has sent since all its earlier calls were answered.
     pub(super) n_sent: u32,
     /// Whether the broker has said that it is ending.
     is_broker_ending: bool,
@@ -45,7 +45,7 @@ impl CallFate {
     }
 
     /// Whether this error means that the broker has not run the call. This can be known only if all earlier calls have
-    /// been answered, and only this call has been sent after them. Even then, only two errors show that the call was
+    /// been answered, and only this call has been sent since then. Even then, only two errors show that the call was
     /// not run. In the first case, the kernel reset the connection, because the broker closed it without reading
     /// everything. In the second case, the broker said that it was ending. A broker says so only after it has sent all
     /// answers, so it will not run this call.

@@ -183,7 +183,7 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
 }
 
 /// Returns an error if a call contains an argument that is not part of this action of the tool. The error lists the
-/// arguments of the action. The operation may accept the argument over the socket.
+/// arguments of the action. The same operation may accept this argument if it is called over the socket.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

@@ -3,7 +3,7 @@
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
 //! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes to each rule the parts
 //! that the rule needs. [`event_loop_turn`] contains the open transaction, and the effects (such as replies) that the
-//! caller takes after the commit.
+//! caller carries out after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
 //! that returns random numbers.

@@ -1,4 +1,4 @@
-//! The status of the mesh. Messages and events are not counted here, because the store keeps counters of them.
+//! The status of the mesh. This module does not count messages and events, because the store keeps counters of them.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;

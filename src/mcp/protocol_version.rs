@@ -93,7 +93,7 @@ impl Negotiation {
     /// The revision that applies to one request.
     ///
     /// # Errors
-    /// If the request has an unsupported version, or if it has no version and no `initialize` came before.
+    /// If the request has an unsupported version, or if it has no version and no `initialize` request came before it.
     pub fn version_of(&self, method: &str, params: &Map<String, Value>) -> Result<ProtocolVersion, ProtocolError> {
         let meta = params.get("_meta").and_then(Value::as_object);
         let version = meta.and_then(|meta| meta.get(VERSION));

@@ -75,7 +75,7 @@ pub enum GitTest {
     DiffersFromIndex,
     /// The file passes if it differs from a commit.
     DiffersFrom {
-        /// The name of the commit in the command line.
+        /// The name of the commit, as written in the command line.
         commit: String,
         /// Whether a tracked file passes even if the commit does not contain it. The command removes such a file.
         removes_new: bool,

@@ -27,8 +27,9 @@ impl Store {
         db.close().map_err(|(_, error)| StoreError::from(error))
     }
 
-    /// Checks the whole file and rebuilds all indexes. This takes a long time for a large file. SQLite's checks do not
-    /// compare a partial index with its table, so damage to an old index could go unnoticed.
+    /// Checks the whole file and rebuilds all indexes. This takes a long time for a large file. The indexes are rebuilt
+    /// because SQLite's checks do not compare a partial index with its table, so they would not find all damage to an
+    /// index.
     ///
     /// # Errors
     /// `Corrupt` if anything except the indexes is damaged. If the structure of the file is damaged, nothing is written
@@ -36,7 +37,8 @@ impl Store {
     pub fn check_and_reindex(&self) -> StoreResult<()> {
         check(&self.db, "quick_check")?;
         let reindexed = self.run("REINDEX");
-        // If a unique index can't be built because its table is damaged, this check returns a clearer error.
+        // If a unique index can't be built because its table is damaged, this check returns a clearer error than
+        // `REINDEX`.
         check(&self.db, "integrity_check")?;
         check_values(&self.db)?;
         reindexed?;
@@ -69,8 +71,8 @@ fn check_values(db: &Connection) -> StoreResult<()> {
     Ok(())
 }
 
-/// Whether an error shows that a value has the wrong type. A null does not count, because a query without a matching
-/// row can return null, too.
+/// Whether an error shows that a value has the wrong type. A null does not count as a wrong type, because a query
+/// without a matching row can return null, too.
 pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Maximum number of bytes that are read from a small file. All small files are shorter than this.
 const SMALL_FILE_MAX: u64 = 64 * 1024;
-/// The usual maximum length of a small file, in bytes.
+/// Most small files are not longer than this, in bytes.
 const SMALL_FILE_USUAL: u64 = 128;
 
 /// The file name of the broker's socket.
@@ -33,8 +33,8 @@ impl DataDir {
     /// No other variable is used, because MCP clients remove most of the environment.
     ///
     /// # Errors
-    /// If the variable is not set and the user has no home directory, or if the path is relative. Also if the directory
-    /// (or, under `sudo`, the home directory) belongs to another user.
+    /// If the variable is not set and the user has no home directory, if the path is relative, or if the directory (or,
+    /// under `sudo`, the home directory) belongs to another user.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
@@ -76,7 +76,7 @@ impl DataDir {
         self.dir.join("hub.silent")
     }
 
-    /// The file for the hub that was discovered on the local network.
+    /// The file that describes the hub that was discovered on the local network.
     pub fn hub(&self) -> PathBuf {
         self.dir.join("hub")
     }
@@ -86,9 +86,9 @@ impl DataDir {
         self.dir.join("leader")
     }
 
-    /// The path of the socket to which sessions and commands connect. If this path in the data directory would be too
-    /// long, the socket is in a directory below `/tmp`. The name of the directory below `/tmp` contains a hash of the
-    /// data directory's path.
+    /// The path of the socket to which sessions and commands connect. If a path in the data directory would be too long
+    /// for a socket, the socket is in a directory below `/tmp`. The name of the directory below `/tmp` contains a hash
+    /// of the data directory's path.
     pub fn socket(&self) -> PathBuf {
         let dir = self.canonical();
         runtime_dir_of(&dir).unwrap_or(dir).join(SOCKET)
@@ -133,7 +133,7 @@ impl DataDir {
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
-    /// The file for the name that this machine had when the mesh was last opened.
+    /// The file that contains the name of this machine at the time when the mesh was last opened.
     pub fn machine(&self) -> PathBuf {
         self.dir.join("broker.machine")
     }
@@ -179,8 +179,8 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder for the records of hooks about locked files, such as copies of the files and overwritten contents.
-    /// Each record is kept for an hour.
+    /// The folder in which hooks keep their records of locked files, such as copies of the files and overwritten
+    /// contents. Each record is kept for an hour.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
@@ -194,8 +194,8 @@ impl DataDir {
     pub fn bash_env_files(&self) -> PathBuf {
         self.dir.join("bash-env")
     }
-    /// The file that a broker creates when it finds the database damaged. If this file exists, the next broker checks
-    /// the database before using the database.
+    /// The file that a broker creates when it finds the database damaged. If this file exists, the next broker first
+    /// checks the database.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
@@ -232,7 +232,7 @@ impl DataDir {
     /// Opens the log for appending.
     ///
     /// # Errors
-    /// If the file can't be created or opened. Also if the file is a pipe, because opening a pipe waits for a reader.
+    /// If the file can't be created or opened, or if it is a pipe. Opening a pipe would wait for a reader.
     pub fn open_log(&self) -> Result<File, Error> {
         let path = self.log();
         if is_pipe(&path) {
@@ -268,7 +268,8 @@ impl DataDir {
             fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
         });
         renamed.inspect_err(|_| {
-            // A remaining draft does no harm, because no other process uses it. The returned error contains the cause.
+            // If the draft can't be removed, it does no harm, because no other process uses it. The returned error
+            // contains the cause.
             let _ = fs::remove_file(&draft);
         })
     }

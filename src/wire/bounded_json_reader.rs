@@ -24,7 +24,7 @@ pub(super) const SHORT_MAX: usize = 8 << 10;
 const VALUES_MAX: usize = 1 << 16;
 /// Maximum length of a field's name, in bytes. Fields with longer names are never needed, so they are skipped.
 const NAME_MAX: usize = 256;
-/// Maximum length of a number, in bytes. A longer number is read as `null`, because a part of it would be wrong.
+/// Maximum length of a number, in bytes. A longer number is read as `null`, because a number cut short would be wrong.
 const SCALAR_MAX: usize = 64;
 /// How many bytes are read at a time. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;
@@ -244,7 +244,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&name).into_owned()
     }
 
-    /// Reads the rest of a string after its opening quote. `before` holds its bytes that have already been read.
+    /// Reads the rest of a string after its opening quote. `before` holds the string's bytes that are already read.
     fn read_text(&mut self, is_needed: bool, before: &mut VecDeque<u8>) -> String {
         let wanted = if is_needed { SHORT_MAX.min(self.room.reserve) } else { 0 };
         let mut text = KeptText::new(TEXT_MAX.min(self.room.texts).max(wanted), self.room.reserve);

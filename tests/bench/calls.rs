@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The approximate size of the row that a write commits: texts, ids and times, in bytes.
+/// The approximate size, in bytes, of the row that a write commits. The row contains texts, ids and times.
 const ROW: usize = 250;
 
 fn run(command: &mut Command) {

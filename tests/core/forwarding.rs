@@ -262,7 +262,7 @@ fn a_message_to_a_group_is_no_direct_message_on_the_other_side() {
         let newest = mail["messages"].as_array().unwrap().last().unwrap();
         assert_eq!(newest["group"], group, "{mail}");
     }
-    // A message from a linked mesh must not look like a message to a channel, even if it says so.
+    // A message from a linked mesh must not look like a channel message, even if it claims to be one.
     let to = pair.there.mesh.peers().all().iter().find(|peer| peer.row.name == "far").unwrap().row.id.to_string();
     let body = json!({ "from_peer": "x", "to_peer": to, "content": "join me", "key": "k", "group": "#api" });
     pair.ask("POST", "/mesh/send", &body);
@@ -343,7 +343,8 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
     pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
     assert_eq!(pair.here.mesh.next_receipts_query(0), None);
     assert_eq!(pair.receipts(), ["forwarded"]);
-    // The other mesh has been updated. Its receipts are also requested for messages from the time before the update.
+    // The other mesh has been updated. This mesh now requests receipts for all messages, even for messages that it sent
+    // before the update.
     pair.learn_receipts(false);
     assert_eq!(pair.receipts(), ["read"]);
 }

@@ -120,7 +120,7 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // The test has set three entries. After each entry, it has locked the path. `lockedAt` is the time of the first
+    // The test has set three entries, and has locked the path after each of them. `lockedAt` is the time of the first
     // lock call, because the later calls only renewed the lock.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");

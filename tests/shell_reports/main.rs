@@ -83,8 +83,8 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Runs a shell command between the hooks before and after it. Returns the text that the agent gets from the second
-    /// hook.
+    /// Runs the hook before a shell command, the command itself, and the hook after it. Returns the text that the agent
+    /// gets from the second hook.
     fn run(&self, command: &str) -> String {
         self.run_with(command, || {
             Command::new("sh").args(["-c", command]).current_dir(&self.place.root).status().unwrap();

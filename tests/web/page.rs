@@ -32,7 +32,7 @@ pub fn header<'a>(reply: &'a Reply, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {name} in {}", reply.head))
 }
 
-/// A connection to the broker's HTTP port that sends no token.
+/// Connects to the broker's HTTP port. The connection sends no token.
 pub fn bare(broker: &Broker) -> Http {
     broker.http().token("")
 }

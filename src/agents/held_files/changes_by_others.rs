@@ -1,5 +1,5 @@
-//! Detects that somebody else has changed a file that a session has locked. The session's own hooks look for changes
-//! since the session's last edit of the file.
+//! Detects that somebody other than the holder has changed a locked file. The holder's own hooks look for changes since
+//! the holder's last edit of the file.
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::last_seen_states::{HolderRecord, HolderRecords, RecordedBy};

@@ -70,8 +70,8 @@ impl ChangeReport {
         (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
     }
 
-    /// Sends a message to each holder whose files this session may have changed. If that fails, the holder's own hooks
-    /// detect the change later.
+    /// Sends a message to each holder whose files this session may have changed. If a message can't be sent, the
+    /// holder's own hooks detect the change later.
     pub fn send(&self, held: &HeldFiles, facts: &Value, call: &mut dyn FnMut(&Value) -> Result<Value, Error>) {
         let mut holders: Vec<&str> = self.files.iter().map(|file| file.holder.as_str()).collect();
         holders.sort_unstable();

@@ -68,7 +68,7 @@ pub struct HttpConnection<S = TcpStream> {
     readable: bool,
     /// Identifies the current request.
     ticket: Ticket,
-    /// Whether the response has no body, because the request was a HEAD.
+    /// Whether the response has no body, because the request's method was HEAD.
     bodyless: bool,
     /// Whether the connection ends after this response.
     close: bool,
@@ -144,7 +144,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline
     }
 
-    /// How many bytes the client has not read.
+    /// How many bytes of the output have not been sent yet.
     pub fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
@@ -159,13 +159,13 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Returns the connection's rank; `None` if it may not be dropped to make room for others. The connection with the
-    /// lowest rank is dropped first. A rank is a flag and a time. The flag tells whether a request on this connection
-    /// has ever been accepted.
+    /// Returns the connection's rank; `None` if the connection may not be dropped to make room for others. The
+    /// connection with the lowest rank is dropped first. A rank is a flag and a time. The flag tells whether a request
+    /// on this connection has ever been accepted.
     ///
-    /// If the flag is false, the connection may be dropped at any time after its first turn. The time says when the
-    /// connection was accepted. If the flag is true, the connection may be dropped only while it is idle and has no
-    /// unread input. The time says when it began to wait for a request.
+    /// If the flag is false, the connection may be dropped as soon as it has had its first turn. The time in its rank
+    /// is when the connection was accepted. If the flag is true, the connection may be dropped only while it is idle
+    /// and has no unread input. The time in its rank is when the connection began to wait for a request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
@@ -231,8 +231,8 @@ impl<S: HttpStream> HttpConnection<S> {
         Next::Again
     }
 
-    /// Ends the current phase, because its deadline has passed. But on a stream without unsent output, sends a
-    /// keep-alive instead.
+    /// Ends the current phase, because its deadline has passed. But if the response is a stream without unsent output,
+    /// sends a keep-alive instead.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Next {
         if matches!(self.phase, Phase::Streaming { behind: false }) {
             return self.send_chunk(self.ticket, HEARTBEAT, limits, now);

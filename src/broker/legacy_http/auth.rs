@@ -30,15 +30,15 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         if is_own && head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
         }
-        // Always checks both the bearer token and the secret of a request. If the check ended at the first right one,
-        // the response time would reveal which one is right.
+        // Always checks both the bearer token and the secret of a request. If the check stopped after the first that is
+        // right, the response time would reveal which of them is right.
         let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
 }
 
-/// Whether the `Host` header is a name or address of this machine. On a hub, the hub's name and any IP address also
-/// count. An IP address is safe, because a web page can make only its own domain name resolve to this machine.
+/// Whether the `Host` header is a name or address of this machine. On a hub, the hub's name and any IP address are
+/// accepted, too. An IP address is safe, because a web page can make only its own domain name resolve to this machine.
 fn is_own_name(host: Option<&str>, hub_name: Option<&str>) -> bool {
     let host = host.map_or("localhost", without_port);
     // Host names are case-insensitive.

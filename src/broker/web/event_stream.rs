@@ -98,7 +98,7 @@ impl PageStreams {
         }
     }
 
-    /// Whether no page is open.
+    /// Returns true if no page is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty() && self.new.is_empty()
     }
@@ -268,7 +268,7 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
 }
 
 /// Returns the rows of at most `ROWS_MAX` peers, and the number of further peers. Online peers and the person at this
-/// machine come first. Within each group, the peer that was seen last comes first.
+/// machine come first. Within each group, the most recently seen peer comes first.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
@@ -278,8 +278,8 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
-            // Fields that change only with time are left out. The page computes them itself. The page does not need
-            // `udsPath`.
+            // Fields that change only because time passes are left out. The page computes them itself. The page does
+            // not need `udsPath`.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

@@ -102,8 +102,8 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// Returns why a request is refused; `None` if it is accepted. An accepted request comes from this machine. In a
-/// browser, the user typed the address, or the broker's own page sent the request.
+/// Returns why a request is refused; `None` if it is accepted. An accepted request comes from this machine. If a
+/// browser sent it, either the user typed the address, or the broker's own page made the request.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     // Host names are case-insensitive.
     let host = head.host.as_deref().unwrap_or("").to_ascii_lowercase();

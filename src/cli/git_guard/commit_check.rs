@@ -156,8 +156,8 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
         }
         let range = format!("{remote}..{local}");
         let changed = ["diff", "--raw", "-z", "--no-renames", &range];
-        // If the remote ref is new, or this clone lacks the commit of that ref, git can't compare the two commits. In
-        // this case, all new commits are checked.
+        // If the remote ref is new, or this clone lacks the commit of that ref, git can't compare the remote commit
+        // with the local one. In this case, all new commits are checked.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
         files.push(0);

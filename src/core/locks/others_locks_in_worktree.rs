@@ -54,8 +54,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         let after = pagination::parse_cursor(after)?;
         found.retain(|(lock, _)| cursor(lock) > after);
     }
-    // The answer goes to a program, so a page may be larger than a tool result. But the locks may not all fit into one
-    // answer, so they are split into pages.
+    // The answer goes to a program, so a page may be larger than a tool result. If the locks do not all fit into one
+    // answer, they are split into pages.
     let mut page = Page::for_people();
     let fitting = found.iter().take_while(|(lock, path)| page.add(short_view(peers, lock, path))).count();
     let mut value = json!({ "ok": true });

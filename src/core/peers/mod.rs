@@ -57,8 +57,8 @@ pub struct Peer {
     pub unconfirmed: bool,
     /// The agent process of an MCP server that connected the peer to an earlier broker. The server may reconnect.
     pub expected_agent: Option<Process>,
-    /// Whether the kernel will report the end of the peer's agent process. Before this report, the peer counts as
-    /// online, unless it is silent.
+    /// Whether the kernel will report the end of the peer's agent process. Until the kernel reports it, the peer counts
+    /// as online, unless it is silent.
     pub is_watched: bool,
     /// Whether the peer's connection has stopped answering because the program is suspended or hangs.
     pub is_silent: bool,
@@ -115,8 +115,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs. Such a session is offline. In addition, its grace period is running, or
-    /// its agent process is unknown.
+    /// Whether the session has ended or hangs: it is offline, and either its grace period is running or its agent
+    /// process is unknown.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -157,7 +157,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the peer's timeout ends, in ms. An HTTP client has a heartbeat timeout, and a session has a grace period.
+    /// The time, in ms, at which an HTTP client's heartbeat timeout or a session's grace period ends.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -256,8 +256,8 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let offline_too = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // The list is sorted by age, so new peers come last. So the next page continues where this page ends, even if peers
-    // join or leave before the next page is read.
+    // The list is sorted by age, so new peers come last. The next page therefore continues where this page ends, even
+    // if peers join or leave before the next page is read.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
     if let Some(after) = args.text("after") {
         let after = pagination::parse_cursor(after)?;
@@ -437,8 +437,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores the path of a session's transcript, if the hook reports a path. If the path is empty, the stored path is
-    /// removed, because nobody may read the transcript.
+    /// Stores the path of a session's transcript, if the hook reports a path. If the path is empty, a setting forbids
+    /// reading the transcript, so the stored path is removed.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);

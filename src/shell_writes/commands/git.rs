@@ -238,7 +238,7 @@ fn stash(run: &mut Run, arguments: &[Field]) {
         Some("pop" | "apply" | "branch") => whole_tree(run, Tracking::Tracked, &[]),
         Some("push") => stash_push(run, &STASH.parse(&arguments[1..])),
         Some("save") => stash_all(run, &STASH.parse(&arguments[1..])),
-        // Other subcommands write no files in the work tree. Git refuses any other word.
+        // Other subcommands write no files in the work tree. If the word is not a subcommand, git refuses it.
         Some(word) if !word.starts_with('-') => {}
         _ => stash_push(run, &STASH.parse(arguments)),
     }

@@ -4,7 +4,7 @@ use super::script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
-/// Removes code that never runs from a Python script: blocks after `if False` or `if 0`, and functions whose names
+/// Removes from a Python script the code that never runs: blocks after `if False` or `if 0`, and functions whose names
 /// occur nowhere else.
 pub(super) fn without_uncalled_blocks(script: &str) -> String {
     let mut kept = String::with_capacity(script.len());

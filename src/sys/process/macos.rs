@@ -75,7 +75,7 @@ pub fn arguments(_pid: i64) -> Vec<String> {
     Vec::new()
 }
 
-/// A C string in lower case.
+/// Converts a C string to lower case.
 fn text(chars: &[i8]) -> String {
     let bytes: Vec<u8> = chars.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).collect();
     String::from_utf8_lossy(&bytes).to_lowercase()
