@@ -66,7 +66,7 @@ impl Source {
         assert!(out.status.success(), "{words:?} {variables:?}: {out:?}");
     }
 
-    /// Runs `make install` as root does with sudo: cargo is not available, and the environment of the build is lost.
+    /// Simulates `sudo make install`: cargo is not available, and the environment of the build is lost.
     fn install(&self, words: &[&str]) -> Output {
         self.make("077", &[&["install", "CARGO=false"], words].concat(), &[])
     }

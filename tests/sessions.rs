@@ -417,8 +417,8 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
     let before: Vec<Value> =
         sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
-    // The broker is frozen. The last requests of all sessions, and the first requests after their restart, wait in its
-    // sockets.
+    // While the broker is frozen, its sockets hold the last requests of the old sessions and the first requests of the
+    // restarted sessions.
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);
     // These requests are too many for one turn of the broker. When it continues, it sees the connections end in the

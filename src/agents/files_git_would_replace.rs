@@ -63,8 +63,8 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
 fn output_in_time(mut command: Command) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     command.stdin(Stdio::null()).stderr(Stdio::null());
-    // A command that exceeds the limit is not killed. It ends soon after this process has exited, because its output is
-    // no longer read.
+    // A command that exceeds the limit is not killed. After this process has exited, nobody reads the command's output,
+    // so the command soon ends.
     std::thread::Builder::new().spawn(move || sender.send(command.output())).ok()?;
     let output = receiver.recv_timeout(LIMIT).ok()?.ok()?;
     output.status.success().then_some(output.stdout)

@@ -26,7 +26,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum size of a log to which hooks append, in bytes. Without this limit, a hook that always fails would fill the
+/// Maximum size, in bytes, of a log to which hooks append. Without this limit, a hook that always fails would fill the
 /// disk.
 const LOG_MAX: u64 = 1 << 20;
 
@@ -82,7 +82,7 @@ fn append_to_log(line: &str) {
     }
 }
 
-/// Warns the user that a hook could not check locks, if the agent can show a warning.
+/// If the agent can show a warning, warns the user that a hook could not check locks.
 fn warn_user(dialect: &Dialect, why: &str) {
     if let Some(warn) = dialect.warn {
         // If the agent is gone, the warning is not needed.
@@ -227,7 +227,7 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
 /// The data by which the broker identifies the session: the agent, the agent's key for the session, and the directory.
 /// A new session gets the name that is in the settings.
 pub fn session_facts(agent: &Agent, hook: &HookInput, settings: &Settings) -> Value {
-    // The paths of locks contain no symlinks, so the path of the work tree's root must contain none either.
+    // The paths of locks contain no symlinks. So the path of the work tree's root must not contain symlinks, either.
     let directory = path_normalization::absolute_in("", &hook.directory);
     let git = read_git_files::facts(Path::new(directory.trim_end_matches('/')));
     let dialect = agent.dialect.as_ref();

@@ -196,8 +196,8 @@ impl std::fmt::Display for ChannelName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
 
-/// These digits distinguish the ids of messages from the ids of events. RFC 9562 allows 8, 9, a and b in this
-/// position.
+/// One digit of an id distinguishes the ids of messages from the ids of events. For this digit, RFC 9562 allows 8, 9, a
+/// and b.
 const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 

@@ -64,8 +64,8 @@ impl CheckpointThread {
         self.sync_due.into_iter().chain(self.copy_due).min()
     }
 
-    /// Gives the thread the work that is due. If the thread has copied most of a long log, copies the rest on the calling
-    /// thread. By then, the replies of the turn have been sent, so only later calls have to wait.
+    /// Gives the thread the work that is due. If the thread has copied most of a long log, copies the rest on the
+    /// calling thread. The replies of the turn have already been sent, so only later calls have to wait.
     pub fn run_due(&mut self, mesh: &mut Mesh, now: i64) {
         if self.is_rest_due.swap(false, Ordering::Relaxed) {
             mesh.copy_rest_of_log();

@@ -281,8 +281,8 @@ impl EventLoop {
         self.clients.serve(context);
         // The last requests of a session are served before the end of its process is handled.
         self.processes.serve(context);
-        // The loop reads from new clients in the next turn, not in this turn. By then, the poll has reported the end of
-        // old connections. So if a client has reconnected, its old connection is closed first.
+        // The loop reads from new clients in the next turn, not in this turn. When the next turn begins, the poll has
+        // reported the end of old connections. So if a client has reconnected, its old connection is closed first.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -294,8 +294,8 @@ impl EventLoop {
 
     /// Sends the output of the turn to clients.
     fn flush(&mut self, is_committed: bool) {
-        // The broker begins to connect to the sockets of new peers before it sends pushes, so that they do not miss
-        // their first push.
+        // The broker begins to connect to the sockets of new peers before it sends pushes, so that the new peers do not
+        // miss their first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);

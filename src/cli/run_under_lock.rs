@@ -64,8 +64,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     params.insert("waitSeconds".into(), json!(0));
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
-    // The thread starts before the command. If the system allows no further thread, the command must not run, because
-    // nothing would renew its lock.
+    // The thread that renews the lock starts before the command. If the system allows no further thread, the command
+    // must not run, because nothing would renew the lock.
     let (begin, begun) = channel();
     let (done, ended) = channel();
     let renewing = threads::spawn("renew the lock, so the command was not run", move || {

@@ -199,8 +199,8 @@ fn a_killed_broker_loses_nothing_that_was_acknowledged() {
             for round in 1..=6 {
                 until("some writes are acknowledged", || n.load(Ordering::SeqCst) >= round * 20);
                 until("a broker lives", || place.broker_pid().is_some_and(lives));
-                // This fails if the broker has already ended by itself, which is a bug. The count below would show the
-                // bug.
+                // This fails if the broker has already ended by itself. That would be a bug, and the count below would
+                // show it.
                 let _ = Command::new("kill")
                     .args(["-9", &place.broker_pid().unwrap().to_string()])
                     .stderr(Stdio::null())

@@ -297,8 +297,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // The test makes more subscriptions than the mesh can keep. The peers do not exist, so the mesh drops these
-    // subscriptions.
+    // The test makes more subscriptions than the mesh can keep. The subscribing peers do not exist, so the mesh drops
+    // their subscriptions.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();

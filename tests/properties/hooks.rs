@@ -27,8 +27,7 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// Checks that the reader never returns anything but an object, and that it reads a valid object as any other JSON
-/// parser would.
+/// Checks that the reader returns only objects, and that it reads a valid object as any other JSON parser would.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
     let found = read(bytes);

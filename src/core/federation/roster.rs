@@ -19,7 +19,7 @@ use std::ops::Range;
 /// reads no direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All
 /// other peers send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
-/// A heartbeat does not count if it comes within this time after the registration, in ms.
+/// A heartbeat does not count if it comes less than this many ms after the registration.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
 /// The status of a listed peer that is online.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// If a request gets no answer, the pause before the request is sent again.
+/// How long to wait before a request without an answer is sent again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The part of the lease time, in percent, during which this hub relies on the lease. It is less than 100, because this
 /// machine's clock may run slower than etcd's clock.
