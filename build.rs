@@ -24,8 +24,8 @@ fn main() {
     }
 }
 
-/// Whether the C compiler has the static unwinder. If the compiler has the file, it prints the file's path. If not, it
-/// prints only the file's name.
+/// Whether the C compiler has the static unwinder. If it does, the compiler prints the full path of the library file.
+/// If not, the compiler prints only the file's name.
 fn has_static_unwinder() -> bool {
     let asked = Command::new("cc")
         .arg("-print-file-name=libgcc_eh.a")

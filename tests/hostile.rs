@@ -248,7 +248,7 @@ fn computed(pid: u32, began: Instant) -> Duration {
     Duration::from_millis(fields.map(|ticks| 10 * ticks.parse::<u64>().unwrap()).sum())
 }
 
-/// Makes calls for the time `lasts`. Returns the maximum CPU time that the broker used for one call.
+/// Makes calls until the time `lasts` has passed. Returns the maximum CPU time that the broker used for one call.
 fn slowest_call(neighbour: &mut Socket, broker: u32, lasts: Duration) -> Duration {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {

@@ -1,5 +1,5 @@
 //! Tests `slm-mesh lock FILE -- COMMAND`, which runs a command under a lock. The lock ends with the command. `slm-mesh`
-//! passes signals and the terminal on to the command, and exits with the command's status.
+//! forwards signals to the command, gives it the terminal, and exits with the command's status.
 
 mod support;
 

@@ -452,7 +452,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
     home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
     home.write(".claude/settings.json", "{\"enabledPlugins\": {\"slm-mesh@other\": false, \"slm-mesh-x@y\": true}}\n");
-    // One of these plugins is disabled, and the other only has a similar name, so `setup` must still install its hooks.
+    // One plugin is disabled, and the other only has a similar name, so `setup` must still install its own hooks.
     home.ok(&["claude"]);
     assert!(home.read(".claude/settings.json").contains("hook"), "{}", home.read(".claude/settings.json"));
     let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");

@@ -26,7 +26,7 @@ fn nothing_panics_where_no_thread_can_be_started() {
     let place = place.with("LD_PRELOAD", library.to_str().unwrap()).with("SHIM_NO_THREADS", "1");
     std::fs::write(place.root.join("held.rs"), "").unwrap();
 
-    // This hook also starts the broker, which can't start threads either.
+    // This hook also starts the broker. The broker can't start threads.
     assert_eq!(hook_answer(&place, "free.rs"), "");
     place.ok(&["lock", "held.rs"]);
     assert!(hook_answer(&place, "held.rs").contains("deny"), "a hook denies");

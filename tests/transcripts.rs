@@ -1,5 +1,5 @@
-//! Reads the transcripts of other agents' sessions. A hook reports the path of the file, so the path may be wrong, and
-//! the file may contain anything.
+//! Reads the transcripts of other agents' sessions. The path of a transcript comes from a hook, so the path may be
+//! wrong, and the file may contain anything.
 
 mod support;
 

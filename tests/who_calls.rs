@@ -67,7 +67,8 @@ fn locks_of_background_work_outlive_the_turn() {
     assert!(is_denied(&edit(&place, "s2", None)), "the subagent still edits the file");
     hook(&place, "SubagentStop", "s1", json!({ "agent_id": "sub-1" }));
     assert_eq!(lock_count(&place), 0);
-    // No `SubagentStop` event comes for this subagent. The next `Stop` event of the session must end its locks.
+    // No `SubagentStop` event comes for this subagent. The next `Stop` event of the session must end the subagent's
+    // locks.
     assert!(!is_denied(&edit(&place, "s1", Some("sub-1"))));
     hook(&place, "Stop", "s1", task("completed"));
     assert_eq!(lock_count(&place), 0);

@@ -2,8 +2,8 @@
 //! again.
 //!
 //! **Invariant:** a file that can't be changed safely stays unchanged, and the user gets a text to paste. A file is
-//! written only if its text changes, and a dry run writes nothing. What the user has written into a file stays, even if
-//! `setup` wrote the whole file before.
+//! written only if its text changes, and a dry run writes nothing. `setup` keeps the user's changes in a file, even if
+//! the file comes from an earlier `setup`.
 
 use super::config_entries::Entries;
 use super::generated_file_texts;
@@ -216,8 +216,8 @@ pub(super) fn text_without_us(
     Ok((bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare))
 }
 
-/// The JSON value of the text from before set-up. The value of an empty or invalid text is null, which callers treat
-/// like an empty object.
+/// The JSON value of the file's text before set-up. If that text is empty or invalid, the value is null, which callers
+/// treat like an empty object.
 fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }

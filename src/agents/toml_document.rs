@@ -1,6 +1,6 @@
-//! Edits a TOML file with `toml_edit` and keeps the file's line ends. New tables are added at the end of the file.
+//! Edits a TOML file with `toml_edit` and keeps the file's line endings. New tables are added at the end of the file.
 //!
-//! **Invariant:** a file is changed only if `toml_edit` reproduces the original text exactly, except for line ends.
+//! **Invariant:** a file is changed only if `toml_edit` reproduces the original text exactly, except for line endings.
 
 use toml_edit::{ArrayOfTables, Decor, DocumentMut, Item, Table};
 
@@ -31,7 +31,7 @@ impl<'a> TomlFile<'a> {
         Ok(TomlFile { text, document })
     }
 
-    /// The text with the changes. The lines before and after the changes keep their line ends.
+    /// The text with the changes. The lines before and after the changes keep their line endings.
     pub fn print(&self) -> String {
         let new = self.document.to_string();
         let (old, new): (Vec<&str>, Vec<&str>) =
@@ -45,7 +45,7 @@ impl<'a> TomlFile<'a> {
         let line = |(n, new_line): (usize, &&str)| {
             let same = if n < n_head { old.get(n) } else { old.get((n + old.len()).wrapping_sub(new.len())) };
             match same.filter(|_| n < n_head || n >= new.len() - n_tail) {
-                // The last line of a text may have no line end.
+                // The last line of a text may have no line ending.
                 Some(same) if same.ends_with('\n') || is_last(n) => (*same).to_owned(),
                 _ => format!("{}{end}", content(new_line)),
             }
@@ -97,7 +97,7 @@ impl<'a> TomlFile<'a> {
     }
 }
 
-/// A line without its line end.
+/// A line without its line ending.
 fn content(line: &str) -> &str {
     let line = line.strip_suffix('\n').unwrap_or(line);
     line.strip_suffix('\r').unwrap_or(line)

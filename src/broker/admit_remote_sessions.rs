@@ -10,15 +10,16 @@ use std::sync::mpsc::Receiver;
 /// The listener for other machines. If the broker is not a hub, all fields are empty.
 #[derive(Default)]
 pub struct RemoteListener {
-    /// The thread that checks the secrets of other machines, and the channel for the connections that it accepts.
+    /// The thread that checks the secrets of other machines, and the channel that delivers the accepted connections.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
-    /// The time, in ms, of the next check that the announcing process is still running.
+    /// The time, in ms, at which to check whether the announcing process is still running.
     announce_at: Option<i64>,
 }
 
 impl RemoteListener {
-    /// Takes over a running listener, and the process that announces this hub on the local network, if there is one.
+    /// Takes over a running listener. Also takes over the process that announces this hub on the local network, if such
+    /// a process is running.
     pub fn new(
         door: ListenerHandle,
         arrivals: Receiver<AcceptedPeer>,
@@ -33,7 +34,7 @@ impl RemoteListener {
         self.admission.as_ref().map_or(0, |(door, _)| door.port())
     }
 
-    /// Admits each client that has proven its knowledge of the secret since the last turn.
+    /// Admits the clients that have proven since the last turn that they know the secret.
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {
@@ -52,7 +53,7 @@ impl RemoteListener {
         }
     }
 
-    /// The time, in ms, of the next check that the announcing process is still running.
+    /// The time, in ms, at which to check whether the announcing process is still running.
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }

@@ -27,8 +27,8 @@ use ureq::http::StatusCode;
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Maximum time for which a linked broker may delay its reply to a poll, in seconds.
 const HOLD_SECONDS: u64 = super::linked_mesh_http_routes::HOLD_SECONDS_MAX;
-/// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. While SuperLocalMemory 3.4.48 forwards
-/// a message, it answers no client for 10 s. A poll during that time may fail, and is then repeated.
+/// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. When SuperLocalMemory 3.4.48 forwards a
+/// message, it answers no client for 10 s. A poll that fails during that time is repeated.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time to wait for the reply to a posted message.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -105,7 +105,7 @@ fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
     }
     match FLAGS.iter().find(|flag| flag.is(name) && (flag.verbs.is_empty() || flag.verbs.contains(&verb))) {
         Some(flag) if flag.value == "PEER" => peers(),
-        // `--agent` has a different placeholder, because it also accepts the name of an agent that slm-mesh does not
+        // The placeholder of `--agent` is not `AGENT`, because the flag also accepts an agent that slm-mesh does not
         // know.
         Some(flag) if flag.value == "AGENT" || flag.name == "agent" => agents(),
         _ => Vec::new(),

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Maximum duration of a search for the leader. It is longer than the lease that a leader usually has, so that another
-/// hub can replace a dead leader during the search. It is short enough for every command to end within five seconds.
+/// Maximum duration of a search for the leader. It is longer than a leader's usual lease, so that another hub can
+/// replace a dead leader during the search. It is also short enough that every command ends within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
 /// Maximum duration of a search for another leader, after a client's hub has stopped answering.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);

@@ -273,7 +273,7 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// If the broker refused a call because the agent that runs this process has no session, registers this agent. The
+    /// Registers the agent that runs this process, if the broker refused a call because this agent has no session. The
     /// broker can't do this alone, because only this process knows the agent's directory and repository. Returns true
     /// if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
@@ -308,8 +308,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message. If the caller has set a time limit, waits until that limit. If there is no limit and
-    /// a broker on this machine stays silent, sends a ping to learn whether the broker is stuck.
+    /// Waits for the next message. If the caller has set a time limit, waits no longer than that. If there is no limit
+    /// and a broker on this machine stays silent, sends a ping to learn whether the broker is stuck.
     ///
     /// # Errors
     /// `Gone` if the connection broke, or `TimedOut` if the broker is stuck.

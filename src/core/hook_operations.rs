@@ -1,4 +1,4 @@
-//! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
+//! The operations that an agent's hooks call before an edit, at the end of a turn, and to show mail.
 //!
 //! A hook identifies its session by a key from the agent. The session's MCP server may have a different key, or none.
 //! These operations make sure that the hook and the server act as the same peer.
@@ -33,9 +33,9 @@ const RUNNING: Arg = Arg::new(
 /// How long an automatic lock for an edit lasts, in ms. The next edit of the file renews the lock. Tool calls of the
 /// same turn also renew the lock.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long the locks of background work last, in ms. The locks end earlier if the work ends earlier.
+/// How long a lock for background work lasts, in ms. The lock ends earlier if the work ends earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. For the remaining messages, the hook shows only their number.
+/// Maximum number of messages that one hook shows. If there are more messages, the hook only says how many.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -107,8 +107,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
-        // An edit by the main agent shows that a turn is running. So the locks of the turn must no longer be released
-        // when a background task ends.
+        // An edit by the main agent shows that a turn is running. During a turn, the end of a background task must not
+        // release the turn's locks, so the list of tasks is emptied.
         peers.set_background_tasks(&id, &[]);
     }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -221,8 +221,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
-        // A call of this session may still be waiting on the connection of another session. That call must no longer
-        // get a lock or mail.
+        // A call of this session may have come over another session's connection, and may still be waiting for a lock
+        // or for mail. It must no longer get them.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, but a subagent has its own locks.

@@ -111,8 +111,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // Claude Code sets the variables of the socket for hooks, shell commands and MCP servers. Since 2.1.224, its
-        // documentation promises the variables for hooks and shell commands.
+        // Hooks, shell commands and MCP servers get the environment variables for the socket from Claude Code. Since
+        // 2.1.224, the documentation promises the variables for hooks and shell commands.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {

@@ -93,9 +93,9 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
     stream.write_all(lines.as_bytes())
 }
 
-/// Makes the command that starts another process of the agent's program. The program may be missing from PATH. It needs
-/// the environment variable `variable`, which the agent may hide from its MCP servers. But the agent is the parent of
-/// this MCP server, so `/proc` shows the program's path and the variable's value.
+/// Makes the command that starts another process of the agent's program. The program may be missing from PATH. The
+/// program needs the environment variable `variable`, which the agent may hide from its MCP servers. But the agent is
+/// the parent of this MCP server, so `/proc` shows the program's path and the variable's value.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));

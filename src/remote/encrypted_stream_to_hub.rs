@@ -123,8 +123,8 @@ impl Read for HubStream {
                     return Ok(0);
                 }
                 // While this thread waits, another thread may write lines. A ping is then due sooner than planned here.
-                // To notice this, the thread wakes up once, after `PING_AFTER_LINES`. If a thread writes lines after
-                // that and a ping is due, it sends the ping together with the lines.
+                // To notice this, the thread wakes up once, after `PING_AFTER_LINES`. From then on, a thread that
+                // writes lines while a ping is due sends the ping together with the lines.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),
@@ -185,7 +185,7 @@ impl std::fmt::Debug for HubStream {
 }
 
 impl Connection {
-    /// Receives messages until no more have arrived, or until too many bytes wait for a reader.
+    /// Receives the messages that have arrived. Stops early if too many bytes wait for a reader.
     fn receive(&mut self, now: Instant) {
         while self.lines.len() < WAITING_MAX && !self.has_ended {
             match self.socket.read() {

@@ -30,8 +30,8 @@ const SUBPROTOCOL: &str = "slm-mesh.noise.1";
 /// Maximum duration of a handshake, in ms. After this time, the connection is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
 
-/// Limits the buffers of a WebSocket. The read buffer is small: `tungstenite` fills it with zeros, so all of it takes
-/// up memory even on an idle connection.
+/// Limits the buffers of a WebSocket. The read buffer is small, because `tungstenite` fills it with zeros. The whole
+/// buffer therefore takes up memory, even on an idle connection.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 << 10)

@@ -139,8 +139,8 @@ impl<'a> Evaluator<'a> {
         writes
     }
 
-    /// Subtracts from the number of remaining steps. Returns false if too few steps remain. In this case, no more
-    /// commands are evaluated.
+    /// Subtracts `steps` from the number of remaining steps. Returns false if fewer than `steps` remained. In this
+    /// case, no more commands are evaluated.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);

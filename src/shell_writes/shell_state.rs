@@ -198,7 +198,7 @@ impl State {
         self.has_empty_environment = true;
     }
 
-    /// Whether a variable that the script has not set has its value from the environment.
+    /// Whether the script gets the values of variables from the environment if it has not set them itself.
     pub(super) fn sees_environment(&self) -> bool {
         !self.has_empty_environment
     }

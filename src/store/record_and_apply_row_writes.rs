@@ -10,7 +10,7 @@ use super::{CallState, Store, StoreError, StoreResult, counters};
 use crate::base::id_types::{EntryStamp, LogId, Term};
 use rusqlite::ToSql;
 
-/// A recorded statement begins with one of these words. Any other statement was not recorded by slm-mesh.
+/// A recorded statement begins with one of these words. slm-mesh never records any other statement.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
 /// The log position is in the table `meta`, in the row with this name.

@@ -20,7 +20,7 @@ const LINE_MAX: usize = 1 << 20;
 const FIRST_READ: u64 = 64 << 10;
 
 /// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more bytes must be read,
-/// `take` gets all lines again. The second argument of `take` is true for the newest line. `take` must then start from
+/// `take` gets all lines again. For the newest line, the second argument of `take` is true, and `take` must start from
 /// the beginning. Returns whether there may be older lines.
 ///
 /// # Errors

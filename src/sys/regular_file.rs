@@ -74,8 +74,8 @@ pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
         fs::rename(&draft, path)
     })();
     result.inspect_err(|_| {
-        // The caller needs the first error. A draft that can't be removed does no harm, because only this process uses
-        // it.
+        // The caller gets the original error, not an error of this removal. A draft that can't be removed does no harm,
+        // because only this process uses it.
         let _ = fs::remove_file(&draft);
     })
 }

@@ -1,5 +1,5 @@
-//! Starts threads. Unlike `std::thread::spawn`, these functions do not panic if the system allows no further thread,
-//! for example under `ulimit -u` or in a container with a limit on processes.
+//! Starts threads. Unlike `std::thread::spawn`, these functions do not panic if the system refuses to start another
+//! thread, for example under `ulimit -u` or in a container with a limit on processes.
 
 use crate::base::error::{Error, ErrorKind};
 use std::io;
@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 /// Starts a thread. `purpose` completes the sentence "no thread can be started to …".
 ///
 /// # Errors
-/// If the system allows no further thread.
+/// If the system refuses to start another thread.
 pub fn spawn<T: Send + 'static>(
     purpose: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -16,7 +16,7 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().spawn(work).map_err(|error| refused(purpose, &error))
 }
 
-/// The error if the system allows no further thread.
+/// The error if the system refuses to start another thread.
 pub fn refused(purpose: &str, error: &io::Error) -> Error {
     let text = format!(
         "no thread can be started to {purpose} ({error}); end some programs, or raise the limit on processes (ulimit \

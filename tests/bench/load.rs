@@ -118,7 +118,7 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So few messages are sent to it.
+        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So only a few messages are sent to it.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }

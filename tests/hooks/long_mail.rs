@@ -1,4 +1,4 @@
-//! Tests messages that are too long to be shown completely by a hook.
+//! Tests messages that are too long for a hook to show completely.
 
 use super::support::Place;
 use super::{at, claude_shape, told};

@@ -1,4 +1,4 @@
-//! Tests attacks of hostile clients on the HTTP thread. **Invariant:** at the end of each test, the server serves
+//! Tests attacks by hostile clients on the HTTP thread. **Invariant:** at the end of each test, the server serves
 //! another client, or has closed all connections.
 
 use super::wire::*;

@@ -39,7 +39,7 @@ pub struct Ledger {
     parts: HashMap<(String, String), BTreeMap<u64, String>>,
     /// The locks that were granted in an answer: holder, path, token.
     pub grants: HashSet<(String, String, i64)>,
-    /// For each path, the lock that has not ended as far as its holder knows.
+    /// For each path, the current lock, as far as the lock's holder knows.
     pub held: HashMap<String, Hold>,
     /// Locks that were granted before an earlier holder knew that its own lock had ended: path, earlier holder, later
     /// holder.

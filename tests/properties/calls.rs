@@ -1,8 +1,8 @@
 //! Makes random calls to a mesh in memory. The calls use the operations of the socket and the routes of the old HTTP
 //! API.
 //!
-//! No call may panic. An error must mean a mistake of the caller, and the refused call must not change the store. The
-//! mesh's data in memory must match the store.
+//! No call may panic. A call may fail only because of the caller's own mistake, and must then leave the store
+//! unchanged. The mesh's data in memory must match the store.
 
 use crate::choices::Choices;
 use serde_json::{Map, Value, json};
@@ -360,8 +360,8 @@ impl World {
     }
 }
 
-/// Checks that an error has a text, and means a mistake of the caller: not a bug in slm-mesh, a failure of the disk, or
-/// a missing broker.
+/// Checks that an error has a text. Checks also that the caller has made a mistake: the cause must not be a bug in
+/// slm-mesh, a failure of the disk, or a missing broker.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");

@@ -2,7 +2,7 @@
 //!
 //! The answers must not depend on how the input is cut into pieces. Each answer is one line for one request, in the
 //! form of the request's protocol version. A request must be answered with its id even if garbage follows it, or if a
-//! byte order mark is before it.
+//! byte order mark comes before it.
 
 use crate::choices::{Choices, pieces};
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
     assert!(answers.len() <= n_asked, "{} answers to {n_asked} lines that want one", answers.len());
 }
 
-/// The maximum number of lines in one input that are tested with added garbage.
+/// Garbage is added to at most this many lines of each input.
 const DAMAGED_MAX: usize = 4;
 
 /// Adds garbage to a request, and checks that the answer still has the request's id.

@@ -317,7 +317,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
     assert!(said.contains("(Connection refused") && said.contains("run slm-mesh doctor on the hub"), "{said}");
 }
 
-/// Opens the socket of a local broker that stands by: its errors contain the leader's address.
+/// Opens the socket of a local broker that is a standby. The broker's errors contain the leader's address.
 fn standby_on_this_machine(place: &Place, leader: String) {
     std::fs::create_dir_all(&place.dir).unwrap();
     let listener = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
@@ -345,10 +345,10 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
     assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
-    // A command can run under a lock even if the machine's own hub stands by. `slm-mesh` exits with the command's
+    // A command can run under a lock even if the machine's own hub is a standby. `slm-mesh` exits with the command's
     // status.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
-    // A client that uses ssh gets the address of the leader from the hub that stands by.
+    // A client that uses ssh gets the address of the leader from the standby.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(pipe.stdin.as_mut().unwrap(), r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{}}}}"#).unwrap();
     let mut answer = String::new();

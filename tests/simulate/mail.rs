@@ -18,7 +18,7 @@ const WORDS: [(&str, u8); 5] =
 /// The maximum number of read messages that the test remembers for each mailbox.
 const DONE_MAX: usize = 40;
 
-/// A message, and all facts about it from the answers to its sender and its reader.
+/// A message, and what the test knows about it from the answers to the sender and the reader.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The message id; `None` until an answer contains it.
@@ -157,7 +157,8 @@ impl Mail {
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
     }
 
-    /// Records that the answer to an inbox call was lost. The call may have made messages offered, but not read.
+    /// Records that the answer to an inbox call was lost. The call may have offered messages, but has not marked any as
+    /// read.
     pub fn inbox_lost(&mut self, to: Who) {
         for message in self.boxes[to].iter_mut().filter(|message| message.may & ACCEPTED != 0) {
             message.may |= OFFERED;
@@ -187,7 +188,8 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Records that these messages may be in this state. The answer to the call that sets the state was lost.
+    /// Records that these messages may be in this state. The answer to the call that should have set the state was
+    /// lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),

@@ -1,6 +1,6 @@
 //! Detects that a locked file (here called a held file) was written by somebody other than the lock's holder. Locks
-//! can't prevent all such writes. The text of a shell command does not always show which files it writes, and a person
-//! may edit a held file with any program.
+//! can't prevent all such writes. The text of a shell command does not always show which files the command writes, and
+//! a person may edit a held file with any program.
 //!
 //! Before a command, a hook records the state of the files that other peers hold in this work tree, and copies the
 //! small ones. After the command, a hook compares the files with the recorded states. A holder's hooks compare the
@@ -79,8 +79,8 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// Runs after a tool has written. Returns the note that was written before the call, and the files of other holders
-    /// that have changed since then.
+    /// Runs after a tool has written. Returns the note that was written before the call. Also returns other holders'
+    /// files that have changed since then.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();

@@ -31,8 +31,8 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files that the command might write. Each entry has tests that ask git whether the command would write a
-    /// file.
+    /// The files that the command might write. With the tests in each entry, git can tell whether the command would
+    /// write a file.
     pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool can write files, either by editing them or by running commands. Other tools leave no note.
     pub writes: bool,
@@ -65,8 +65,8 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    /// Formats the file as a line of a note. The line is not a JSON object. A note may list many files, and writing an
-    /// object takes longer than reading a file's metadata.
+    /// Formats the file as a line of a note. The line is not a JSON object, because a note may have many lines, and
+    /// writing one object takes longer than reading one file's metadata.
     fn to_line(&self) -> String {
         // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();

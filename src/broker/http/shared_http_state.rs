@@ -8,9 +8,9 @@ use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// How many wrong tokens an address may send per minute before its refusals are delayed.
+/// How many wrong tokens an address may send per minute. The broker delays its replies to any further wrong tokens.
 const TRIES_FREE: u32 = 20;
-/// The delay before each refusal, if an address has sent more than `TRIES_FREE` wrong tokens.
+/// The delay before the reply to a wrong token, if the address has sent more than `TRIES_FREE` wrong tokens.
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
 /// The request queue, the gate, the limits and the counts of wrong tokens.
@@ -38,8 +38,8 @@ impl SharedHttpState {
         SharedHttpState { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
-    /// Counts a wrong token from another machine. Returns whether the refusal must be delayed, because this address has
-    /// sent too many wrong tokens.
+    /// Counts a wrong token from another machine. Returns true if the refusal must be delayed. This is the case if the
+    /// address has sent too many wrong tokens.
     pub(super) fn is_slowed(&self, head: &Head, now: Instant) -> bool {
         let tried = head.authorization.is_some() || head.mesh_secret.is_some();
         tried && !head.peer.is_loopback() && self.tries.borrow_mut().note(head.peer, now) > TRIES_FREE

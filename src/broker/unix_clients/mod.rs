@@ -37,7 +37,7 @@ const CLIENTS_MAX: usize = 12_000;
 /// The pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
 /// A client with input is overdue if it has not been served for more than this many turns. Of the overdue clients, the
-/// one that has waited longest is served before the queue.
+/// one that has waited longest is served before the clients in the queue.
 const OVERDUE_TURNS: u64 = 64;
 /// The number of connections to drop when no file descriptor is free. A new client needs several descriptors: one for
 /// its connection, and others for the files that the event loop opens to serve it.
@@ -132,7 +132,7 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.busy.iter().any(wants_turn)
     }
 
-    /// When the event loop must look at the clients even if there is no event, in ms.
+    /// The time, in ms, at which the event loop must look at the clients even if there is no event.
     pub fn deadline(&mut self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),
@@ -157,8 +157,8 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // Most likely, no file descriptor is free, and no event will report when one becomes free. So some
-                    // idle connections are dropped, and the next turn accepts clients again.
+                    // Most likely, no file descriptor is free. No event reports that a descriptor has become free. So
+                    // some idle connections are dropped, and the next turn accepts clients again.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;

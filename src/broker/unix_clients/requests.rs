@@ -19,7 +19,7 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
-/// Maximum length of an unknown method's name in the error, in characters.
+/// How many characters of an unknown method's name the error shows.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
@@ -125,7 +125,7 @@ fn serve_notice(
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
                 // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. Such a session is
-                // not served either.
+                // not served.
                 if method == "far" {
                     connection.refusal = Some(error);
                 }
@@ -202,9 +202,9 @@ fn call_operation(
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // The ancestors of a session are stored, but do not identify the caller. A session inside another session is a
-        // peer of its own. For a script, only its own process is stored. So commands of the script act as the script,
-        // but other commands of the same shell do not.
+        // A session that attaches is a peer of its own, even inside another session. So its ancestors are stored, but
+        // do not identify it. For a script, only the script's own process is stored. So the commands of the script act
+        // as the script, but other commands in the same shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

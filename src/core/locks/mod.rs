@@ -197,7 +197,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             None => Err(Error::new(ErrorKind::Held, format!("{name} is offline, so it cannot take the lock"))),
         };
     }
-    // A request that does not wait need not stand in line. So it can be granted before earlier requests.
+    // If a request steals locks, or if its caller does not want to wait, the request may be granted before earlier
+    // ones.
     let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
     if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
@@ -219,7 +220,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
     let Mesh { peers, rates, settings, .. } = mesh;
     let paths = required_paths(args)?;
     if ctx.until.is_none() {
-        // A pattern costs extra, because it is compared with all locks.
+        // The rate limit counts each pattern as one more call, because a pattern is compared with all locks.
         let n_patterns = paths.iter().filter(|path| path_overlap::is_pattern(path)).count();
         rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
     }

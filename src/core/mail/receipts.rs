@@ -159,8 +159,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Every message from a linked mesh has a key. Other messages may have a key, too. For them, a new version is
-        // unnecessary but harmless: the linked meshes ask for receipts once more.
+        // Every message from a linked mesh has a key. If the version changes, the linked meshes ask for receipts again.
+        // Other messages may have a key, too. For these messages, asking again is unnecessary but harmless.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -289,8 +289,8 @@ impl Mail {
     }
 }
 
-/// Returns the number of the peers `ids` that received none of the messages `sent`, and the names of at most
-/// `NAMES_MAX` of these peers.
+/// Finds the peers in `ids` that received none of the messages in `sent`. Returns how many there are, and the names of
+/// at most `NAMES_MAX` of them.
 pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usize, String) {
     let reached: HashSet<&PeerId> = sent.iter().map(|message| &message.recipient).collect();
     let missing: Vec<&PeerId> = ids.iter().filter(|id| !reached.contains(id)).collect();
@@ -380,8 +380,8 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
 /// JSON.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
-    // In JSON, a byte takes at most six bytes (such as \u0007). So a payload that is this short always fits into one
-    // part.
+    // In JSON, each byte of a payload becomes at most six bytes (such as \u0007). So a payload that is this short
+    // always fits into one part.
     if body.len() * 6 <= limits::PART_MAX {
         return starts;
     }

@@ -76,8 +76,8 @@ impl Needle {
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // The lower-case forms of two non-ASCII letters contain an ASCII letter: those of the Kelvin sign and the
-        // dotted capital I. No other non-ASCII letter can match an ASCII word.
+        // Only two non-ASCII letters have a lower-case form with an ASCII letter: the Kelvin sign and the dotted
+        // capital I. No other non-ASCII letter can match an ASCII word.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }

@@ -32,8 +32,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
-    // A command of the earlier session may still be running. Its lock stays with the earlier session, so the lock does
-    // not prevent the decline.
+    // A command of the earlier session may still be running. The command's lock stays with the earlier session, so this
+    // session can still give the name back.
     if let Some(lock) = locks.all().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }

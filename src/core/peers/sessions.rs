@@ -1,4 +1,4 @@
-//! Sessions of agents. A session attaches over its connection, can return to its former peer, and leaves.
+//! How an agent's session attaches over its connection, how it returns to its former peer, and how it leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
 use super::decline_name_takeover::set_takeover;
@@ -81,7 +81,7 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    // If slm-mesh does not know the agent, the nearest ancestor process counts as the agent, unless this process is a
+    // If slm-mesh does not know the agent, the nearest ancestor process counts as the agent, unless that ancestor is a
     // known agent.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
@@ -157,8 +157,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // The process of an unknown program is not recorded, because the session may continue after the end of this
-        // process. A process on another machine is recorded nevertheless, because its end is never reported.
+        // A process of an unknown program is not recorded, because its end must not end the session. On another
+        // machine, such a process is recorded, because the end of the process is never reported.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -267,9 +267,9 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     Ok(id)
 }
 
-/// Finds the former peer of a session. If none is found, several unused ended sessions may match. So the function
-/// forgets these sessions and tries again. If the former peer has left and has a different key, its grace period ends
-/// at once. Otherwise, the new session would inherit its locks.
+/// Finds the former peer of a session. If none is found, the reason may be that several ended sessions match. So the
+/// function forgets those that were never used, and tries again. If the former peer has left and has a different key,
+/// its grace period ends at once. Otherwise, the new session would inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -323,7 +323,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
 }
 
-/// Ends the waiting calls that match, because their session has left.
+/// Ends the waiting calls for which `ends` returns true. The session of these calls has left.
 pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
     for (conn, id, reason) in waiting.end(ends) {
         let text = "this session left while the call was waiting; attach again, then repeat the call";
@@ -370,7 +370,7 @@ fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow
     }
 }
 
-/// Maximum number of characters of an earlier session's summary in a notice.
+/// How many characters of an earlier session's summary a notice shows.
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {

@@ -4,8 +4,8 @@
 //!
 //! - `leader` contains the leader's address.
 //! - `log/<16 hex digits>` contains one entry.
-//! - `at/<hub>` contains the position of the last entry on this hub's disk.
-//! - `ticket/<hub>` contains the ticket with which this hub requests a snapshot from the leader.
+//! - `at/<hub>` contains the position of the last entry on that hub's disk.
+//! - `ticket/<hub>` contains the ticket with which that hub requests a snapshot from the leader.
 //!
 //! The keys `leader`, `at` and `ticket` belong to leases, so they disappear when a hub is gone. Each write of a leader
 //! compares the `create_revision` of `leader`. A lock of etcd would not be enough, because it does not stop the writes
@@ -41,7 +41,7 @@ const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
 /// For this long after the start of an append, its requests have a short timeout. Later requests have the normal
 /// timeout, because etcd may be slow rather than dead.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
-/// The short timeout of an append is the duration of the last answer, multiplied by this number.
+/// The short timeout of an append is the time that the last answer took, multiplied by this number.
 const SLOWER_THAN_LAST: u32 = 4;
 /// The pause after all members have been tried without an answer.
 const RETRY_AFTER: Duration = Duration::from_millis(20);

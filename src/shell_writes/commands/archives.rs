@@ -160,8 +160,8 @@ fn tar_arguments(arguments: &[Field]) -> Vec<Field> {
     }
 }
 
-/// Splits a word of option letters so that each option has a word of its own. Each option in `takes_next` is followed
-/// by its value, which is the next word even if more letters follow the option.
+/// Splits a word of option letters so that each option has a word of its own. After each option in `takes_next`,
+/// inserts the option's value. The value is the next word of the command line, even if more letters follow the option.
 pub(super) fn one_option_per_word(
     letters: &str,
     takes_next: &str,
@@ -234,7 +234,7 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The path of an archive. A program adds its ending to a name that has no ending.
+/// The path of an archive. If the file name has no ending, the program adds `ending`.
 fn with_ending(archive: &str, ending: &str) -> String {
     if last_component(archive).contains('.') { archive.to_owned() } else { format!("{archive}.{ending}") }
 }

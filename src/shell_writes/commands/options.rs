@@ -78,7 +78,8 @@ pub(super) struct Options {
     given: Vec<(String, Option<Field>)>,
     /// The arguments that are not options.
     pub operands: Vec<Field>,
-    /// Whether an operand stands for any number of words. In this case, the positions of later operands are unknown.
+    /// Whether an operand stands for an unknown number of words. In this case, the positions of later operands are
+    /// unknown.
     pub has_many: bool,
 }
 
@@ -88,17 +89,17 @@ impl Options {
         self.given.iter().any(|(name, _)| names.contains(&name.as_str()))
     }
 
-    /// The last option in the arguments that has a name from `names`.
+    /// Of the options with these names, the last one in the arguments.
     pub(super) fn last(&self, names: &[&str]) -> Option<&str> {
         self.given.iter().rev().map(|(name, _)| name.as_str()).find(|name| names.contains(name))
     }
 
-    /// The value of the last option in the arguments that has a name from `names`.
+    /// Of the options with these names, the value of the last one in the arguments.
     pub(super) fn value(&self, names: &[&str]) -> Option<&Field> {
         self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str())).and_then(|(_, value)| value.as_ref())
     }
 
-    /// The values of all options in the arguments that have a name from `names`.
+    /// The values of all options with these names in the arguments.
     pub(super) fn values(&self, names: &[&str]) -> impl Iterator<Item = &Field> {
         self.given
             .iter()
