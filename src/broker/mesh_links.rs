@@ -412,7 +412,7 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
             )
         }
         (Some(words), _) => words.chars().take(200).collect(),
-        (None, 200..300) => "it does not answer like a mesh".into(),
+        (None, 200..300) => "its answer is not that of an slm-mesh broker".into(),
         (None, _) => format!("it answered {status}"),
     }
 }

@@ -69,8 +69,8 @@ impl Heartbeat {
 struct Question {
     number: u32,
     asked_at: Instant,
-    /// Whether the question was sent in a ping. The other side answers such a question at once. It answers a question
-    /// from a pong only in its own next ping.
+    /// Whether the question was sent in a ping. The other side answers such a question at once. If the question was
+    /// sent in a pong, the other side answers it only in its own next ping.
     in_ping: bool,
 }
 

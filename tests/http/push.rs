@@ -202,8 +202,8 @@ fn a_socket_that_appears_late_is_dialled() {
     let mut http = broker.http();
     let path = broker.place.root.join("late.sock");
     let a = word(&http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }))["peerId"]);
-    // The socket does not exist yet. Before the broker answers the heartbeat, it has tried at least once to connect to
-    // the socket.
+    // The socket does not exist yet. By the time the broker answers the heartbeat, it has tried at least once to
+    // connect to the socket.
     http.ok("/heartbeat", json!({ "peerId": a }));
     let ear = Ear::new(&broker, "late.sock");
     let mut line = ear.accept();

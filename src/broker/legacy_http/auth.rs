@@ -11,8 +11,8 @@ use subtle::ConstantTimeEq;
 
 /// Accepts requests with the token or the secret, but no requests from web pages. A page could make its own name
 /// resolve to this machine's address. So the `Host` must be `localhost`, `127.0.0.1` or `::1`, and any `Origin` is
-/// refused. A hub also accepts `hub_name` and all IP addresses, and any `Host` if the request has a token or secret.
-/// The gate itself answers `/health`.
+/// refused. On a hub, the `Host` may also be `hub_name` or any IP address. For a request that contains a token or a
+/// secret, a hub does not check the `Host`. The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();

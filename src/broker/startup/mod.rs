@@ -182,7 +182,8 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps standard output open.
     KeepOutput,
-    /// The broker runs in the background. The process that started the broker waits until standard output is closed.
+    /// The broker runs in the background. The process that started the broker waits until the broker closes its
+    /// standard output.
     CloseOutput,
 }
 

@@ -107,7 +107,8 @@ pub struct WatchModel {
     pub unread: i64,
     /// The name of the hub that leads, and the number of standbys; `None` if the mesh has only one hub.
     pub hubs: Option<(String, usize)>,
-    /// When the rows of peers and of locks arrived, in ms. The idle times and leases in the rows refer to these times.
+    /// When the rows of peers and of locks arrived, in ms. The idle times and leases in the rows are relative to these
+    /// times.
     pub received_at: (i64, i64),
     /// The filter: only projects whose path contains this text are shown.
     pub filter: String,

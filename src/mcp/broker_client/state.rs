@@ -163,7 +163,7 @@ impl ClientState {
         }
     }
 
-    /// Sends the lines that report the mail in a batch as read. The batch must already have been written.
+    /// Sends the lines which report that the mail in a batch has been read. The batch must already have been written.
     pub fn send_reports(&mut self, batch: &BatchReply) {
         for line in batch.take_reports() {
             self.send(&line);
