@@ -243,6 +243,11 @@ impl Mesh {
         !self.peers.attached_to(conn).is_empty()
     }
 
+    /// Whether a connection comes from another machine.
+    pub fn is_remote(&self, conn: ConnId) -> bool {
+        self.peers.is_remote(conn)
+    }
+
     /// Stores the agent process of the client on a connection. This process is chosen from the client's ancestor
     /// processes, which the transport has verified.
     pub fn set_ancestors(&mut self, conn: ConnId, ancestors: &[Process]) {

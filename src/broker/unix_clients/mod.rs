@@ -313,7 +313,7 @@ impl UnixClients {
         }
     }
 
-    /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
+    /// Pings silent clients, and marks the sessions of clients that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
         // Only a line from a client can attach a session or end a silence, and each line makes its client busy. So only
         // busy clients can need a new check.
@@ -322,7 +322,7 @@ impl UnixClients {
                 // A bridge carries the lines of a remote session, and already pings the session. For a hub with
                 // thousands of such sessions, a second ping would cost more than all other work.
                 && !connection.is_bridged
-                && context.mesh.is_attached(*token)
+                && is_checked(context, *token)
             {
                 self.checks.add(*token, connection);
             }
@@ -330,7 +330,7 @@ impl UnixClients {
         while let Some(token) = self.checks.take_due(&self.connections, context.now) {
             let Some(connection) = self.connections.get_mut(&token) else { continue };
             connection.has_check = false;
-            if !context.mesh.is_attached(token) {
+            if !is_checked(context, token) {
                 continue;
             }
             if connection.gives_up(self.checks.limits, context.now) {
@@ -411,6 +411,12 @@ impl UnixClients {
             connection.flush();
         }
     }
+}
+
+/// Whether the mesh must know that this client no longer answers. Other peers must learn that a session is gone. The
+/// name of another machine becomes free for the same machine after a reboot.
+fn is_checked(context: &LoopContext, token: u64) -> bool {
+    context.mesh.is_attached(token) || context.mesh.is_remote(token)
 }
 
 /// Tells the mesh that a client has hung up. The connection stays open until the flush. A client that has closed only

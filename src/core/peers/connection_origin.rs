@@ -97,6 +97,11 @@ impl Peers {
         remote.map_or(&self.settings.host, |origin| &origin.host).clone()
     }
 
+    /// Whether a connection comes from another machine.
+    pub(in crate::core) fn is_remote(&self, conn: ConnId) -> bool {
+        self.attachments.get(conn).is_some_and(|one| one.remote.is_some())
+    }
+
     /// Returns the peer that stands for the person at the machine from which a connection comes.
     pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()

@@ -229,7 +229,7 @@ impl Peers {
         is_agent: bool,
         call: &CallContext,
     ) -> Result<(), Error> {
-        let is_remote = self.attachments.get(call.conn).is_some_and(|one| one.remote.is_some());
+        let is_remote = self.is_remote(call.conn);
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
         let is_known = peer.is_run_by(process);
         peer.is_silent = false;
