@@ -153,7 +153,8 @@ fn the_next_broker_notifies_of_what_its_predecessor_could_not() {
     let told = told_json(&out.join((n_told + 1).to_string()));
     assert_eq!((&told["payload"], &told["others"]), (&json!("on again"), &json!([])));
 
-    // A number higher than that of the last message must come from another database, so the broker ignores it.
+    // The saved number is now higher than the number of any message. Such a number comes from another database, so the
+    // broker ignores it.
     place.ok(&["stop"]);
     std::fs::write(&saved, i64::MAX.to_string()).unwrap();
     alert(&place, "after a restore");

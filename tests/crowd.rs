@@ -181,7 +181,7 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
 }
 
 /// Freezes the broker while `meanwhile` runs. When the broker runs again, everything that was sent in the meantime
-/// reaches it at once.
+/// reaches it at the same time.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);

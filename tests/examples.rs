@@ -163,7 +163,7 @@ impl Stage {
         }
     }
 
-    /// Reports the path of a transcript, like Claude Code's hook for a prompt. The transcript then belongs to the
+    /// Reports the path of a transcript, as Claude Code's hook for a prompt does. The transcript then belongs to the
     /// session in the folder `api`.
     fn report_transcript(&self) {
         let path = self.home.home.join("session.jsonl");

@@ -110,7 +110,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
         let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
         assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
     }
-    // The third session ends. The mesh that links to this session's mesh must stop listing it.
+    // The third session ends. The mesh that links to this session's mesh must stop listing this session.
     sessions.pop();
     until("its neighbour sees that", || names(&places[1]).is_empty());
     for (place, session) in places.iter().zip(&mut sessions) {

@@ -121,8 +121,8 @@ fn a_signal_of_the_command_to_its_own_group_is_no_echo() {
     let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
     let mut locked = Locked::run(command.process_group(0));
     assert_eq!((locked.line(), locked.line()), ("got".into(), "ready".into()));
-    // The command has sent SIGTERM to itself and to the wrapper. The wrapper must not send it back. Signals are passed
-    // on in order, so a second SIGTERM would arrive before this SIGUSR1.
+    // The command has sent SIGTERM to itself and to the wrapper. The wrapper must not forward it to the command.
+    // Signals are passed on in order, so a second SIGTERM would arrive before this SIGUSR1.
     signal("USR1", locked.wrapper.id());
     assert_eq!((locked.line(), locked.status()), (String::new(), Some(6)));
 }

@@ -87,7 +87,7 @@ fn a_session_ends_with_its_input_though_calls_wait() {
         "{:?}",
         session.seen
     );
-    // No call of the ended session may still be waiting in the broker, for the lock or for anything else.
+    // The broker must end all waiting calls of the ended session, including the call that waits for the lock.
     until_waiting(&mut holder, 0);
     assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
 }
@@ -160,7 +160,7 @@ fn a_wait_for_events_misses_none_between_the_death_of_its_broker_and_the_next() 
     let verb = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     until_waiting(&mut session, 2);
     let dead = place.broker_pid().unwrap();
-    // The session and the `events` command are stopped for a while. Otherwise, they could connect to the new broker
+    // The session and the `events` command are frozen for a while. Otherwise, they could connect to the new broker
     // before the event is emitted.
     [session.child.id(), verb.id()].into_iter().for_each(support::freeze);
     Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
@@ -235,8 +235,8 @@ fn a_thread_too_many_is_refused_alone_also_when_the_broker_is_new() {
         assert!(!is_refused(&mut session, id), "{thread}");
     }
     place.ok(&["stop"]);
-    // The first of these calls starts the next broker. This call must be refused, although its thread comes first in
-    // alphabetical order.
+    // The first call starts the next broker. The session already has as many threads as a connection may have, so this
+    // call's new thread must be refused, although the thread's name comes first in alphabetical order.
     let calls = [0, 1, 64].map(|thread| ask(&mut session, thread));
     assert_eq!(calls.map(|id| is_refused(&mut session, id)), [true, false, false]);
     assert!(session.close().success());

@@ -126,7 +126,7 @@ fn a_real_agent_may_send_everything_at_once() {
             }
         }
         // A cancelled call may have started a broker that is not ready yet. This call waits until that broker is ready.
-        // Otherwise, the broker would still run after the test.
+        // Otherwise, the broker would keep running after the test.
         session.ask(&modern("last", "tools/call", json!({ "name": "mesh_status" })));
         session.end();
         for (id, n) in answers(&session.seen) {

@@ -254,8 +254,8 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
     place.ok(&["send", &name, "for the first one", "--as", "human"]);
     let mut next = place.session("claude-code", "shop");
     assert!(next.tool("mesh_status", json!({}))["notice"].as_str().unwrap().contains("decline"));
-    // The new session uses the earlier session's name, so it takes its locks under this name. It can't decline the name
-    // while it holds a lock.
+    // The new session uses the earlier session's name, so the new session's lock belongs to this name. The session
+    // can't decline the name while it holds a lock.
     next.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
     assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1);
     next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));

@@ -84,7 +84,7 @@ fn threads_of_one_server_are_peers_of_their_own_and_leave_together() {
 #[test]
 fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
     let place = Place::new();
-    // A session gets its name when it becomes a peer. This call makes it a peer before the next session starts.
+    // A session gets its name when it becomes a peer. `you` makes it a peer before the next session starts.
     let start = || {
         let mut session = place.session(CODEX, "api");
         let who = you(&mut session);
@@ -115,8 +115,8 @@ fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
 #[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
-    // A session gets its name when it becomes a peer. Without this call, that would take two seconds, and the sessions
-    // could get their names in any order.
+    // A session gets its name when it becomes a peer. Without the call of `you`, a session becomes a peer after two
+    // seconds, and the sessions could get their names in any order.
     let start = |folder: &&str| {
         let mut session = place.session("claude-code", folder);
         let name = you(&mut session).1;

@@ -259,7 +259,7 @@ fn an_agent_without_project_settings_is_not_set_up_in_a_project() {
         assert_eq!((status, &answer["ok"], &answer["agents"][0]["approve"]), (1, &false.into(), &"".into()), "{said}");
         assert!(home.ok(&[agent, "--project", "--remove"]).contains("nothing to change"));
     }
-    // kimi has no settings for a project. `setup --project` must still set up the other agents.
+    // kimi has no settings for a project. `setup --project` must set up the other agents anyway.
     home.fake("kimi", "");
     home.fake("codex", "");
     let said = home.ok(&["--project"]);

@@ -1,5 +1,5 @@
 //! Tests `shield -- COMMAND` and `setup --shield`. A shielded command can't write files that another agent has locked.
-//! In all other respects, it behaves as it does without a shield.
+//! In all other respects, the command behaves as it does without a shield.
 
 mod support;
 

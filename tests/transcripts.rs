@@ -124,7 +124,7 @@ fn another_agent_sees_the_last_prompts_and_words_shortened() {
     assert!(seen["transcript"]["path"].is_null(), "the path is nobody's business: {seen}");
     let (_, is_error) = codex.try_tool("mesh_peers", json!({ "detail": "nobody" }));
     assert!(is_error);
-    // A peer has no transcript if no hook has reported one. Its other details must still be shown.
+    // A peer has no transcript if no hook has reported one. Its other details must be shown anyway.
     let own = codex.tool("mesh_peers", json!({ "detail": "codex-api" }));
     assert!(own["transcript"]["why"].as_str().unwrap().contains("no hook"), "{own}");
 }

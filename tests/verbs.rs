@@ -72,8 +72,8 @@ fn each_verb_speaks_to_people_and_to_programs() {
     let place = Place::new();
     let mut agent = place.session(CODEX, "api");
     agent.tool("mesh_summary", json!({ "summary": "the parser" }));
-    // Each row has the arguments, words that the output for people must contain, a JSON pointer into the JSON output,
-    // and the value there.
+    // Each row has the arguments, the words that the output for people must contain, a JSON pointer into the JSON
+    // output, and the value at that pointer.
     let table: &[(&[&str], &[&str], &str, Value)] = &[
         (&["start", "--detach"], &["running", "PID"], "/ok", json!(true)),
         (&["peers"], &["NAME", "codex-api", "the parser"], "/peers/0/name", json!("codex-api")),

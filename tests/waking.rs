@@ -83,7 +83,8 @@ fn where_its_socket_is_dead_a_hook_in_the_background_wakes_claude() {
     assert_eq!(out.status.code(), Some(2), "the status by which Claude Code begins a turn");
     assert!(String::from_utf8_lossy(&out.stderr).starts_with(SENTENCE), "{out:?}");
     let wakes = wakes(&place);
-    // Two attempts in the same millisecond are sorted by their channels, so the test finds each attempt by its channel.
+    // If both attempts are made in the same millisecond, they are sorted by channel. So the test finds each attempt by
+    // its channel, not by its position.
     let how = |channel: &str| {
         wakes.as_array().unwrap().iter().find(|wake| wake["channel"] == channel).unwrap()["how"].as_str()
     };

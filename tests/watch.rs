@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use support::{BIN, Place, until};
 
 const CODEX: &str = "codex-mcp-client";
-/// Shell commands that write the terminal's modes to the file `is`. The file appears only when it is complete.
+/// Shell commands that write the terminal's modes to a file called `is`. The file appears only when it is complete.
 const MODES_AFTER: &str = "stty -g >is.new; mv is.new is";
 
 /// A shell on a terminal that tmux emulates. The terminal has 24 lines of 80 characters.

@@ -251,7 +251,7 @@ impl Entries<'_> {
     }
 
     /// `text` is the rest of a file after our entries have been removed. Returns true if `setup` itself wrote this
-    /// rest, for example a version number.
+    /// rest. For example, the rest may be a version number.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();

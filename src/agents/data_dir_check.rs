@@ -17,7 +17,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Maximum number of files whose owners are checked.
 const FILES_MAX: usize = 10_000;
 
-/// How long doctor reports a damaged database after the broker has set it aside, in ms.
+/// How long doctor keeps reporting a damaged database that the broker has set aside, in ms.
 const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
 
 /// Checks the data directory, and the files in it.

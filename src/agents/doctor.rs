@@ -1,6 +1,6 @@
 //! `slm-mesh doctor`: checks the broker and each agent, and says how to fix each fault.
 //!
-//! **Invariant:** doctor reports that something works only after a successful trial. It shows a process id only if the
+//! **Invariant:** doctor tries a thing out before it reports that the thing works. It shows a process id only if the
 //! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
 use super::broker_role_and_settings_check::OwnBroker;
@@ -187,8 +187,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
         kind => {
-            // `Standby` is the error of a hub on standby. Either no hub leads, or this program has no settings with
-            // which it can find the leading hub.
+            // `Standby` is the error of a hub on standby. Either no hub leads, or this program's settings do not say
+            // where the leading hub is.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not report its status ({process}): {}", error.text);
             own.map_or_else(

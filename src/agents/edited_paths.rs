@@ -102,7 +102,7 @@ pub fn writes(input: &Value) -> bool {
 }
 
 /// A key that is the same in the hooks before and after one tool call. The key is the agent's id for the call. If the
-/// call has no id, the key is the call's arguments, or empty if there are none.
+/// call has no id, the key is the call's arguments. If there are no arguments either, the key is empty.
 pub fn call_key(input: &Value) -> String {
     let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
     let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);

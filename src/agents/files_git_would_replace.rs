@@ -1,7 +1,7 @@
 //! Asks git whether a command such as `git stash` or `git checkout .` would replace files that other peers hold.
 //!
-//! **Invariant:** git is run only if other peers hold files in a folder whose files the command might write. Only git
-//! subcommands that change nothing are run.
+//! **Invariant:** git is run only if the command might write files in a folder, and other peers hold files in this
+//! folder. Only git subcommands that change nothing are run.
 
 use crate::shell_writes::{GitTest, MaybeWritten};
 use std::os::unix::ffi::OsStrExt;
@@ -33,15 +33,15 @@ pub fn replaced(maybe_written: &[MaybeWritten], held: &[PathBuf]) -> Vec<String>
     found
 }
 
-/// Runs git for one test. Returns the files for which the test is true.
+/// Runs git for one test. Returns the files that pass the test.
 fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(folder) };
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]);
     match test {
         GitTest::DiffersFromIndex => git.args(["diff", "--relative", "--name-only", "-z"]),
-        // In the agent's command, git would read such a `commit` as an option. The command would then do something
-        // else, so the test does not apply.
+        // If `commit` begins with a dash, git reads it as an option in the agent's command. The command then does
+        // something else, so the test does not apply.
         GitTest::DiffersFrom { commit, .. } if commit.starts_with('-') => return Vec::new(),
         GitTest::DiffersFrom { commit, removes_new } => {
             let filter = if *removes_new { "--diff-filter=ACDMRT" } else { "--diff-filter=CDMRT" };
@@ -63,8 +63,8 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
 fn output_in_time(mut command: Command) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     command.stdin(Stdio::null()).stderr(Stdio::null());
-    // A command that exceeds the limit is not killed. After this process has exited, nobody reads the command's output,
-    // so the command soon ends.
+    // A command that exceeds the limit is not killed. After this process has exited, the command can't write its output
+    // any more, so the command soon ends.
     std::thread::Builder::new().spawn(move || sender.send(command.output())).ok()?;
     let output = receiver.recv_timeout(LIMIT).ok()?.ok()?;
     output.status.success().then_some(output.stdout)

@@ -211,7 +211,7 @@ pub(super) fn ask_broker(
     }
 }
 
-/// Alerts `human`, the person who uses this machine, that an agent is waiting for its user.
+/// Sends an alert to `human`, the person who uses this machine. The alert says that an agent is waiting for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
     let answer = client.call("hook.mail", &facts)?;

@@ -35,7 +35,8 @@ const WRITES: &[&str] = &[
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];
-/// Words that mean reading, but with which the name of a tool that replaces text may begin, as in `find_and_replace`.
+/// These words mean that a tool only reads. But if `replace` follows in the name, as in `find_and_replace`, the tool
+/// writes.
 const LOOKS_FIRST: &[&str] = &["find", "search"];
 /// Words in the name of a tool that creates or moves something other than a file.
 const NO_FILES: &[&str] = &["directory", "folder", "branch", "issue", "memory", "comment", "release", "page", "task"];

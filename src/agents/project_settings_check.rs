@@ -1,5 +1,5 @@
-//! Checks the settings of slm-mesh in the working directory. Either `setup --project` wrote these settings, or somebody
-//! else committed them.
+//! Checks the settings of slm-mesh in the working directory. `setup --project` may have written these settings here, or
+//! they may have come with the repository.
 //!
 //! **Invariant:** doctor runs the programs in a project's settings only if `setup` wrote exactly these settings on this
 //! machine. Any other settings in a work tree may come from anybody.

@@ -77,7 +77,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Simulates a session of the agent with its hooks.
+/// Simulates a session of the agent, and runs the agent's hooks.
 ///
 /// # Errors
 /// If the agent has no hooks of slm-mesh, or if no mesh can be started.
@@ -142,7 +142,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
     add("if nobody has locked a file, an edit locks the file for the session", has_both, "no lock was taken");
-    // Some agents turn the reason to continue into a prompt. The hook that runs for this prompt then shows the mail.
+    // Some agents turn the reason in this output into a prompt. The hook for this prompt then shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };

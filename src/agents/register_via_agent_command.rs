@@ -112,8 +112,8 @@ struct Replacement<'a> {
     command: &'a AgentCommand,
     path: PathBuf,
     key: &'static str,
-    /// True if the user has added nothing to the entry. The entry is then not secret, and other users are allowed to
-    /// see it.
+    /// True if the user has added nothing to the entry. Such an entry is not secret, so other users are allowed to see
+    /// it.
     is_plain: bool,
 }
 

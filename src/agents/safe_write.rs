@@ -51,7 +51,7 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
     let is_unchanged = read(path).is_ok_and(|now| now.as_deref() == expected);
     let renamed = if is_unchanged { fs::rename(&draft, &real) } else { fs::remove_file(&draft) };
     renamed.map_err(|error| {
-        // If the draft can't be removed, the reason is probably the same as for the error that is returned below.
+        // If the draft can't be removed, the error below probably has the same cause.
         let _ = fs::remove_file(&draft);
         cant_write(&error)
     })?;
@@ -117,7 +117,7 @@ fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
         file.sync_all()
     })();
     result.map_err(|error| {
-        // If the draft can't be removed, the reason is probably the same as for the error that is returned below.
+        // If the draft can't be removed, the error below probably has the same cause.
         let _ = fs::remove_file(&draft);
         cant_write(&error)
     })?;

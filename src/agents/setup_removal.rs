@@ -135,8 +135,9 @@ fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Resu
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// When a file is removed, the folders above it that become empty are removed too, but only those below this folder.
-/// This folder itself is removed only by `remove_created_folders`, if `setup` created the folder and it is empty.
+/// Returns the folder at which the removal of empty folders stops. When a file is removed, the folders above it that
+/// become empty are removed too, but only those below the returned folder. The returned folder itself is removed only
+/// by `remove_created_folders`, if `setup` created the folder and it is empty.
 fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }

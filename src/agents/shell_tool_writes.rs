@@ -14,7 +14,7 @@ pub fn commands(input: &Value) -> Vec<String> {
     words.filter_map(script).collect()
 }
 
-/// The directory in which a tool call is about to run its commands; `None` if the call does not contain it.
+/// The directory in which a tool call is about to run its commands; `None` if the call names no directory.
 pub fn directory(input: &Value) -> Option<String> {
     let arguments = edited_paths::shell_arguments(input)?;
     let given = edited_paths::DIRECTORY_FIELDS.iter().find_map(|field| arguments.get(*field)?.as_str());

@@ -78,7 +78,7 @@ fn insert(file: &mut TomlFile<'_>, event: &str, line: &str, seconds: i64) -> Res
     Ok(())
 }
 
-/// Removes each hook for whose command `is_ours` returns true.
+/// Removes a hook if `is_ours` returns true for its command.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

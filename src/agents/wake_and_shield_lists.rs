@@ -17,7 +17,7 @@ pub struct ChangedList {
     pub agents: Vec<String>,
     /// Whether the list was different before.
     pub is_changed: bool,
-    /// A note for the user that an environment variable overrides this list; `None` if no variable does.
+    /// Tells the user that an environment variable overrides this list; `None` if no variable does.
     pub note: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! `slm-mesh hook AGENT --wake`: runs in the background while an agent is idle. When mail arrives that is allowed to
-//! wake the agent, this hook makes the agent begin a turn.
+//! `slm-mesh hook AGENT --wake`: runs in the background while an agent is idle, and waits for mail that is allowed to
+//! wake the agent. When such mail arrives, this hook makes the agent begin a turn.
 //!
 //! **Invariant:** this hook never delays its agent. It waits only if the agent runs it in the background, and it ends
 //! when the agent ends.
@@ -25,8 +25,8 @@ struct BackgroundWake {
     answer: HookAnswer,
 }
 
-/// Waits until mail arrives that is allowed to wake the session. Returns the exit status, which is part of the answer
-/// for some agents.
+/// Waits for mail that is allowed to wake the session. Returns the exit status, which is part of the answer for some
+/// agents.
 pub fn wait_to_wake(agent: &str) -> u8 {
     run_guarded(agent, wait)
 }

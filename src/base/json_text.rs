@@ -1,4 +1,5 @@
-//! Formats JSON values as text. The `Display` of [`Value`] gives the same text, but takes twice as many instructions.
+//! Formats JSON values as text. The `Display` of [`Value`] gives the same text, but needs twice as many instructions as
+//! these functions.
 
 use serde_json::Value;
 use std::io;
@@ -31,9 +32,9 @@ impl io::Write for ByteCounter {
     }
 }
 
-/// Appends JSON text as a JSON string. The text must come from [`json_text`], so it contains no control characters, and
-/// only quotes and backslashes must be escaped. This takes a fifth of the time that escaping an arbitrary string would
-/// take.
+/// Appends JSON text as a JSON string. The text must come from [`json_text`]. Such a text contains no control
+/// characters, so only quotes and backslashes need escapes. This takes a fifth of the time that escaping an arbitrary
+/// string would take.
 pub fn push_quoted_json(line: &mut String, json: &str) {
     line.reserve(json.len() + json.len() / 4 + 2);
     line.push('"');

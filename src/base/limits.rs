@@ -61,10 +61,10 @@ pub const KEYS_PER_SESSION_MAX: usize = 8;
 pub const PRUNE_STEP: i64 = 500;
 /// How many messages one sender may send within `RATE_WINDOW_MS`, by default.
 pub const RATE_MAX: u32 = 100;
-/// The period in which the messages of a sender are counted, in ms.
+/// The length, in ms, of the period in which the messages of a sender are counted.
 pub const RATE_WINDOW_MS: i64 = 10_000;
-/// How long a local session keeps its locks after its connection has ended. A restart of the broker must release no
-/// locks.
+/// How long a local session keeps its locks after its connection has ended. This leaves time for a restart of the
+/// broker, which must release no locks.
 pub const GRACE_MS: i64 = 5_000;
 /// How long a session on another machine keeps its locks after its connection has ended. This time allows for a short
 /// failure of the network.
@@ -86,7 +86,8 @@ pub const WAKE_COALESCE_MS: i64 = 1_000;
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
 /// If a wakeup has no effect within this time, the session may be woken through another channel.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
-/// The period in which a session is woken at most `WAKES_MAX` times, in ms. The mesh remembers wakeups for this long.
+/// The length, in ms, of the period in which a session is woken at most `WAKES_MAX` times. The mesh remembers wakeups
+/// for this long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
 /// Maximum number of wakeups of one session in `WAKE_WINDOW_MS`. Each wakeup starts a turn, which may cost money.
 pub const WAKES_MAX: usize = 6;

@@ -90,8 +90,8 @@ pub struct PathMatcher<'a> {
 }
 
 /// Maximum number of steps for comparing one request with all locks. This many steps take about a millisecond. The
-/// patterns that people write need a hundredth of these steps. If the steps do not suffice, the paths count as
-/// overlapping, so that the request is refused or waits. A longer comparison would hold up other clients.
+/// patterns that people write need a hundredth of this number. If a comparison would need more steps, the paths count
+/// as overlapping, so the request is refused or waits. A longer comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;

@@ -143,7 +143,8 @@ pub enum LockOwner {
 }
 
 impl LockOwner {
-    /// Whether the lock ends no later than the peer's session. Only the lock of a command may outlive the session.
+    /// Whether the lock ends together with the peer's session, or earlier. Only the lock of a command may outlive the
+    /// session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }
@@ -193,7 +194,7 @@ pub enum WakeupOutcome {
     Sent,
     /// The wakeup could not be sent, for this reason.
     Failed(String),
-    /// No wakeup was sent, because the agents would wake each other again and again.
+    /// No wakeup was sent, because the agents would otherwise wake each other again and again.
     HeldBack,
 }
 

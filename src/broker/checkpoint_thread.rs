@@ -1,8 +1,9 @@
 //! Brings the write-ahead log to the disk, and copies it into the database. Uses a separate thread, so that the event
 //! loop does not have to wait for the disk.
 //!
-//! The first commit after a copy waits for the disk, because SQLite then begins the log anew. If the log were copied
-//! after each commit, each command of a quiet mesh would wait. So a short log is only written to the disk.
+//! After a copy, SQLite begins the log anew, and the first commit waits for the disk. If the log were copied after each
+//! commit, each command of a quiet mesh would wait. So the thread writes the log to the disk soon after a commit, but
+//! copies it only later.
 
 use crate::core::Mesh;
 use crate::sys::regular_file;
@@ -72,7 +73,7 @@ impl CheckpointThread {
         }
         if let (Some(work), Some((sender, _))) = (self.take_due(now), &self.running) {
             // If the channel is full, the thread is already working, and the work in the channel writes the latest
-            // changes to the disk. If that work only writes the log, it copies nothing, so a copy is tried again soon.
+            // changes to the disk. That work may not include a copy, so a copy is tried again soon.
             if matches!(sender.try_send(work), Err(TrySendError::Full(Work::Copy))) {
                 self.copy_due = Some(now + SYNC_DELAY_MS);
             }

@@ -146,8 +146,8 @@ impl Notifications {
         }
     }
 
-    /// Starts to show notifications of alerts in this mesh. Unread alerts that an earlier broker did not show are shown
-    /// soon.
+    /// Starts to show notifications of alerts in this mesh. Also plans a notification of the unread alerts that no
+    /// earlier broker has shown.
     pub fn begin(&mut self, mesh: &Mesh, now: i64) {
         if self.notifier.is_none() {
             return;

@@ -40,7 +40,8 @@ pub const DIRECTORY: Token = Token(3);
 const FIRST_CONNECTION: u64 = 16;
 
 /// When the changes of a turn reach this size, a leading hub serves no further calls in this turn. etcd takes 12 ms to
-/// store 256 KiB, and refuses requests of more than 1.5 MiB. A single call adds less than the difference.
+/// store 256 KiB, and refuses requests of more than 1.5 MiB. No request becomes that large, because a single call adds
+/// less than 1.25 MiB.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a token of its own.
@@ -281,8 +282,8 @@ impl EventLoop {
         self.clients.serve(context);
         // The last requests of a session are served before the end of its process is handled.
         self.processes.serve(context);
-        // The loop reads from new clients in the next turn, not in this turn. When the next turn begins, the poll has
-        // reported the end of old connections. So if a client has reconnected, its old connection is closed first.
+        // The loop reads from new clients in the next turn, not in this turn. By then, the poll has reported the end of
+        // old connections. So if a client has reconnected, its old connection is closed first.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -358,7 +359,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker ends because nobody uses it, in ms; `None` while it is used.
+    /// When the broker will end because nobody uses it, in ms; `None` while somebody uses it.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.shutdown.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())

@@ -130,7 +130,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers all pending requests with an error, which says that this hub does not know whether the requests took
+    /// Answers all pending requests with an error. The error says that this hub does not know whether the requests took
     /// effect.
     pub fn refuse_pending(&mut self) {
         let held = std::mem::take(&mut self.held).into_iter().map(|(pending, _)| pending.ticket);

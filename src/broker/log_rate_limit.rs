@@ -8,7 +8,7 @@ const REPORT_EVERY_MS: i64 = 60_000;
 #[derive(Debug, Default)]
 pub struct EventCount {
     n: u64,
-    /// When the next report may be written, in ms. The first report is written at once.
+    /// The time, in ms, at which the next report may be written. The first report is written at once.
     next_report: i64,
 }
 
@@ -18,7 +18,7 @@ impl EventCount {
         self.n += 1;
     }
 
-    /// When the next report is due, in ms; `None` if there was no event.
+    /// The time, in ms, at which the next report is due; `None` if there was no event.
     pub fn report_due(&self) -> Option<i64> {
         (self.n > 0).then_some(self.next_report)
     }

@@ -25,7 +25,7 @@ use ureq::http::StatusCode;
 /// The time between two polls of a SuperLocalMemory daemon. For an slm-mesh broker, no pause is needed, because the
 /// broker delays its reply until something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// Maximum time for which a linked broker may delay its reply to a poll, in seconds.
+/// Maximum time, in seconds, for which a linked broker may delay its reply to a poll.
 const HOLD_SECONDS: u64 = super::linked_mesh_http_routes::HOLD_SECONDS_MAX;
 /// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. When SuperLocalMemory 3.4.48 forwards a
 /// message, it answers no client for 10 s. A poll that fails during that time is repeated.
@@ -148,7 +148,7 @@ impl MeshLinks {
         self.has_backlog || self.partial.is_some()
     }
 
-    /// When the next attempt to send a message is due, in ms.
+    /// The time, in ms, at which the next attempt to send a message is due.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |link: &LinkSender| match link.state {
             SendState::FailedUntil(at) | SendState::PausedUntil(at) => Some(at),
@@ -366,7 +366,7 @@ impl LinkThread {
     }
 }
 
-/// Makes an HTTP client that follows no redirects and ignores proxy settings. The client returns a reply with an error
+/// Makes an HTTP client that follows no redirects and ignores proxy settings. The client treats a reply with an error
 /// status like any other reply.
 fn http_agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);

@@ -23,7 +23,7 @@ pub struct PushConnection {
     input: LineBuffer,
     output: Vec<u8>,
     sent: usize,
-    /// For each message in `output`, the position of its end and its sequence number.
+    /// For each message in `output`, the position of the message's end, and the message's sequence number.
     message_ends: Vec<(usize, i64)>,
 }
 
@@ -38,7 +38,7 @@ pub fn dial_own(path: &Path) -> Option<UnixStream> {
     (listener.uid == crate::sys::uid()).then_some(stream)
 }
 
-/// The error for a client that does not read its output. The connection must be closed.
+/// The client does not read what the broker sends, so the connection must be closed.
 #[derive(Debug)]
 pub struct NotReading;
 
@@ -91,9 +91,9 @@ impl PushConnection {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
         self.message_ends.retain(|(end, _)| *end > sent);
-        // A client may read all the time and never catch up, so sent bytes are removed before all bytes have been sent.
-        // Each removal moves the unsent bytes to the front. To keep these moves small, sent bytes are removed only when
-        // they are at least half of all bytes.
+        // A client may read all the time and never catch up. So sent bytes are removed even while there are unsent
+        // bytes. Each removal moves the unsent bytes to the front. To keep these moves small, sent bytes are removed
+        // only when they are at least half of all bytes.
         if sent >= self.n_unsent() {
             self.output.drain(..sent);
             self.message_ends.iter_mut().for_each(|(end, _)| *end -= sent);

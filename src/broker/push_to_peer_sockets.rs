@@ -87,7 +87,7 @@ impl PushTargets {
         }
     }
 
-    /// When the next attempt to connect to a peer is due, in ms.
+    /// The time, in ms, at which the next attempt to connect to a peer is due.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |socket: &PeerSocket| match socket.state {
             SocketState::RetryAt(at) => Some(at),

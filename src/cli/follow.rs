@@ -186,8 +186,8 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
         cursor = answer["seq"].clone();
         let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
         let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
-        // A new connection may lead to a different database, such as a restored backup. The entry may be different
-        // there without any event that reports a change.
+        // A new connection may lead to a different database, such as a restored backup. The entry there may be
+        // different, although no event has reported a change.
         let is_gap = std::mem::take(&mut is_new_connection) || answer["gap"] == json!(true);
         let get_current = || client.call("state.get", &get).map(|got| got["entry"].clone());
         for entry in changed_entries(rows, is_gap, &shown, get_current)? {
@@ -267,7 +267,7 @@ struct ReconnectingClient {
     client: Client,
     retry_limit: RetryLimit,
     n_requests: u64,
-    /// The time at which the verb stops waiting for a new broker, after the old one was stopped; `None` if there is no
+    /// After the broker was stopped, the time at which the verb stops waiting for a new one; `None` if there is no
     /// limit.
     deadline: Option<Instant>,
 }

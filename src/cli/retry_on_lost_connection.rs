@@ -13,8 +13,8 @@ pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
 /// The pause before each attempt to connect. The first attempt waits too, because a broker that is shutting down may
 /// still accept a connection.
 const PAUSE: Duration = Duration::from_millis(20);
-/// If a connection has lasted this long, its loss starts a new time limit. If a broker keeps failing, its connections
-/// do not last this long.
+/// If a connection has lasted this long, its loss starts a new time limit. A broker that fails again and again loses
+/// its connections sooner, so the old time limit stays.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Limits how long a verb tries to reconnect. The time counts from the loss of the last stable connection. So a call
@@ -35,8 +35,8 @@ impl RetryLimit {
     /// Connects again after the connection was lost.
     ///
     /// # Errors
-    /// If the limit is reached, the error of the last attempt. An error other than a lost connection is returned at
-    /// once.
+    /// If the limit is reached, the error of the last attempt. An error other than a lost connection is returned
+    /// immediately.
     pub fn reconnect(
         &mut self,
         lost: Error,

@@ -1,4 +1,5 @@
-//! `shield -- COMMAND`: runs a command that cannot write the files that other peers have locked in this work tree.
+//! `shield -- COMMAND`: runs a command so that it cannot write the files that other peers have locked in this work
+//! tree.
 //!
 //! **Invariant:** the command replaces this process, so the caller gets the command's own exit status. The command gets
 //! the caller's terminal and signals.

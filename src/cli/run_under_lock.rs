@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 /// The time between two checks of the connection, and between two attempts after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause between two requests for a lost lock that another peer holds now. That lock may belong to a command that
-/// died together with the broker, and may end soon.
+/// The pause between two requests for a lost lock that another peer holds now. Perhaps that lock belongs to a command
+/// that died together with the broker. Such a lock ends soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum time to wait for the reply to `detach`, or for the end of the carrier (the process that forwards the
 /// connection to the hub). During this time, the hub learns that the command has ended.

@@ -29,7 +29,7 @@ pub struct SetupOptions {
     pub remove: bool,
     /// Whether to change the project's files instead of the user's files.
     pub project: bool,
-    /// Whether messages may wake these agents from now on. `None` keeps the setting as it is.
+    /// Whether messages are allowed to wake these agents from now on. `None` keeps the setting as it is.
     pub wake: Option<bool>,
     /// Whether the shell commands of these agents run in a shield from now on. `None` keeps the setting as it is.
     pub shield: Option<bool>,

@@ -84,7 +84,8 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     Ok(0)
 }
 
-/// Returns an error if this hub leads, because no other hub could then give it a copy of the database.
+/// Returns an error if this hub leads. A hub gets its copy of the database from the leader, so the leader can't get
+/// one.
 fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
     if client.call_once("hub.status", &json!({}))?["role"] != "leads" {

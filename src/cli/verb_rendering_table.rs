@@ -14,8 +14,8 @@ use serde_json::Value;
 pub enum Rendered {
     /// Text for standard output.
     Text(String),
-    /// A sentence that says that the requested thing does not exist. It goes to standard error, so that a script does
-    /// not mistake it for a value.
+    /// A sentence that says what does not exist. The sentence goes to standard error, so that a script does not mistake
+    /// it for a value.
     NotFound(String),
 }
 
@@ -71,8 +71,8 @@ pub struct CliOperation {
     pub render: fn(&Value, &ParsedCommand) -> Rendered,
     /// Whether the verb starts a broker if none is running.
     pub starts_broker: bool,
-    /// Whether the verb needs at least one file. The operation accepts files in either of two arguments, so it cannot
-    /// make either argument mandatory.
+    /// Whether the verb needs at least one file. The operation accepts files in either of two arguments, so neither
+    /// argument can be mandatory.
     pub needs_file: bool,
     /// Which calls include the caller's directory and repository.
     pub location: SendLocation,

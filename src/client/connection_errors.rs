@@ -6,8 +6,8 @@ use crate::sys::file_lock_with_timeout;
 use std::fs::File;
 use std::io;
 
-/// Whether the error means that no broker is running. After any other error, a broker may be running but can't be
-/// reached.
+/// Whether the error means that no broker is running. After any other error, there may be a broker that is running but
+/// can't be reached.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }

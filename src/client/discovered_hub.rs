@@ -3,8 +3,8 @@
 //! hooks use the saved address, because a search would delay them by a second.
 //!
 //! A search also tries the saved address, because the announcement of a running hub can be missing: packets get lost,
-//! and the announcing process may be down. Without the saved address, new sessions could then begin a mesh of their own
-//! while other sessions still use the hub.
+//! and the announcing process may be down. If a search did not try the saved address, new sessions could begin a mesh
+//! of their own while other sessions still use the hub.
 //!
 //! **Invariant:** a response to a search is only an address to try. A hub is saved only after it has proven that it
 //! knows the secret. After a session has joined a hub, the session's process never leaves that hub for a mesh of its
@@ -98,8 +98,9 @@ pub fn look_for_session(has_joined: bool) {
 }
 
 /// Joins a hub that proves that it knows the secret, and saves this hub. The candidates are the hubs that have
-/// responded, and the hub that this machine already uses. The known hub is preferred, then the first by name, then the
-/// first by address. If the fastest answer decided, sessions and hooks could use different hubs.
+/// responded, and the hub that this machine already uses. The hub that this machine joined last is preferred, then the
+/// first by name, then the first by address. If the fastest answer decided, sessions and hooks could use different
+/// hubs.
 ///
 /// # Errors
 /// If the data directory can't be written.
@@ -223,8 +224,8 @@ impl From<DiscoveredService> for DiscoveredHub {
     }
 }
 
-/// For a machine that uses a hub: returns a warning if the machine's own broker is still running. The broker is not
-/// stopped automatically, because its sessions may be busy.
+/// Called on a machine that uses a hub. Returns a warning if the machine's own broker is still running. The broker is
+/// not stopped automatically, because its sessions may be busy.
 pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     let pid = Client::listener_pid(places)?;
     Some(format!(

@@ -39,7 +39,7 @@ impl LastLeader {
 
     /// Removes the file, because the address in it is wrong or not needed.
     pub fn forget(&self) {
-        // This fails if there is no file, which does no harm.
+        // If there is no file, this fails. That does no harm.
         let _ = fs::remove_file(self.places.leader());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long a hub that is reached through ssh may take to answer. This is long because ssh must log in first.
+/// How long a hub that is reached through ssh may take to answer. The time is long because ssh must log in first.
 const SSH_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for a hub's answer before the next hub is asked too.
 const NEXT_AFTER: Duration = Duration::from_millis(150);

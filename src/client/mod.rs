@@ -238,8 +238,8 @@ impl Client {
     }
 
     /// Sends a request whose answer does not matter. A broker on this machine receives the request even if this process
-    /// ends at once, so this function does not wait. If the broker is on another machine, the connection could lose the
-    /// request, so this function waits for the answer.
+    /// ends immediately, so this function does not wait. If the broker is on another machine, the connection could lose
+    /// the request, so this function waits for the answer.
     ///
     /// # Errors
     /// If the request could not be sent. If the broker is on another machine, the errors of [`Client::call`] are

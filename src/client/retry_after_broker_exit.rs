@@ -13,7 +13,7 @@ const REPEATS_MAX: usize = 5;
 /// How to connect again if the broker has answered all earlier calls, and ends before it reads the next call.
 #[derive(Debug, Clone)]
 pub(super) enum Reconnect {
-    /// Do not connect again. The owner of the connection does this.
+    /// Do not connect again. Instead, the owner of the connection reconnects.
     Never,
     /// Connect only to a running broker.
     IfRunning(DataDir),
@@ -45,10 +45,9 @@ impl CallFate {
     }
 
     /// Whether this error means that the broker has not run the call. This can be known only if all earlier calls have
-    /// been answered, and only this call has been sent since then. Even then, only two errors show that the call was
-    /// not run. In the first case, the kernel reset the connection, because the broker closed it without reading
-    /// everything. In the second case, the broker said that it was ending. A broker says so only after it has sent all
-    /// answers, so it will not run this call.
+    /// been answered, and only this call has been sent since then. In addition, one of two things must have happened.
+    /// Either the kernel reset the connection, because the broker closed it without reading everything. Or the broker
+    /// said that it was ending. A broker says so only after it has sent all answers, so it will not run this call.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,

@@ -62,8 +62,8 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(ssh)) = (stderr, client.carrier.take()) {
-                // Ends ssh if it is still running, so that its standard error can be read to the end. The last line
-                // there is the reason for the failure.
+                // Ends ssh if it is still running, so that its error output can be read to the end. The last line of
+                // this output is the reason for the failure.
                 ssh.kill();
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

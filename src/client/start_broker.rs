@@ -25,7 +25,7 @@ const STARTS_MAX: usize = 3;
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
     // If another client holds the lock for too long, this client starts a broker without the lock. If this leads to two
-    // brokers, one of them ends at once.
+    // brokers, one of them ends immediately.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTS_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;

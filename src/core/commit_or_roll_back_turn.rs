@@ -28,8 +28,8 @@ impl Mesh {
         self.turn.seal(position)
     }
 
-    /// Writes the current time, so that this turn gets an entry in the log even without other changes. The entry tells
-    /// the other hubs the time on the mesh's clock.
+    /// Writes the current time, so that this turn gets an entry in the log even if nothing else has changed. The entry
+    /// tells the other hubs the time on the mesh's clock.
     pub fn write_time(&mut self, now: i64) {
         let written = self.in_savepoint(|mesh| Ok(mesh.turn.store.set_meta(TIME, &now.to_string())?));
         self.turn.log_error(written);

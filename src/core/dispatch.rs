@@ -23,7 +23,7 @@ pub enum Outcome {
     Pending(WaitReason, i64),
 }
 
-/// The context of a call: who calls, when, and whether the call may wait.
+/// The context of a call: who calls, when, and whether the call is allowed to wait.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     /// The connection on which the call arrived; 0 for the HTTP thread.
@@ -35,8 +35,8 @@ pub struct CallContext {
     /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
     /// for a wakeup. `None` if the call has not waited yet.
     pub until: Option<i64>,
-    /// For a call that waits for events or messages: only those after this sequence number count. For a call that waits
-    /// for a wakeup: the time at which the wait ends, in ms.
+    /// If the call waits for events or messages, the sequence number after which they must come. If the call waits for
+    /// a wakeup, the time at which the wait ends, in ms.
     pub cursor: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
@@ -132,7 +132,7 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// Runs an operation at once and returns its result, for a caller that can't wait.
+    /// Runs an operation immediately and returns its result, for a caller that can't wait.
     ///
     /// # Errors
     /// When the operation fails, or when it would have to wait.

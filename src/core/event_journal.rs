@@ -221,7 +221,7 @@ pub enum Change<'a> {
     GroupReceived { from: &'a str, group: &'a str, n: usize },
     /// A message was read.
     MessageRead(&'a Message),
-    /// The linked mesh `by` accepted a message.
+    /// A linked mesh accepted a message. `by` is the URL of this linked mesh.
     MessageForwarded { message: &'a Message, by: String },
     /// A linked mesh refused a message for good. `by` contains the mesh and the reason.
     MessageRejected { message: &'a Message, by: String },

@@ -50,9 +50,9 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Records that a call with this reason to wait is no longer waiting. If the call waited for a message that may
-    /// wake a peer, another such call may wake the peer now. If the call waited for locks, the requests behind it in
-    /// the queue may be granted now.
+    /// Records that a call is no longer waiting. `reason` is the reason why the call waited. If the call waited for a
+    /// message that may wake a peer, another such call may wake the peer now. If the call waited for locks, the
+    /// requests behind it in the queue may be granted now.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),

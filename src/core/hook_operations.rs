@@ -33,7 +33,7 @@ const RUNNING: Arg = Arg::new(
 /// How long an automatic lock for an edit lasts, in ms. The next edit of the file renews the lock. Tool calls of the
 /// same turn also renew the lock.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long a lock for background work lasts, in ms. The lock ends earlier if the work ends earlier.
+/// How long a lock for background work lasts, in ms. If the work ends before that, the lock ends too.
 const BACKGROUND_MS: i64 = 60 * 60_000;
 /// Maximum number of messages that one hook shows. If there are more messages, the hook only says how many.
 const SHOWN_MAX: usize = 10;
@@ -222,7 +222,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
         // A call of this session may have come over another session's connection, and may still be waiting for a lock
-        // or for mail. It must no longer get them.
+        // or for mail. This call must get neither of them, so it ends.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, but a subagent has its own locks.

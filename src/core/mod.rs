@@ -207,7 +207,7 @@ impl Mesh {
     }
 
     /// Sets the function that checks whether a process on this machine is alive. After a restart of the broker, the
-    /// name of a session stays reserved as long as its process is alive, so that the session can reconnect.
+    /// name of a session stays reserved as long as the session's process is alive, so that the session can reconnect.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
@@ -248,8 +248,8 @@ impl Mesh {
         self.peers.is_remote(conn)
     }
 
-    /// Stores the agent process of the client on a connection. This process is chosen from the client's ancestor
-    /// processes, which the transport has verified.
+    /// Stores which agent process runs the client on a connection. The agent is one of the client's ancestor processes,
+    /// which the transport has verified.
     pub fn set_ancestors(&mut self, conn: ConnId, ancestors: &[Process]) {
         self.peers.set_agent_process(conn, ancestors);
     }

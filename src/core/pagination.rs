@@ -1,5 +1,5 @@
-//! Splits lists that are too long for one reply into pages. A reply contains one page and a cursor. The next page
-//! begins at the cursor.
+//! Splits a list into pages if the list is too long for one reply. A reply contains one page and a cursor. The next
+//! page begins at the cursor.
 //!
 //! A cursor describes the last row of a page by a number and a string. The rows are sorted by the number, and the
 //! string distinguishes rows with the same number. No row is missed or repeated, even if other rows appear or disappear

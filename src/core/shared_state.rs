@@ -246,7 +246,7 @@ pub struct NewEntry<'a> {
     pub key: &'a str,
     /// The new value.
     pub value: &'a str,
-    /// The time at which the entry expires, in ms.
+    /// The time, in ms, at which the entry expires.
     pub expires: Option<i64>,
 }
 

@@ -125,7 +125,7 @@ impl Waiting {
         self.calls.insert(place.min(self.calls.len()), call);
     }
 
-    /// The next time at which a waiting call must run again, even if nothing has changed, in ms.
+    /// The next time, in ms, at which a waiting call must run again even if nothing has changed.
     pub(super) fn deadline(&self) -> Option<i64> {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }

@@ -21,7 +21,7 @@ const STABLE_MS: i64 = 60_000;
 /// How often the supervisor checks that the process is running, and that the machine still has the announced
 /// addresses.
 const CHECK_MS: i64 = 5000;
-/// How often the supervisor checks whether the process has ended, after telling the process to stop.
+/// How often the supervisor checks whether a process that was told to stop has ended.
 const STOP_CHECK_MS: i64 = 150;
 
 /// Keeps the announcing process running.

@@ -81,8 +81,8 @@ impl ProcessSign {
     }
 }
 
-/// Returns the name of the program that a process runs. Node names its main thread `MainThread`, even when another
-/// program embeds Node. For a process with this name, the arguments show which program runs.
+/// Returns the name of the program that a process runs. The main thread of Node is called `MainThread`, even when
+/// another program embeds Node. For a process with this name, the arguments show which program runs.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))

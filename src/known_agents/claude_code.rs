@@ -73,8 +73,8 @@ pub(super) const AGENT: Agent = Agent {
                     remove_in_directory: &["mcp", "remove", "slm-mesh", "-s", "local"],
                 }),
             }),
-            // Only the user's hook file gets a hook that wakes the agent. The project's hook file does not, because
-            // other agents also read it, and would wait for the hook to end.
+            // Only the user's hook file gets a hook that wakes the agent. The project's hook file gets no such hook,
+            // because other agents also read this file, and would wait for the hook to end.
             hooks: Some(HookFile { wake_event: Some("Stop"), ..HOOKS }),
             commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES

@@ -57,7 +57,7 @@ pub(super) const NO_HOOKS: Support = Support {
 
 impl Support {
     /// The features of an agent for which everything works except waking and shields. `make test-agents` has shown this
-    /// with this version of the agent.
+    /// with version `version` of the agent.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }

@@ -1,4 +1,4 @@
-//! Finds the folder to which relative paths refer. This is the working directory if it is a project. Otherwise, it is
+//! Finds the folder from which relative paths start. This is the working directory if it is a project. Otherwise, it is
 //! the client's root, provided that the client lists exactly one root. Some clients start this session in the home
 //! folder or in `/`, regardless of the workspace.
 
@@ -42,7 +42,7 @@ impl ClientRoots {
     /// know the working directory.
     ///
     /// # Errors
-    /// If a path is relative and the folder to which it refers is not known.
+    /// If a path is relative, and the folder from which it starts is not known.
     pub fn resolve_paths(&self, arguments: &mut Map<String, Value>) -> Result<(), Error> {
         let root = match self.roots.as_slice() {
             [root] => Some(root.as_str()),

@@ -69,7 +69,8 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that mark the mail in the answers as read. They must not be sent before the answers are written.
+    /// Lines that tell the broker which mail in the answers was read. They must not be sent before the answers are
+    /// written.
     reports: Vec<String>,
 }
 
@@ -95,7 +96,7 @@ impl BatchReply {
         self.send_if_complete(&mut gathered)
     }
 
-    /// Keeps a line that marks the mail in one of the answers as read.
+    /// Keeps a line that tells the broker which mail in one of the answers was read.
     pub fn add_report(&self, line: String) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }

@@ -1,5 +1,5 @@
-//! Parses malformed input from clients if its meaning is certain. Also finds the id of a call that can't be parsed. The
-//! client then gets an error instead of waiting for its own timeout.
+//! Parses malformed input from clients if its meaning is certain. Also finds the id of a call that can't be parsed. So
+//! the client gets an error and need not wait for its own timeout.
 
 use super::ProtocolError;
 use crate::wire::lone_surrogate_json;

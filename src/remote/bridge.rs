@@ -1,4 +1,4 @@
-//! Carries lines between a WebSocket to another machine and a local socket pair.
+//! Carries lines between a local socket pair and a WebSocket to another machine.
 //!
 //! **Invariant:** the bridge reads from each side only as fast as the other side accepts bytes. A slow side needs only
 //! a bounded buffer, and does not delay other connections.

@@ -76,7 +76,7 @@ pub struct BrokerHooks {
     pub log: fn(&str),
 }
 
-/// The broker's handle of the listener. Dropping the handle closes the port and all connections.
+/// The broker's handle to the listener. Dropping the handle closes the port and all connections.
 pub struct ListenerHandle {
     stopping: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -138,7 +138,7 @@ struct PendingConnection {
     handshake: PendingHandshake,
     address: IpAddr,
     since: Instant,
-    /// Whether this handshake must still wait, because its address has sent many wrong secrets.
+    /// Whether this handshake is being delayed, because its address has sent many wrong secrets.
     is_delayed: bool,
 }
 
@@ -225,8 +225,8 @@ impl Acceptor {
                 BridgeStatus::Closed => drop(self.accepted.remove(&n)),
             }
         } else if self.pending.get(&n).is_some_and(|pending| !pending.is_delayed) {
-            // A delayed handshake ignores its event here. After the delay, the handshake is served even without an
-            // event.
+            // The event of a delayed handshake is ignored here. After the delay, the handshake is served even without
+            // an event.
             self.advance_handshake(n);
         }
     }
@@ -245,7 +245,7 @@ impl Acceptor {
             Ok(bridge) => {
                 self.accepted.insert(n, bridge);
                 // The guest's first lines may have arrived together with the end of the handshake, so the bridge runs
-                // at once.
+                // immediately.
                 self.unfinished.push(n);
             }
             Err(error) => (self.broker.log)(&format!("a connection from {address} was dropped: {error}")),

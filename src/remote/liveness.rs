@@ -22,8 +22,8 @@ const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and receives nothing for this long, it sends a ping. So a side that waits for an answer
 /// notices soon if the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// Minimum time between a hub's last question and a question in a pong. Without this minimum, a guest that pings all
-/// the time could make the hub store many questions.
+/// After a question, a hub waits at least this long before it asks another one in a pong. Without this pause, a guest
+/// that pings all the time could make the hub store many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a ping may stay unanswered before the other side counts as gone. If a cable is unplugged for five seconds,
 /// TCP may need two more seconds to send again, and the connection should survive this.
@@ -31,8 +31,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The time is also short enough for a session that waits for a result. Such a session can notice the loss, try once
 /// more to reach the hub, and report the failure within 15 s.
 const PONG_WITHIN: Duration = Duration::from_secs(8);
-/// How long a guest may give no sign of life before it counts as gone. A guest answers a question from a pong only in
-/// its next ping. So the last answered question may be two ping intervals old, although the guest is alive.
+/// How long a guest may give no sign of life before it counts as gone. If a pong contains a question, the guest answers
+/// the question only in its next ping. So the last answered question may be two ping intervals old, although the guest
+/// is alive.
 const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
 /// How long a hub may give no sign of life before it counts as gone. A guest that sends pings notices a dead hub
 /// sooner, after `PONG_WITHIN`. This limit matters only if the guest's process did not run for a while.

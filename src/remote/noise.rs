@@ -32,8 +32,8 @@ const KEY_LEN: usize = 32;
 const BLOCK_LEN: usize = 64;
 /// How many hex digits `slm-mesh secret` generates. They contain 128 random bits, too many to guess.
 const GENERATED_LEN: usize = 32;
-/// Number of rounds for stretching a secret that a person has made up. Every process that connects to a hub needs this
-/// time, even a hook that ends soon. 4,096 rounds take about 10 ms, and 65,536 rounds would take 175 ms.
+/// Number of rounds for stretching a secret that a person has made up. Every process that connects to a hub waits for
+/// the stretching, even a hook that ends soon. 4,096 rounds take about 10 ms, and 65,536 rounds would take 175 ms.
 const STRETCH_ROUNDS: u32 = 1 << 12;
 
 /// The key that both sides derive from the shared secret.

@@ -5,7 +5,7 @@
 const BEGIN: &str = "*** Begin Patch";
 /// The beginnings of the lines that contain a path. OpenCode also accepts a path without a space after the colon.
 const MARKS: &[&str] = &["*** Update File:", "*** Add File:", "*** Delete File:", "*** Move to:"];
-/// If a line of a patch begins with one of these characters, the rest of it is a line of a file.
+/// If a line of a patch begins with one of these characters, the rest of this line is a line of a file.
 const CONTENTS: &[char] = &['+', '-', ' '];
 
 /// The paths of all files in the patch that a text contains; empty if the text contains no patch. Like Codex, this

@@ -351,7 +351,7 @@ fn unescaped(text: &str, after_zero: bool) -> Option<String> {
                     code = code * 8 + digit;
                     chars.next();
                 }
-                // A code beyond ASCII is only a part of a character. A percent sign would begin a directive of
+                // An octal code beyond ASCII is only a part of a character. A percent sign would begin a directive of
                 // `printf`. In both cases, the result is unknown.
                 out.push(char::from_u32(code).filter(|c| c.is_ascii() && *c != '%')?);
             }

@@ -48,8 +48,7 @@ impl StreamText {
     }
 }
 
-/// The part of a script that ends at a command such as `break` or `exit`. The remaining commands of this part do not
-/// run.
+/// The part of a script that a command such as `break` or `exit` ends. The remaining commands of this part do not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// The current iteration of a loop (`continue`).
@@ -66,7 +65,7 @@ pub(super) enum Ending {
 pub(super) struct RunResult {
     /// The text that the command prints.
     pub output: StreamText,
-    /// The part of the script that certainly ends at this command. `None` if the next command runs.
+    /// The part of the script that this command certainly ends. `None` if the next command runs.
     pub ending: Option<Ending>,
 }
 

@@ -58,7 +58,8 @@ impl Counters {
         *self == expected
     }
 
-    /// Raises each last number that is lower than its value in `floor`. New numbers are then higher than `floor`.
+    /// Raises the last sequence numbers and the last fencing token to at least the values in `floor`. So all new
+    /// numbers will be higher than these values.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));

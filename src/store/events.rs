@@ -15,7 +15,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The peer that caused the event.
     pub by: PeerId,
-    /// When the event happened, in ms.
+    /// The time, in ms, at which the event happened.
     pub at: i64,
     /// The payload, as JSON text.
     pub payload: String,

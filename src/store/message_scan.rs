@@ -68,8 +68,8 @@ pub struct ScannedMessage<'a> {
 /// The point at which a step of a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
-    /// The sequence number of the last row that was scanned completely. `None` if no row was scanned completely. The
-    /// next step continues after this row.
+    /// The sequence number of the last row that was scanned completely; the next step continues after this row. `None`
+    /// if no row was scanned completely.
     pub last: Option<i64>,
     /// Whether the scan has no more rows.
     pub is_complete: bool,
@@ -215,7 +215,7 @@ impl Store {
         Ok((ends[0], ends[1]))
     }
 
-    /// The sequence number of the copy of a message for this recipient. `None` if the recipient got no copy.
+    /// The sequence number of this recipient's copy of a message. `None` if the recipient got no copy.
     pub fn copy_for(&self, seq: i64, recipient: &str) -> StoreResult<Option<i64>> {
         let (first, last) = self.copies_of(seq)?;
         let sql = "SELECT copy.seq FROM message AS copy JOIN message AS sent ON sent.seq = ?1 \

@@ -28,9 +28,9 @@ pub struct Message {
     pub reply_to: Option<i64>,
     /// The sender's idempotency key.
     pub key: Option<String>,
-    /// When the message was accepted, in ms.
+    /// The time, in ms, at which the message was accepted.
     pub created: i64,
-    /// When the message expires, in ms.
+    /// The time, in ms, at which the message expires.
     pub expires: Option<i64>,
     /// The state of the message.
     pub state: MessageState,
@@ -42,13 +42,13 @@ pub struct Message {
     pub rejection: Option<String>,
     /// The number of bytes of the payload that the recipient has seen. Long messages are shown in parts.
     pub bytes_read: i64,
-    /// When the message was first offered to the recipient, in ms.
+    /// The time, in ms, at which the message was first offered to the recipient.
     pub offered: Option<i64>,
-    /// When the message was read, in ms.
+    /// The time, in ms, at which the message was read.
     pub read: Option<i64>,
-    /// When the message was acknowledged or answered, in ms.
+    /// The time, in ms, at which the message was acknowledged or answered.
     pub acked: Option<i64>,
-    /// When the whole message was sent over a push connection, in ms.
+    /// The time, in ms, at which the whole message was sent over a push connection.
     pub pushed: Option<i64>,
 }
 

@@ -73,8 +73,8 @@ enum CallState {
 enum LockingMode {
     /// Other connections may use the database: the checkpointer, and users who read the database.
     Shared,
-    /// No other connection may use the database, so SQLite needs no shared-memory file (32 KiB). SQLite can't create
-    /// this file on a full disk, so in shared mode the broker could not even read the database there.
+    /// No other connection may use the database, so SQLite needs no shared-memory file (32 KiB). On a full disk, the
+    /// broker needs this mode even to read the database, because SQLite can't create that file.
     Exclusive,
 }
 
@@ -98,8 +98,8 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
 }
 
 /// The page size of a new database, in bytes. SQLite writes whole pages to its log, so small changes are faster with
-/// small pages. With SQLite's default of 4096 bytes, storing a message takes a fifth more time. With pages of 1024
-/// bytes, it takes no less time.
+/// small pages. Storing a message takes a fifth longer with SQLite's default of 4096 bytes than with 2048 bytes, and is
+/// no faster with 1024 bytes.
 const PAGE_BYTES: i64 = 2048;
 /// The size of the write-ahead log, in bytes, at which SQLite itself copies the log into the database file during a
 /// commit. Usually, the checkpointer copies the log before the log becomes this long.

@@ -4,7 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::FromSql;
 
 /// Reads the columns of a row by name. If columns are read in the order of the query, each column is found immediately.
-/// [`Row::get`] searches from the first column. This search took a third of the time to read a message.
+/// [`Row::get`] searches from the first column. A third of the time for reading a message was spent on this search.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is likely to be read next.

@@ -19,7 +19,7 @@ const POSITION: &str = "log_position";
 /// hub joins the log of another hub.
 const JOINS: &str = "joins_log";
 
-/// The last entry of the replicated log that a database contains.
+/// The position of a database in the replicated log: the last entry that the database contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPosition {
     /// The id of the log.
@@ -125,7 +125,7 @@ impl Store {
         }
     }
 
-    /// The size of the changes that have been recorded in this turn, in bytes.
+    /// The size, in bytes, of the changes that have been recorded in this turn.
     pub fn recorded_size(&self) -> usize {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }

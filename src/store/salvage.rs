@@ -17,7 +17,7 @@ use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::path::Path;
 
-/// The names that the report about lost rows uses for the rows of each table.
+/// For each table, the name of its rows in the report about lost rows.
 const ROWS: &[(&str, &str)] = &[
     ("message", "messages"),
     ("state", "entries of the shared state"),

@@ -19,9 +19,9 @@ pub struct StateEntry {
     pub version: i64,
     /// The peer that changed the entry last.
     pub by: PeerId,
-    /// When the entry was last changed, in ms.
+    /// The time, in ms, at which the entry was last changed.
     pub updated: i64,
-    /// When the entry expires, in ms.
+    /// The time, in ms, at which the entry expires.
     pub expires: Option<i64>,
     /// The newest event that contains a value of the entry.
     pub last_event: Option<i64>,
@@ -30,7 +30,7 @@ pub struct StateEntry {
 /// A position in the list of the deleted entries. The default is the position before the first entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeletionPosition {
-    /// When the entry was deleted, in ms.
+    /// The time, in ms, at which the entry was deleted.
     deleted: i64,
     /// The number of the entry's row. It determines the order of entries that were deleted in the same millisecond.
     row_number: i64,

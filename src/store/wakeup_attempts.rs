@@ -10,7 +10,7 @@ use rusqlite::Row;
 /// One attempt to wake a session for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WakeupRow {
-    /// When the attempt was made, in ms.
+    /// The time, in ms, at which the attempt was made.
     pub at: i64,
     /// The name of the channel that was used in the attempt. `None` if no channel was used.
     pub channel: Option<String>,

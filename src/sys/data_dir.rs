@@ -71,7 +71,7 @@ impl DataDir {
         }
     }
 
-    /// The file whose modification time is the last time at which a hub did not answer.
+    /// The file whose modification time shows when a hub last failed to answer.
     pub fn silent(&self) -> PathBuf {
         self.dir.join("hub.silent")
     }
@@ -99,7 +99,7 @@ impl DataDir {
         runtime_dir_of(&self.canonical())
     }
 
-    /// The path of the data directory without symlinks. Two paths to the same directory then lead to the same socket.
+    /// The path of the data directory without symlinks. So two paths to the same directory lead to the same socket.
     fn canonical(&self) -> PathBuf {
         fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone())
     }
@@ -133,7 +133,7 @@ impl DataDir {
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
-    /// The file that contains the name of this machine at the time when the mesh was last opened.
+    /// The file that contains the name that this machine had when the mesh was last opened.
     pub fn machine(&self) -> PathBuf {
         self.dir.join("broker.machine")
     }

@@ -122,8 +122,8 @@ mod tests {
         assert!(tries.for_time(Duration::from_millis(1)).unwrap().is_none());
         ours.unlock().unwrap();
         let locked = wait.for_time(Duration::from_secs(20)).unwrap().expect("the lock was released");
-        // Closing the file does not always release the lock. Another test may be starting a process. This process has a
-        // copy of the descriptor until it calls exec.
+        // Closing the file does not always release the lock. Another test may be starting a process, and the new
+        // process has a copy of the descriptor until it calls exec.
         locked.unlock().unwrap();
         assert_eq!(holder(&File::open(&path).unwrap()), None);
         std::fs::remove_file(&path).unwrap();

@@ -44,19 +44,19 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts at the wall time, or at `floor` (the newest time in the store) if `floor` is later.
+    /// Starts a clock at the wall time, or at `floor` (the newest time in the store) if `floor` is later.
     pub fn start(floor: i64) -> Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
-    /// Starts at the time `now`, not at the time of the wall clock.
+    /// Starts a clock at the time `now`, not at the wall time.
     pub fn at(now: i64) -> Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }
 
-    /// Continues the clock of an earlier broker. Leases then stay valid even if the wall clock has been changed in the
-    /// meantime. Returns `None` if the machine has been rebooted after `saved` was written, or if the format of `saved`
-    /// is wrong.
+    /// Continues the clock of an earlier broker. So leases stay valid even if the wall clock was changed in the
+    /// meantime. Returns `None` if the machine was rebooted after `saved` was written, or if the format of `saved` is
+    /// wrong.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let saved_id = words.next()?;
@@ -181,7 +181,7 @@ pub fn own_path() -> PathBuf {
     let started_as = started_as.filter(|path| path.is_absolute() && path.file_name() == Some(PROGRAM.as_ref()));
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM));
-    // If no program is found, an attempt to start this path fails with an error that contains the path.
+    // If no program is found, an attempt to start the program at this path fails with an error that contains the path.
     started_as.into_iter().chain(in_path).find(|program| program.is_file()).unwrap_or(path)
 }
 

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 /// Maximum number of symlinks in one path. Linux has the same limit (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// Turns a path that a user typed into an absolute path. A relative path is relative to the working directory.
+/// Returns the absolute form of a path that a user typed. A relative path is relative to the working directory.
 ///
 /// # Errors
 /// If the path is relative and the working directory is gone.
@@ -52,7 +52,7 @@ pub fn absolute_link(path: &str) -> String {
     format!("{}{name}", absolute_in("", &format!("{folder}/")))
 }
 
-/// Turns a path that an agent gave to a session into an absolute path. A relative path is relative to the project, or
+/// Returns the absolute form of a path that an agent gave to a session. A relative path is relative to the project, or
 /// to `root` if the working directory is not a project.
 ///
 /// # Errors

@@ -24,8 +24,8 @@ pub fn buffer_for(len: u64) -> Vec<u8> {
     Vec::with_capacity(len as usize + 32)
 }
 
-/// Waits until the data that was written to a file has reached the disk. On macOS, the data may then still be in the
-/// disk's cache, because a full flush takes ten times as long. SQLite makes the same choice.
+/// Waits until the data that was written to a file has reached the disk. On macOS, the data may still be in the disk's
+/// cache when this function returns, because a full flush takes ten times as long. SQLite makes the same choice.
 ///
 /// # Errors
 /// If the file can't be opened, or the disk fails.

@@ -65,8 +65,8 @@ impl ForegroundCommand {
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         // If the command can't be started, closing the watch ends the thread.
         let pid = Pid::from_child(&spawned.inspect_err(|_| watch.close())?);
-        // In the command, the signals that our caller has blocked stay blocked. This process unblocks all signals,
-        // because it must receive SIGCHLD when the command ends.
+        // Signals that our caller has blocked stay blocked in the command. This process unblocks all signals, because
+        // it must receive SIGCHLD when the command ends.
         super::accept_signals();
         Ok(ForegroundCommand { pid, signals: receiver })
     }

@@ -12,7 +12,7 @@ pub const DAMAGED: &str = "broker.db.damaged-";
 pub const LEFT: &str = "broker.db.before-rejoin-";
 /// The beginning of the name that a database gets when a backup replaces it. The name ends with the time.
 pub const REPLACED: &str = "broker.db.before-restore-";
-/// The name of the report is the name of the damaged database with this ending.
+/// The name of the report is the name of the damaged database, followed by this ending.
 const REPORT: &str = ".txt";
 
 /// The new path of a database that is set aside at the time `now`.

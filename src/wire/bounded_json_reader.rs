@@ -1,8 +1,8 @@
 //! Reads the short fields of a JSON object of any size. The text may be in UTF-16, begin with unrelated bytes, contain
 //! unpaired surrogates, or end too early.
 //!
-//! **Invariant:** memory is bounded. Long texts are cut, and values beyond a maximum depth or number are skipped. Some
-//! memory is reserved for the fields that the caller needs.
+//! **Invariant:** memory is bounded. Long texts are cut. Values are skipped if there are too many or if they are nested
+//! too deeply. Some memory is reserved for the fields that the caller needs.
 
 use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
 use super::shorten_long_json_text::KeptText;
@@ -28,7 +28,7 @@ const NAME_MAX: usize = 256;
 const SCALAR_MAX: usize = 64;
 /// How many bytes are read at a time. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;
-/// How many bytes are read at a time if a string contains the object.
+/// How many bytes are read at a time from an object inside a string.
 const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 /// How many values of a repeated field are kept.
 const REPEATED_MAX: usize = 64;

@@ -82,8 +82,8 @@ impl LineBuffer {
 
 /// Returns the position of the first line end.
 fn line_end(bytes: &[u8]) -> Option<usize> {
-    // A verb receives a single line. `contains` is slower than memchr for long texts, but memchr first asks the
-    // processor for its instructions, which takes 13 µs on a virtual machine.
+    // A verb receives a single line. For long texts, `contains` is slower than memchr. But memchr first asks the
+    // processor which instructions it supports, and that takes 13 µs on a virtual machine.
     match bytes {
         [line @ .., b'\n'] if !line.contains(&b'\n') => Some(line.len()),
         _ => memchr::memchr(b'\n', bytes),

@@ -1,6 +1,6 @@
 //! A bare broker: a poll loop, serde_json and SQLite, without rules. It uses the same tables as the real broker, and
-//! its answers have the same form. The real broker can hardly be faster. The difference between the two brokers is the
-//! cost of the rules.
+//! its answers have the same form. The real broker can hardly be faster than this one. The difference between the two
+//! brokers is the cost of the rules.
 
 use super::filled_store::peer;
 use super::floor::{Server, serve_beside};
@@ -76,7 +76,7 @@ pub fn serve(path: &str, file: &str) {
         }
         rules.commit();
         for client in clients.iter_mut().filter(|client| !client.output.is_empty()) {
-            // If a client does not read, its answers are lost, which is fine.
+            // If a client does not read its answers, they are lost, which is fine.
             let _ = client.stream.write_all(&client.output);
             client.output.clear();
         }

@@ -38,7 +38,8 @@ pub fn verbs(table: &mut Table) {
         run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
     };
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
-    // A dynamically linked program also loads its libraries. Loading takes longer than the differences between verbs.
+    // A dynamically linked program also loads its libraries. This takes so long that the differences between verbs
+    // hardly matter.
     let rows = [("verb state get", 1.25), ("verb send", 1.35), ("verb lock", 1.35)];
     for ((work, most), samples_of) in rows.iter().zip(&samples[1..]) {
         let reach = Reach::Times(if is_static() { *most } else { 1.8 });
@@ -46,7 +47,8 @@ pub fn verbs(table: &mut Table) {
     }
 }
 
-/// The three measured calls. Each has a name, a request as a line, and a maximum time as a multiple of the floor.
+/// The three measured calls. Each has a name, a request as a line, and a maximum time as a multiple of the floor (the
+/// time that the machine itself needs).
 fn three() -> [(&'static str, Vec<u8>, f64); 3] {
     let set = json!({ "key": "port", "value": VALUE });
     let send = json!({ "to": "reader", "message": VALUE });

@@ -155,8 +155,8 @@ impl Table {
         });
     }
 
-    /// Prints how long a bare broker takes for the work of the last row. This line has no target and does not count as
-    /// a row.
+    /// Prints how long a bare broker takes for the work of the previous row. This line has no target and does not count
+    /// as a row.
     pub fn bare(&self, samples: &Samples, floor: Option<f64>) {
         let (median, p99) = (samples.median(), samples.at(0.99));
         let ratio = floor.map_or("-".into(), |floor| format!("{:.2}", median / floor));

@@ -1,5 +1,5 @@
-//! Measures how much longer an honest client's calls take while other clients cause as much work as they can. The 99th
-//! percentile is compared with the 99th percentile without those other clients. No honest call may fail.
+//! Measures how much longer an honest client's calls take while other clients cause as much work as they can. Compares
+//! the 99th percentile of the call times with and without those other clients. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause between two calls of the honest client, and the number of its calls for each row.
+/// The pause between two calls of the honest client, and the number of its calls for each row of the table.
 const PAUSE: Duration = Duration::from_millis(5);
 const N_CALLS: usize = 600;
-/// Limit for the 99th percentile of the times of calls during a flood, in microseconds.
+/// Limit for the 99th percentile of the call times during a flood, in microseconds.
 const MOST: f64 = 5_000.0;
 /// The number of connections of each flood.
 const N_GLOBBERS: usize = 8;
@@ -36,7 +36,7 @@ pub fn floods(table: &mut Table) {
     linked_mesh(table);
 }
 
-/// Times calls while clients send costly lock queries without waiting for the answers.
+/// Measures how long calls take while clients send costly lock queries and do not wait for the answers.
 fn glob_queries(table: &mut Table) {
     let mesh = Mesh::started();
     let line = hold_and_query(&mesh);
@@ -54,7 +54,8 @@ fn glob_queries(table: &mut Table) {
     row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
 }
 
-/// Times calls while a client on another machine sends costly lock queries without waiting for the answers.
+/// Measures how long calls take while a client on another machine sends costly lock queries and does not wait for the
+/// answers.
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);
@@ -73,7 +74,8 @@ fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
     request("lock.query", &json!({ "filePaths": globs }))
 }
 
-/// Times calls while clients without a token request `/health` over HTTP again and again, and never read the answers.
+/// Measures how long calls take while clients without a token request `/health` over HTTP again and again, and never
+/// read the answers.
 fn health(table: &mut Table) {
     let mesh = Mesh::started();
     let port = mesh.http_port();
@@ -99,7 +101,7 @@ fn health(table: &mut Table) {
     row_of(table, "128 strangers pipeline /health, HTTP call", call, attack);
 }
 
-/// Times calls while agents attach and leave, one after another.
+/// Measures how long calls take while agents attach and leave, one after another.
 fn attaches(table: &mut Table) {
     let mesh = Mesh::started();
     let attack = |done: &AtomicBool| {
@@ -113,7 +115,7 @@ fn attaches(table: &mut Table) {
     row(table, "8,400 attaches", &mesh, attack);
 }
 
-/// Times calls while clients request the list of peers again and again, and do not read the answers.
+/// Measures how long calls take while clients request the list of peers again and again, and do not read the answers.
 fn deaf_listers(table: &mut Table) {
     let mesh = Mesh::started();
     let peers: Vec<Line> = (0..N_DEAF).map(|n| mesh.attach(&format!("lister-{n}"))).collect();
@@ -135,7 +137,8 @@ fn deaf_listers(table: &mut Table) {
     row(table, "50 clients flood peers and do not read", &mesh, attack);
 }
 
-/// Times calls while a linked mesh reports twenty thousand peers again and again. Each report contains different peers.
+/// Measures how long calls take while a linked mesh reports twenty thousand peers again and again. Each report contains
+/// different peers.
 fn linked_mesh(table: &mut Table) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
@@ -156,7 +159,7 @@ fn linked_mesh(table: &mut Table) {
     row(table, "a linked mesh lists 20,000 peers", &mesh, attack);
 }
 
-/// An answer that lists the peers of one round. Each round has a new `mark`, so the broker asks again at once.
+/// An answer that lists the peers of one round. Each round has a new `mark`, so the broker asks again immediately.
 fn roster(round: usize) -> Vec<u8> {
     let peer =
         |n: usize| json!({ "peer_id": format!("peer-{round}-{n}"), "session_id": format!("p{n}"), "status": "active" });

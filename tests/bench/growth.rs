@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// How many messages and events the large mesh holds.
 const MANY: usize = 1_000_000;
-/// How many messages and events the small mesh holds. They fill one page of every answer.
+/// How many messages and events the small mesh holds. They are just enough to fill each answer.
 const FEW: usize = N_PEERS * 120;
 
 /// Returns a mesh with this many rows, and a connection that is attached as one of its peers.

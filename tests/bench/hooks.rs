@@ -34,7 +34,7 @@ fn input(session: &str) -> String {
 }
 
 /// Times a hook without mail and a hook with at least twenty waiting messages. Both times are compared with the time of
-/// a process that ends at once.
+/// a process that ends immediately.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");

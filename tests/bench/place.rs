@@ -115,8 +115,8 @@ impl Mesh {
         self.scratch.path.join("mesh")
     }
 
-    /// Returns a command that runs the program with the settings of a benchmark. Does not set a working directory.
-    /// Without this setting, std starts the process faster.
+    /// Returns a command that runs the program with the settings of a benchmark. Sets no working directory, because std
+    /// starts a process faster without one.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
@@ -308,7 +308,7 @@ impl Line {
         }
     }
 
-    /// Answers the pings that have arrived, like a session that waits for mail.
+    /// Answers the pings that have arrived, as a session that waits for mail does.
     pub fn answer_pings(&mut self) {
         self.stream.set_nonblocking(true).expect("a stream can be read without waiting");
         let read = self.stream.read(&mut self.buffer[self.filled..]);

@@ -13,9 +13,9 @@ use std::time::Instant;
 
 /// The number of batches of calls for each row.
 const ROUNDS: usize = 30;
-/// The number of calls of a batch that are timed.
+/// The number of timed calls in a batch.
 const BATCH: usize = 80;
-/// The number of calls at the start of a batch that are not timed.
+/// The number of untimed calls at the start of a batch.
 const WARM: usize = 5;
 
 /// A Python process that reads a number, and makes this number of calls.
@@ -58,8 +58,7 @@ impl Drop for Script {
     }
 }
 
-/// Times a script without a name and a script that is a peer. The first script reads and writes. The second script only
-/// reads.
+/// Times two scripts. The script without a name reads and writes. The script that is a peer only reads.
 pub fn python(table: &mut Table) {
     let mesh = Mesh::started();
     let mut client = Client::connect(&DataDir { dir: mesh.dir() }).expect("a broker");

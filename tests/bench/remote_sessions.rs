@@ -1,4 +1,4 @@
-//! Times sessions that connect like sessions on other machines, but over loopback. The times for comparison also
+//! Measures sessions that connect like sessions on other machines, but over loopback. The times for comparison also
 //! include the cost of loopback.
 
 use super::calls::VALUE;
@@ -25,9 +25,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Times a call and a push over the WebSocket. The floor of the call is the time of the same call over the Unix socket,
-/// plus the time in which TCP carries the bytes of the answer to an echo server and back. The floor of the push
-/// includes only half of this TCP time.
+/// Times a call and a push over the WebSocket. The floor of the call is the sum of two times: the time of the same call
+/// over the Unix socket, and the time of a TCP echo of as many bytes as the answer has. The floor of the push includes
+/// only half of this TCP time.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));

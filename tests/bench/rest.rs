@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// After this time without calls, the broker is idle. The grace periods of its peers are over, and the write-ahead log
 /// has been copied into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// Two seconds more than the time for which the idle broker is watched.
+/// The idle broker is watched for this time minus two seconds.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// Times the start of a session as a client sees it, from the start of the process to the first result of a tool.
@@ -35,8 +35,8 @@ pub fn session(table: &mut Table) {
     table.times("session, warm", &Samples::new(warm), None, Reach::Median(1_000.0));
 }
 
-/// The resident and the proportional memory of a process, in bytes. Both values are exact; `VmRSS` may be wrong by a
-/// few pages.
+/// The resident and the proportional memory of a process, in bytes. Both values are exact. (`VmRSS` may be wrong by a
+/// few pages.)
 pub fn memory_of(pid: u32) -> (f64, f64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("Linux tells");
     let bytes = |name: &str| {

@@ -15,7 +15,7 @@ fn long(text: &str) -> String {
     text.repeat(LONG / text.len() + 1)[..LONG].to_owned()
 }
 
-/// Times the search for the files that a command line writes. Tries short and long command lines.
+/// Measures how long it takes to find the files that a command line writes. Tries short and long command lines.
 pub fn shell(table: &mut Table) {
     let scratch = Scratch::new();
     for n in 0..ENTRIES {

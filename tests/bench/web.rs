@@ -46,9 +46,9 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
     });
 }
 
-/// Lets the agents work while a viewer watches. Returns the times and the broker's CPU use as a percentage of one core.
-/// Each time begins with the write of a call, and ends when the viewer sees the call's event. Without a viewer, the
-/// times are zero.
+/// Lets the agents work while a viewer watches. Returns the measured times, and the broker's CPU use as a percentage of
+/// one core. A measurement begins when a call is written, and ends when the viewer sees the call's event. Without a
+/// viewer, the times are zero.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
     let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();

@@ -147,7 +147,7 @@ impl World {
         reply.expect("the call is answered")
     }
 
-    /// Makes a call over a new connection, like a hook or a verb (subcommand).
+    /// Makes a call over a new connection, as a hook or a verb (subcommand) does.
     fn call_once(&mut self, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
         self.next += 1;
         let conn = self.next;
@@ -183,7 +183,7 @@ impl World {
         self.call_once("hook.edit", args, &session.above)
     }
 
-    /// Makes a tool call over the session's MCP server. Returns the peer as which the call acts.
+    /// Makes a tool call over the session's MCP server. Returns the id of the peer that the call acts as.
     fn serve(&mut self, session: &mut Session) -> String {
         if let Some(conn) = session.conn {
             return id_of(&self.call(conn, "whoami", json!({}), &session.above).unwrap());
@@ -212,8 +212,8 @@ impl World {
         id_of(&self.call(conn, "attach", args, &session.above).unwrap())
     }
 
-    /// Runs a verb in the session's shell. Returns the peer as which the verb acts. Like the real client, this method
-    /// begins the session if the broker knows the agent but not the session.
+    /// Runs a verb in the session's shell. Returns the id of the peer that the verb acts as. Like the real client, this
+    /// method begins the session if the broker knows the agent but not the session.
     fn verb(&mut self, session: &Session) -> Result<String, Error> {
         let asked = self.call_once("whoami", json!({}), &session.above);
         let answer = match asked {

@@ -341,7 +341,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
         let mut other = broker.http();
         other.send(format!("GET /status HTTP/1.1\r\n{}\r\n", auth(&broker)));
         let answered = other.reply().is_some();
-        // Opens the pipe for writing. The waiting request then continues, and the broker can end later.
+        // Opens the pipe for writing. This lets the waiting request continue, and lets the broker end after the test.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&head));
         assert!(answered, "{target} of one client holds up all others");
         assert_eq!(hung.reply().unwrap().status, 200);

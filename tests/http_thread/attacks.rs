@@ -1,5 +1,5 @@
-//! Tests attacks by hostile clients on the HTTP thread. **Invariant:** at the end of each test, the server serves
-//! another client, or has closed all connections.
+//! Tests how the HTTP thread withstands attacks by hostile clients. **Invariant:** at the end of each test, the server
+//! serves another client, or has closed all connections.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;

@@ -17,7 +17,7 @@ pub struct Mail {
     pub n_fetched_away: usize,
 }
 
-/// The number of locks that were granted, and how they ended.
+/// The number of granted locks, and how these locks ended.
 #[derive(Debug, Default)]
 pub struct Locks {
     pub n_granted: usize,
@@ -172,7 +172,7 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
 }
 
 /// Checks each lock in force. Its holder must have got an answer that granted the lock, or have made a request that got
-/// no answer. If an answer said that the lock was released, the check fails. Returns the number of these locks.
+/// no answer. If an answer said that the lock was released, the check fails. Returns the number of locks in force.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // If a broker was killed while a command ran under a lock, this lock ends only after a grace period.

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A message that was sent to one reader.
 #[derive(Debug, Default)]
 pub struct SentMessage {
-    /// Whether the sender got the answer `ok`. If it did not, the message may or may not arrive.
+    /// Whether the sender got the answer `ok`. Without this answer, the message may or may not arrive.
     pub acked: bool,
     /// How often the reader received the whole message, and how often the message came without the mark `again`.
     pub n_read: u32,

@@ -36,7 +36,7 @@ impl Dice {
 pub struct Peer {
     pub id: String,
     pub name: String,
-    /// Whether this peer is an HTTP client. A fetch over HTTP marks messages as read at once, even if its answer is
+    /// Whether this peer is an HTTP client. A fetch over HTTP marks messages as read immediately, even if its answer is
     /// lost.
     pub is_web: bool,
 }

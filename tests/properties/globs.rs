@@ -40,7 +40,7 @@ fn check_any(a: &str, b: &str) {
     }
 }
 
-/// Whether one of the two paths is below the other path. The upper path must not be a pattern.
+/// Whether one of the two paths is below the other path. No path is below a pattern.
 fn one_is_below(a: &str, b: &str) -> bool {
     let is_below = |path: &str, folder: &str| {
         !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))

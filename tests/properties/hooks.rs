@@ -75,7 +75,7 @@ fn check_answers(dialect: &Dialect, hook: &HookInput) {
     }
 }
 
-/// Uses the same random text as a peer's name, summary and message, and checks the text in which hooks show it.
+/// Gives a peer one random text as its name, its summary and its message. Checks the text in which hooks show the peer.
 fn check_words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });

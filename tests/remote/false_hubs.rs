@@ -1,5 +1,5 @@
-//! Fake hubs that lead, stand by, or do not answer. They all pass calls on to one real broker. Real hubs share a
-//! database instead.
+//! Fake hubs that lead, stand by, or do not answer. Real hubs share a database. Fake hubs share one real broker
+//! instead, and a fake hub that leads passes calls on to this broker.
 
 use crate::SECRET;
 use serde_json::{Value, json};

@@ -28,7 +28,7 @@ const SECRET: &str = "correct horse battery staple";
 fn hub_and_guest() -> (Place, Place) {
     let hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
     hub.ok(&["start", "--detach"]);
-    // If a different program uses the hub's port, the hub takes the next one, so the real port is read from the hub's
+    // The hub uses a higher port if a different program uses the usual one. So the real port is read from the hub's
     // file.
     let port = (port(&hub) - 1).to_string();
     let guest = Place::new()
@@ -81,7 +81,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
         let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
         stream.write_all(words.as_bytes()).unwrap();
         let mut answer = String::new();
-        // The read may fail, since the hub may close the connection without an answer.
+        // The read may fail, because the hub may close the connection without an answer.
         let _ = stream.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.contains("401"), "{answer}");
         assert!(!answer.contains("slm") && !answer.contains("version"), "{answer}");
@@ -99,7 +99,7 @@ fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
-            // The write may fail, since the hub may have closed this connection to make room for another.
+            // The write may fail, because the hub may have closed this connection to make room for another.
             let _ = stream.write_all(b"GET /far HTTP/1.1\r\nHost: x\r\n");
             stream
         })
@@ -208,7 +208,7 @@ impl Drop for PushClient {
     }
 }
 
-/// Calls the old HTTP API of the hub with the secret, as a client of slm-mesh 1.3 does.
+/// Calls the hub's old HTTP API, and sends the secret, as a client of slm-mesh 1.3 does.
 fn ask(hub: &Place, route: &str, body: &Value) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port(hub) - 1)).unwrap();
     let body = body.to_string();

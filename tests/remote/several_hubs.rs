@@ -369,7 +369,8 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
     put_program(&bin.join("ssh"), pipe.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let guest = Place::new().with("SLM_MESH_HOST", "ssh://standby").with("PATH", &path);
-    // Both runs must give the same error, so the client must not remember an address that it can't use.
+    // The client must not remember an address that it can't use. So the second run must give the same error as the
+    // first.
     for _ in 0..2 {
         let (status, said) = fails(&guest);
         assert_eq!(status, Some(3), "{said}");

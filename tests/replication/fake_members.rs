@@ -98,7 +98,7 @@ fn first_member(listener: &TcpListener, behaviour: First, stored: &Mutex<Option<
         let Some((path, request)) = read_request(&mut stream) else { continue };
         let Some(value) = appended(&request) else {
             if path.ends_with("/txn") {
-                // The hub waits for the answer to the append up to four times as long as the previous answer took.
+                // The hub waits up to four times as long for the answer to the append as it waited for this answer.
                 std::thread::sleep(SLOW);
             }
             answer(stream, "200 OK", &granted(&path, &request));

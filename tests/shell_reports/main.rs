@@ -192,7 +192,7 @@ fn a_file_that_is_removed_made_or_only_touched() {
     place.ok(&["lock", "restore", "new.txt", "--yes"]);
     assert!(!place.root.join("new.txt").exists(), "there was none before");
     // The command resets the modification time of the file, but it can't reset the change time (ctime). The change must
-    // still be reported.
+    // be reported anyway.
     let told = player.run("touch -r $(echo dleh | rev).txt r; printf 'as IT was\\n' > $(echo dleh | rev).txt; touch -r r $(echo dleh | rev).txt");
     assert!(told.contains("held.txt"), "{told}");
 }

@@ -26,7 +26,7 @@ fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prom
 }
 
 /// When the changes of a command are found, the notes about the command are removed. So the report must reach the agent
-/// at once, even if the broker is gone, or closes each connection without an answer.
+/// immediately, even if the broker is gone, or closes each connection without an answer.
 #[test]
 fn a_report_at_the_end_of_a_turn_needs_no_broker() {
     let (place, file) = work_tree();

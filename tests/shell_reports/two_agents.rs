@@ -29,7 +29,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let names: Vec<String> = (0..4).map(|n| format!("f{n}.txt")).collect();
     let players = [Player::new(&place, "claude", "one"), Player::new(&place, "claude", "two")];
     let mut seed = 20_261_128;
-    // For each file, the agent that has locked the file with an edit in the agent's current turn.
+    // For each file, the agent that has locked the file. The lock ends when the agent's turn ends.
     let mut held: Vec<Option<usize>> = vec![None; names.len()];
     let (mut n_lost, mut n_denied) = (0, 0);
     for turn in 0..200 {

@@ -23,7 +23,7 @@ pub enum Truth {
 
 /// A command in corpus.txt, and the files that it writes.
 pub struct Case {
-    /// The number of the line in corpus.txt with which the command begins.
+    /// The number of the command's first line in corpus.txt.
     pub line: usize,
     /// The whole command, which may contain newlines.
     pub command: String,

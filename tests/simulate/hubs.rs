@@ -106,8 +106,8 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// Lets the hub that hung continue. The hub tries to commit its turn. The commit must fail, because a different hub
-    /// leads now.
+    /// Wakes up the hub that hung. This hub then tries to commit its turn. The commit must fail, because a different
+    /// hub leads now.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);

@@ -24,7 +24,7 @@ struct Grant {
     path: usize,
     who: Who,
     command: String,
-    /// The lock's token. If the answer was lost, this is `None`, and the token is higher than `above`.
+    /// The lock's token. If the answer was lost, this is `None`, and the unknown token is higher than `above`.
     token: Option<i64>,
     above: i64,
     /// The time until which the lock must be in force.

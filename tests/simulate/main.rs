@@ -2,7 +2,7 @@
 //! crashes, answers get lost, clients are slow, and clocks jump. After each step, the results are compared with a model
 //! that knows only requests and answers.
 //!
-//! `make sim SEED=7 STEPS=100000` runs one seed for this many steps.
+//! `make sim SEED=7 STEPS=100000` runs seed 7 for 100000 steps.
 
 mod breaks;
 mod engine;

@@ -127,7 +127,7 @@ impl Model {
     pub fn crash(&mut self) {
         for who in 0..NAMES.len() {
             // A peer that was online gets a grace period. A peer whose grace period was already running gets at most
-            // one more.
+            // one more grace period.
             self.pardoned[who] = self.connections[who] > 0 || self.pardoned[who];
             self.was_away[who] = !self.pardoned[who];
             if !WEB.contains(&who) && who != HUMAN {
@@ -165,13 +165,13 @@ impl Model {
         self.owed.push((kind, part.into()));
     }
 
-    /// Forgets the events that this turn should have pushed, since a crash has lost them.
+    /// Forgets the events that this turn should have pushed, because a crash has lost them.
     pub fn forget_turn(&mut self) {
         self.owed.clear();
         self.stream.fresh.clear();
     }
 
-    /// Checks that this turn has pushed all events that it had to push, and that each waiting call still has to wait.
+    /// Checks that this turn has pushed all events that it had to push, and that each waiting call must go on waiting.
     pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
         for (kind, part) in self.owed.drain(..) {
             assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");

@@ -194,7 +194,7 @@ impl World {
         args
     }
 
-    /// Runs a verb (subcommand) with a new connection. It acts as the human, or as one of the sessions.
+    /// Runs a verb (subcommand) over a new connection. The verb acts as the human, or as one of the sessions.
     fn verb(&mut self) {
         let who = if self.dice.below(2) == 0 { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
         if !self.model.is_known(who) {
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// Takes a step of a `lock FILE -- COMMAND` call: takes its lock, renews the lock while the command runs, or ends
-    /// the connection and thereby the lock.
+    /// Takes a step of a `lock FILE -- COMMAND` call: takes its lock, renews the lock while the command runs, or closes
+    /// the connection, which ends the lock.
     fn command(&mut self) {
         if self.commands.len() < 3 && self.dice.one_in(2) {
             let who = if self.dice.one_in(2) { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
@@ -340,7 +340,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// Makes a random HTTP call of a client for slm-mesh 1.x.
+    /// Makes a random HTTP call, as a client for slm-mesh 1.x does.
     fn web(&mut self) {
         let who = WEB.start + self.dice.below(3) as Who;
         let Some(id) = self.model.ids[who].clone().filter(|_| self.model.is_here(who)) else {

@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// Now and then, lets a hub that does not lead take a step.
+    /// Now and then, makes one of the standby hubs take a step.
     pub fn stand_by(&mut self) {
         let now = self.now();
         if let Some(hubs) = self.hubs.as_mut().filter(|_| self.dice.one_in(20)) {
@@ -322,7 +322,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// Makes a session hang, or lets a session that hangs continue.
+    /// Makes a session hang if `mute` is true. Otherwise, makes the session continue.
     pub fn mute(&mut self, who: Who, mute: bool) {
         let [conn] = self.agents[who].conns[..] else { return };
         self.agents[who].mute = mute;

@@ -168,7 +168,7 @@ fn public_type(line: &str) -> Option<String> {
     ["struct", "enum", "trait", "type"].contains(&kind).then_some(name)
 }
 
-/// Words that earlier versions of the code used in unusual meanings. No file name may contain them again.
+/// Words that earlier versions of the code used with unusual meanings. No file name may contain them again.
 const PRIVATE_WORDS: &[&str] = &[
     "seat", "letter", "wish", "desk", "outlet", "ear", "ears", "far", "lan", "ground", "knock", "porter", "ring",
     "bell", "places", "birth", "pests",

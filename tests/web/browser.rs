@@ -39,7 +39,7 @@ impl Drop for Person {
     }
 }
 
-/// Finds Chromium on the search path. It has different names on different systems.
+/// Finds Chromium on the search path. Chromium has different names on different systems.
 fn chromium(test: &str) -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
     let path = std::env::var("PATH").unwrap();

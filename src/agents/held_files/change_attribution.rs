@@ -84,8 +84,8 @@ impl HeldFiles {
         match record.map(|record| record.by) {
             Some(RecordedBy::Edit) => None,
             Some(RecordedBy::Command) => Some(Cause::ProbablyHolder),
-            // Another session has already reported this change, so the command of that session or of this session may
-            // have made it.
+            // Another session has already reported this change, so the change may come from that session's command or
+            // from this session's.
             Some(RecordedBy::Reported) => Some(Cause::Unsure),
             _ if self.notes.is_other_running(session) => Some(Cause::Unsure),
             _ => Some(Cause::Command),

@@ -41,8 +41,8 @@ impl HeldFiles {
         records.save();
     }
 
-    /// Checks one file. If the lock is new, there is no earlier state to compare, so the current state is only
-    /// recorded.
+    /// Checks one file. If the lock is new, no earlier state of the file is known, so this function only records the
+    /// current state.
     fn look_at_file(&self, records: &mut HolderRecords, path: &str, token: Option<i64>, moment: &OwnMoment<'_>) {
         let state = FileState::of(Path::new(path));
         let named = matches!(moment, OwnMoment::AfterWrite(note) if note.named.iter().any(|named| named == path));
@@ -89,7 +89,7 @@ impl HeldFiles {
         news
     }
 
-    /// Records that the holder of a file got a message about a change. The holder's own hooks then do not report the
+    /// Records that the holder of a file got a message about a change, so that the holder's own hooks do not report the
     /// same change again.
     pub fn note_reported(&self, file: &ChangedFile) {
         let Some(mut records) = HolderRecords::open(&self.records, &file.holder, false) else { return };

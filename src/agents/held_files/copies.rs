@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 /// How long a copy is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
-/// Maximum total size of the copies that one hook makes or reuses, in bytes. More copies would delay the command.
+/// Maximum total size, in bytes, of the copies that one hook makes or reuses. More copies would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
 /// Maximum total size of all copies, in bytes. A hook removes the oldest copies before it makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
@@ -27,7 +27,7 @@ const FRESH: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct CopyStore {
     dir: PathBuf,
-    /// The total size of the copies that this process has made or reused, in bytes.
+    /// The total size, in bytes, of the copies that this process has made or reused.
     used: Cell<u64>,
     has_room: Cell<bool>,
 }

@@ -145,7 +145,7 @@ impl HolderRecords {
             let _ = self.file.set_modified(SystemTime::now());
             return;
         }
-        // If the write fails, the holder gets fewer reports, but its work is not stopped.
+        // If the write fails, the holder gets fewer reports, but can continue its work.
         let _ = self.file.set_len(0);
         let _ = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(text.as_bytes()));
     }

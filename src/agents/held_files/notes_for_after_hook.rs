@@ -4,7 +4,7 @@
 //! The notes are files, not entries in the broker's memory, for these reasons:
 //! - The hooks of parallel commands do not share a file.
 //! - A note survives a restart of the broker.
-//! - The broker may be on another machine, from which it cannot inspect this machine's files.
+//! - The broker may run on another machine, where it cannot inspect this machine's files.
 //! - The hook after a command needs no broker to find out that nothing changed.
 
 use super::copies::{files_in, make_private_dir};
@@ -31,8 +31,8 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files that the command might write. With the tests in each entry, git can tell whether the command would
-    /// write a file.
+    /// The files that the command might write. Each entry stands for several files. It may contain tests with which git
+    /// can tell which of these files the command would write.
     pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool can write files, either by editing them or by running commands. Other tools leave no note.
     pub writes: bool,
@@ -65,8 +65,8 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    /// Formats the file as a line of a note. The line is not a JSON object, because a note may have many lines, and
-    /// writing one object takes longer than reading one file's metadata.
+    /// Formats the file as a line of a note. The line is not a JSON object. A note may have many lines, and writing an
+    /// object takes longer than reading the metadata of a file.
     fn to_line(&self) -> String {
         // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();

@@ -87,12 +87,12 @@ impl HeldFiles {
         text.lines().map(clean).collect::<Vec<_>>().join("\n") + cut
     }
 
-    /// Restores the content from before the change. The replaced content is kept as the latest change, so that the
-    /// restore can be undone too.
+    /// Restores the content that the file had before the change. Keeps the replaced content, and records the restore as
+    /// the latest change, so that the restore can be undone too.
     ///
     /// # Errors
     /// If the file cannot be written, or if it has changed since `point` was made. Without `force`, also if the file
-    /// has changed after the command, or if the replaced content cannot be kept.
+    /// was changed again after the command, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);

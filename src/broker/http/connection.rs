@@ -163,9 +163,9 @@ impl<S: HttpStream> HttpConnection<S> {
     /// connection with the lowest rank is dropped first. A rank is a flag and a time. The flag tells whether a request
     /// on this connection has ever been accepted.
     ///
-    /// If the flag is false, the connection may be dropped as soon as it has had its first turn. The time in its rank
-    /// is when the connection was accepted. If the flag is true, the connection may be dropped only while it is idle
-    /// and has no unread input. The time in its rank is when the connection began to wait for a request.
+    /// If the flag is false, the connection may be dropped as soon as it has had its first turn. Its rank contains the
+    /// time at which it was accepted. If the flag is true, the connection may be dropped only while it is idle and has
+    /// no unread input. Its rank contains the time at which it began to wait for a request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };

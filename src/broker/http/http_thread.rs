@@ -292,7 +292,7 @@ impl HttpThread {
                 // The client has already hung up.
                 Err(e) if concerns_one_client(&e) => {}
                 Err(_) => {
-                    // Most likely no file descriptor is free. Dropping a connection frees one.
+                    // Most likely, no file descriptor is free. Dropping a connection frees one.
                     let leaving = self.first_to_leave(|_| true);
                     self.dismiss(leaving);
                     self.accept_state = HttpAcceptState::RetryAt(now + ACCEPT_RETRY);

@@ -137,11 +137,11 @@ pub struct Limits {
     pub body_max: usize,
     /// Maximum time from the first to the last byte of a request, in ms.
     pub request_ms: u64,
-    /// Maximum time that a client may take to read a whole response, in ms.
+    /// Maximum time, in ms, that a client may take to read a whole response.
     pub answer_ms: u64,
     /// Maximum time between two requests on a connection, in ms.
     pub idle_ms: u64,
-    /// Maximum time for sending the last responses when the thread stops, in ms.
+    /// Maximum time, in ms, for sending the last responses when the thread stops.
     pub stop_ms: u64,
     /// Maximum number of connections of all clients together.
     pub connections_max: usize,

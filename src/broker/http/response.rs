@@ -7,7 +7,7 @@ use super::HttpResponse;
 use std::io;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-/// Tells a client that sent `Expect: 100-continue` to send the body.
+/// The answer to the header `Expect: 100-continue`. It tells the client to send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// An error that the HTTP thread itself sends to a client.

@@ -13,8 +13,8 @@ use std::path::Path;
 #[derive(Clone)]
 pub struct HubConfig {
     etcd: EtcdSettings,
-    /// The host and port at which other hubs and guests (machines that use this hub) connect. The address is also the
-    /// hub's name.
+    /// The host and the port to which other hubs and guests (machines that use this hub) connect. The address is also
+    /// the hub's name.
     pub address: String,
     /// The secret that hubs and guests share.
     pub secret: String,
@@ -103,8 +103,8 @@ impl HubConfig {
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // Without a log, this hub can wait until another hub begins one. After this hub has crashed, etcd lists it as
-        // the leader until the lease ends, so its own address does not count.
+        // If there is no log, this hub can wait until another hub begins one. After a crash of this hub, etcd lists
+        // this hub as the leader until the lease ends. So this hub's own address does not count.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {

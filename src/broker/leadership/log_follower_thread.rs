@@ -202,7 +202,7 @@ impl Follower {
         self.refuse_namesake(leader.as_deref())?;
         if !self.follows_log {
             match standby.match_database(&self.database.store)? {
-                // If no hub leads, this hub may begin the log. If a hub leads, it will soon begin the log.
+                // If no hub leads, this hub may begin the log. If another hub leads, that hub will soon begin the log.
                 DatabaseLogMatch::NoLog => return Ok(leader.is_none()),
                 DatabaseLogMatch::SameLog => self.follows_log = true,
                 DatabaseLogMatch::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How often the thread checks the other hubs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Minimum time for which entries are kept, unless the log exceeds `KEEP_BYTES`. A hub that was briefly offline can
-/// then catch up from the log alone.
+/// Minimum time for which entries are kept, unless the log exceeds `KEEP_BYTES`. So a hub that was briefly offline can
+/// catch up from the log alone.
 const KEEP_FOR: Duration = Duration::from_secs(600);
 /// Maximum size of the kept entries, in bytes. A hub that needs older entries gets a copy of the database instead.
 const KEEP_BYTES: u64 = 64 << 20;
@@ -213,7 +213,7 @@ impl Keeper {
     }
 }
 
-/// Returns the last entry that may be trimmed, and the number of samples up to this entry.
+/// Returns the last entry that can be trimmed, and the number of samples up to this entry.
 fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
     // The leader has every entry on its disk, so the leader counts as one copy of every entry.
     let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();

@@ -30,7 +30,7 @@ pub struct Leading {
     snapshots: SnapshotSource,
     /// The address at which guests (machines that use this hub) connect.
     address: String,
-    /// When this hub began to lead, in ms.
+    /// The time, in ms, at which this hub began to lead.
     since: i64,
 }
 

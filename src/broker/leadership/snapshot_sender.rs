@@ -282,7 +282,7 @@ mod tests {
         let mut release = Some(release);
         while answer["bytes"].is_null() {
             answer = ask(&mut source, "next", &store).unwrap();
-            // As soon as the copy of the next hub exists, the copy for the first hub fails.
+            // As soon as the copy for the next hub exists, the copy for the first hub fails.
             if release.take_if(|_| !files(&directory).is_empty()).is_some() {
                 assert!(vanished.recv().unwrap().is_err());
             }

@@ -160,8 +160,8 @@ impl<L: ReplicatedLog> Standby<L> {
 }
 
 /// Starts to record the changes of the store. The first change contains the leader's term and first position, so the
-/// log gets an entry at once. If the log stayed empty, another hub could begin its own log. If this hub begins a new
-/// log, `founder` is this hub's address.
+/// log gets an entry immediately. If the log stayed empty, another hub could begin its own log. If this hub begins a
+/// new log, `founder` is this hub's address.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();

@@ -1,6 +1,5 @@
-//! Authorises HTTP requests. Each request except `/health` must have the token or the secret. The `Host` header of any
-//! request must be a name or address of this machine. But on a hub, a request with a token or secret may have any
-//! `Host`.
+//! Authorises HTTP requests. Each request except `/health` must have the token or the secret. The `Host` header must be
+//! a name or address of this machine. A hub checks the `Host` only in requests that contain no token and no secret.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -9,10 +8,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Accepts requests with the token or the secret, but no requests from web pages. A page could make its own name
-/// resolve to this machine's address. So the `Host` must be `localhost`, `127.0.0.1` or `::1`, and any `Origin` is
-/// refused. On a hub, the `Host` may also be `hub_name` or any IP address. For a request that contains a token or a
-/// secret, a hub does not check the `Host`. The gate itself answers `/health`.
+/// Accepts requests with the token or the secret, but no requests from web pages. So the gate refuses each request with
+/// an `Origin`. It also refuses each request whose `Host` is not a name or address of this machine, because a page
+/// could make its own name resolve to this machine's address. A hub checks the `Host` only in requests that contain no
+/// token and no secret. The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
@@ -30,8 +29,8 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         if is_own && head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
         }
-        // Always checks both the bearer token and the secret of a request. If the check stopped after the first that is
-        // right, the response time would reveal which of them is right.
+        // Always checks both the bearer token and the secret of a request. If the check stopped at the first match, the
+        // response time would reveal whether the token or the secret matched.
         let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
@@ -49,7 +48,7 @@ fn is_own_name(host: Option<&str>, hub_name: Option<&str>) -> bool {
 }
 
 /// Answers `/health`, which needs no token. The request never reaches the event loop, so clients without a token can't
-/// slow it down.
+/// slow the event loop down.
 fn health(head: &Head, started: Instant) -> HttpResponse {
     // Clients on other machines learn only that a server runs here.
     if !head.peer.is_loopback() {

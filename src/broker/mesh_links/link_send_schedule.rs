@@ -81,7 +81,7 @@ impl LinkSender {
     }
 
     /// Records whether a poll succeeded. If the previous poll failed and this one succeeded, failed messages are sent
-    /// again at once. Otherwise, the pause after failed messages continues.
+    /// again immediately. Otherwise, the pause after failed messages continues.
     pub(super) fn note_poll(&mut self, is_answered: bool) {
         let was_failing = std::mem::replace(&mut self.is_poll_failing, !is_answered);
         if is_answered && was_failing && matches!(self.state, SendState::FailedUntil(_)) {

@@ -46,8 +46,8 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. If there are locks, the clock continues from the last broker's clock. If it did
-/// not, a change of the system time between the two brokers could end the lock of a live session.
+/// Starts the clock of this broker. If there are locks, the clock continues from the last broker's clock. If the clock
+/// started anew, a change of the system time between the two brokers could end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
@@ -123,7 +123,8 @@ fn shares_log(settings: &Settings) -> bool {
 /// rows are missing on a hub that shares a log.
 ///
 /// # Errors
-/// When the disk is full. The next broker tries again. If the mesh started empty now, more data would be lost.
+/// When the disk is full. An empty mesh would lose more data, so the broker does not start, and the next broker tries
+/// again.
 fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Error> {
     let draft = draft_path(places);
     remove_database(&draft);
@@ -155,7 +156,7 @@ pub(super) fn draft_path(places: &DataDir) -> PathBuf {
 /// Removes an unfinished new database.
 pub(super) fn remove_database(draft: &Path) {
     for suffix in FILE_SUFFIXES {
-        // The file may not exist. Any other failure shows when the new database is written.
+        // The file may not exist. Any other failure is noticed when the new database is written.
         let _ = fs::remove_file(with_suffix(draft, suffix));
     }
 }
@@ -219,8 +220,8 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
 }
 
 /// Renames the files of the database. The new name consists of `prefix` and the time. The database itself is renamed
-/// last. If it were renamed first and this process were killed then, the next broker would apply the old write-ahead
-/// log to a new database.
+/// last. If it were renamed first, and this process were killed right after that, the next broker would apply the old
+/// write-ahead log to a new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = set_aside_databases::path(places, prefix, sys::wall_ms());

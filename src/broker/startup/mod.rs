@@ -141,14 +141,15 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
     database::change_log(places, settings, change)
 }
 
-/// Checks whether the database of this hub may be moved to another log. The broker may still be running.
+/// Checks whether the database of this hub can be moved to another log. The check works even while the broker is
+/// running.
 ///
 /// # Errors
 /// When a setting is wrong. For `BeginNew`, when etcd already has a log. For `Rejoin`, when no other hub leads.
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
-    // If this port was not free, this hub's own broker runs on another port. While etcd lists that broker as the
-    // leader, this check mistakes it for another hub.
+    // If this port was not free when this hub's own broker started, that broker uses another port. While etcd lists
+    // that broker as the leader, this check mistakes it for another hub.
     let port = sessions_port(settings, settings.int("SLM_MESH_PORT") as u16);
     match HubConfig::find(settings, is_hub.then_some(&bind), port)? {
         Some(config) => match change {
@@ -182,8 +183,8 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps standard output open.
     KeepOutput,
-    /// The broker runs in the background. The process that started the broker waits until the broker closes its
-    /// standard output.
+    /// The broker runs in the background and closes standard output. The process that started the broker waits for
+    /// this.
     CloseOutput,
 }
 

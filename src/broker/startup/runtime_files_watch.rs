@@ -259,8 +259,8 @@ impl RuntimeFiles {
         self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
     }
 
-    /// Whether the write-ahead log of this broker's database was removed or replaced. In this case, if this broker is
-    /// killed, all writes that it makes from now on are lost.
+    /// Whether the write-ahead log of this broker's database was removed or replaced. In this case, all writes from now
+    /// on are lost if this broker is killed.
     fn is_log_removed(&self) -> bool {
         let is_same = |file: &FileId| FileId::at(&database::log_path(&self.places)).as_ref() == Some(file);
         self.holds_path()

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time for which a new broker waits for an old broker to end.
 const HANDOVER: Duration = Duration::from_secs(3);
-/// The time between two checks whether another broker accepts connections.
+/// How long to wait before checking again whether another broker accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Takes the lock that makes this process the only broker. Waits briefly for a broker that is ending. Fails at once

@@ -34,8 +34,8 @@ enum Responsiveness {
 /// The client's position in the order of service. Clients with a lower rank are served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// The client has hung up. It is served first, because its session may reconnect at once, and would then have to
-    /// wait for the end of the old connection.
+    /// The client has hung up. It is served first, because its session may reconnect immediately, and would then have
+    /// to wait for the end of the old connection.
     HungUp,
     /// The client has waited too long, and longer than all others. It is served before the queue, so that no client
     /// waits forever.
@@ -55,13 +55,13 @@ pub struct ClientConnection {
     pub has_more: bool,
     /// Whether a check for silence is planned for this client.
     pub has_check: bool,
-    /// Whether a bridge carries the client's lines from another machine. The bridge pings the client itself, and hangs
+    /// Whether a bridge carries the client's lines from another machine. The bridge itself pings the client, and hangs
     /// up if there is no answer.
     pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// The response to each request of a client that the broker does not serve. Such a client is on another machine.
-    /// Either the client runs slm-mesh 0.1.0, or the name of the client's machine is already taken.
+    /// If the broker does not serve this client, the response to each of the client's requests. Such a client is on
+    /// another machine. Either the client runs slm-mesh 0.1.0, or the name of the client's machine is already taken.
     pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the report is stored here.
     is_readable: bool,
@@ -70,7 +70,8 @@ pub struct ClientConnection {
     /// Whether the poll also reports when the socket accepts bytes again. The broker requests this report only after
     /// the socket has refused bytes. Otherwise, each line that the client reads would wake the event loop.
     watches_writable: bool,
-    /// Whether the client has closed its side of the stream. The bytes that arrived earlier must still be read.
+    /// Whether the client has closed its side of the stream. Earlier bytes may be unread, and the broker must read
+    /// them.
     is_half_closed: bool,
     /// Set when the client has hung up, or must be dropped after its output has been sent.
     is_closed: bool,
@@ -294,8 +295,8 @@ impl ClientConnection {
 
     /// Returns the client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up is served first, but only one time. If it left many requests, the remaining ones
-        // wait in the queue.
+        // A client that has hung up is served first, but only once. If it left many requests, the remaining ones wait
+        // in the queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {

@@ -5,18 +5,18 @@
 //! the one that would finish first if its work took as long as last time.
 //!
 //! The queue has its own clock, which shows the virtual start time of the last client that was served. A client that
-//! returns after a pause starts at that time, so the pause gives it no advantage.
+//! returns after a pause starts at the time that this clock shows, so the pause gives the client no advantage.
 
 use crate::sys;
 use std::time::Duration;
 
 /// Maximum work per turn for one client. A request that has begun is always finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// Maximum work per turn for all clients together. The remaining requests are served in the next turn. Before that, new
-/// clients, HTTP and the linked meshes get their share.
+/// Maximum work per turn for all clients together. The remaining requests are served in the next turn, after new
+/// clients, HTTP and the linked meshes have got their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work per turn for clients that have hung up, which are served first. Without this limit, all other clients
-/// would have to wait if many clients hung up at once.
+/// would have to wait if many clients hung up at the same time.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work per turn of a hub that leads. In each turn, a leader also waits a few milliseconds for etcd. If a turn
 /// served only a few calls, most of the time would be spent waiting.

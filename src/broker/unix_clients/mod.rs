@@ -157,8 +157,8 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // Most likely, no file descriptor is free. No event reports that a descriptor has become free. So
-                    // some idle connections are dropped, and the next turn accepts clients again.
+                    // Most likely, no file descriptor is free. No event reports when a descriptor becomes free. So some
+                    // idle connections are dropped, and the next turn accepts clients again.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;

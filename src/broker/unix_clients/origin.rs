@@ -80,7 +80,7 @@ pub fn from_mesh(process: Process) -> Process {
     Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
 }
 
-/// Returns the number to add to the stored start time of a process of this machine, if the process was stored when the
+/// The salt of this machine depends on its name. Returns the number to add to start times that were stored when this
 /// machine had the name `former_name`.
 pub fn start_shift(former_name: &str) -> u64 {
     OWN_SALT.wrapping_sub(fnv1a(former_name))

@@ -19,12 +19,12 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
-/// How many characters of an unknown method's name the error shows.
+/// The error for an unknown method shows at most this many characters of the method's name.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
 /// may begin a session waits for the next turn. Such a request may continue an ended session, so the mesh must first
-/// learn which sessions have ended. If the client's own session has hung up, its requests do not wait.
+/// learn which sessions have ended. If the client has attached as a session and has hung up, its requests do not wait.
 pub fn serve(
     context: &mut LoopContext,
     token: u64,

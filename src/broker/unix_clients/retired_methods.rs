@@ -1,5 +1,5 @@
 //! Methods of slm-mesh 0.1.0 that have new names. A session of that version may still be running when a newer broker
-//! starts, so the error says what the user must do.
+//! starts. If the session uses an old name, the error says what the user must do.
 
 use crate::base::error::{Error, ErrorKind};
 

@@ -99,7 +99,7 @@ impl WebAuth {
     }
 }
 
-/// Finds an item. All items are compared, so that the time of the search does not reveal which item matches.
+/// Finds an item. All items are compared, so that the duration of the search does not reveal which item matches.
 fn find<T>(list: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().enumerate().fold(None, |found, (n, item)| if fits(item) { Some(n) } else { found })
 }

@@ -180,8 +180,8 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// Returns the changes since the last frame. If a page has just connected, the rows are updated at once, because
-    /// the first frame for that page contains them.
+    /// Returns the changes since the last frame. If a page has just connected, the rows are updated immediately,
+    /// because the first frame for that page contains them.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),
@@ -201,7 +201,7 @@ impl PageStreams {
         format_frame(now, &more, parts).into_bytes().into()
     }
 
-    /// Returns the first part of a stream, which contains the whole state. The caller must have updated the rows of
+    /// Returns the first part of a stream. This part contains the whole state. The caller must have updated the rows of
     /// peers and locks.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
@@ -268,7 +268,7 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
 }
 
 /// Returns the rows of at most `ROWS_MAX` peers, and the number of further peers. Online peers and the person at this
-/// machine come first. Within each group, the most recently seen peer comes first.
+/// machine come before the other peers. Each of these two groups begins with the peer that was seen most recently.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));

@@ -179,7 +179,8 @@ impl GitHook {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
         let path = lines.split("[ ! -x '").nth(1).and_then(|rest| rest.split("' ] ||").next());
-        // In a hook that git tracks, the guard's lines contain no path. They find the program on PATH.
+        // In a hook that git tracks, the guard's lines contain only the program's name. The shell finds the program on
+        // PATH.
         let program = path.map_or_else(|| "slm-mesh".to_owned(), |path| path.replace("'\\''", "'"));
         if path.is_some() && !is_executable(Path::new(&program)) {
             return Some(format!("{program}, which no longer exists"));
@@ -230,8 +231,8 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Creates a link to the hook that was moved aside. The link has the hook's own name, because some hooks check
-    /// under which name they run.
+    /// Creates a link to the hook that was moved aside. The link has the hook's own name, because some hooks check the
+    /// name under which they run.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };

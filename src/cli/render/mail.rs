@@ -36,8 +36,8 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
     let has_more = value["more"] == json!(true);
-    // If this call marks the mail as read, the same command shows the next messages. Otherwise, the next command needs
-    // a cursor.
+    // If this call marks the mail as read, the user can repeat the same command to see the next messages. Otherwise,
+    // the next command needs a cursor.
     match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
         // The list is sorted from old to new, so the note about older messages goes above the list.
         (Some(flag), _) if has_more => {
@@ -114,7 +114,7 @@ fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -
     lines.join("\n")
 }
 
-/// Says which message this message answers, and to which conversation it belongs. `own` is the id of this message. If
+/// Says which message this message answers, and which conversation it belongs to. `own` is the id of this message. If
 /// `is_short` is set and another id has the same beginning as `own`, only the last digits of that id are shown.
 fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
     let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {

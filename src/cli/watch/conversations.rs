@@ -64,8 +64,8 @@ impl WatchedMessage {
 }
 
 impl WatchModel {
-    /// Returns the conversations that pass the filter, latest first. The project of a sender or a recipient must match
-    /// the filter.
+    /// Returns the conversations that pass the filter, latest first. A conversation passes if the project of a sender
+    /// or a recipient matches the filter.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {

@@ -66,7 +66,7 @@ impl WatchedMessage {
 /// What the user types into the input line at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrompt {
-    /// The filter text, which is part of a project's path. It selects the projects to show.
+    /// The filter text. The view shows only the projects whose path contains this text.
     Filter,
     /// The text of a message to this peer.
     Write(String),

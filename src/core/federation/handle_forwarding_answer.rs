@@ -76,8 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has answered no poll since the first try, it may be down. In this case, the message did not
-        // cause the failure, so no later message is tried yet.
+        // If the other mesh has answered no poll since the first try, perhaps the mesh is down, and this message is not
+        // the cause. So no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

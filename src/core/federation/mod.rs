@@ -23,8 +23,8 @@ pub struct MeshLink {
     pub mesh_id: Option<String>,
     /// When the linked mesh last answered, in ms.
     pub last_answer: Option<i64>,
-    /// What is wrong with the link; `None` if the link works. The last poll or the last delivery of a message has
-    /// failed, or the address leads back to this broker.
+    /// What is wrong with the link; `None` if the link works. Possible problems: the last poll or the last delivery of
+    /// a message failed, or the address leads back to this broker.
     pub trouble: Option<String>,
     /// Those peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,

@@ -29,7 +29,8 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// Returns a prefix with the recipient's name. A message to the recipient's whole project begins with this prefix.
+/// Returns a prefix that contains the recipient's name. A message begins with this prefix if it is sent to the
+/// recipient's whole project or to all peers of the other mesh.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }

@@ -1,6 +1,6 @@
 //! Receipts of messages that a linked mesh has accepted. Each answer to a poll contains a version number of the linked
-//! mesh's receipts. When this number changes, the sender's mesh asks, by key, for the receipts of its own messages. A
-//! mesh that sends no such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
+//! mesh's receipts. When this number changes, the sender's mesh sends the keys of its own messages, and asks for their
+//! receipts. A mesh that sends no such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
 //!
 //! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never returns
 //! to an earlier state. The number of awaited receipts is bounded.

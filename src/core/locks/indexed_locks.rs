@@ -53,8 +53,8 @@ impl IndexedLocks {
             {
                 index.find(inside, &mut numbers);
             }
-            // If the request contains folders inside each other, each folder finds the same locks again. So once the
-            // list is as long as the list of all locks, all locks are returned.
+            // If the request contains folders inside each other, the same locks are found again for each folder. So
+            // once the list is as long as the list of all locks, all locks are returned.
             if numbers.len() >= self.rows.len() {
                 return self.rows.values().collect();
             }

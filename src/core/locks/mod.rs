@@ -198,7 +198,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         };
     }
     // If a request steals locks, or if its caller does not want to wait, the request may be granted before earlier
-    // ones.
+    // requests.
     let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
     if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };

@@ -54,7 +54,7 @@ const RECENT_GRANTS_MAX: usize = 64;
 struct Orphan {
     holder: PeerId,
     command: LockOwner,
-    /// The time at which the locks end if the command does not reconnect, in ms.
+    /// The time, in ms, at which the locks end if the command does not reconnect.
     until: i64,
 }
 
@@ -72,7 +72,7 @@ impl Orphan {
 /// mesh, their log refuses a turn of more than 1.5 MiB. If it refused the turn, none of the locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
-/// Returns how many bytes of the log a change of this lock can fill, together with the event of the change.
+/// Returns the maximum number of bytes that the log needs for a change of this lock and for the event of this change.
 fn change_size(lock: &LockRow) -> usize {
     400 + 3 * lock.path.len() + 2 * lock.reason.len()
 }
@@ -127,7 +127,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Returns the time at which the next lock or grace period ends, in ms. Returns 0 if some extended locks have not
+    /// Returns the time, in ms, at which the next lock or grace period ends. Returns 0 if some extended locks have not
     /// been written yet. In this case, the next turn begins at once.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.first_expiry.filter(|_| self.locks.iter().len() > 0);

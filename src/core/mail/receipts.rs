@@ -159,8 +159,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Every message from a linked mesh has a key. If the version changes, the linked meshes ask for receipts again.
-        // Other messages may have a key, too. For these messages, asking again is unnecessary but harmless.
+        // Every message from a linked mesh has a key. If `receipts_version` changes, the linked meshes ask for receipts
+        // again. Other messages may have a key, too. For these messages, asking again is unnecessary but harmless.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }

@@ -95,7 +95,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // This wait replaces each earlier wait for the same channel if it came from a hook or over the same connection.
+        // If an earlier wait for the same channel came from a hook or over the same connection, this wait replaces it.
         let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
         let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
         end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
@@ -142,7 +142,7 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Returns the answer after which a caller must not wait again.
+/// Returns the answer that tells a caller not to wait again.
 fn over() -> Value {
     json!({ "ok": true, "wake": false, "over": true })
 }
@@ -190,7 +190,7 @@ fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
 struct Channel<'a> {
     name: &'a str,
     rank: i64,
-    /// The time at which the wait for the channel ends, in ms; `None` if the wait has just begun.
+    /// The time at which the call that uses this channel stops waiting, in ms; `None` if the wait has just begun.
     end: Option<i64>,
 }
 

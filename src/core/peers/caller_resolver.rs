@@ -433,10 +433,10 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// Returns the peer that continues the session, out of the peers that have the same key. Two peers get the same key in
-/// three steps. First, session B takes over the name of session A. Then the user resumes A, which becomes a new peer.
-/// Finally, B gives the name back. While A is running, A remains the new peer. The next time the user resumes A, A
-/// becomes its first peer again, and gets the name and mail of that peer.
+/// Returns the peer that continues the session, out of the peers that have the same key. Two peers can get the same key
+/// in the following way. First, session B takes over the name of session A. Then the user resumes A, which becomes a
+/// new peer. Finally, B gives the name back. While A is running, A remains the new peer. The next time the user resumes
+/// A, A becomes its first peer again, and gets the name and mail of that peer.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -60,8 +60,8 @@ fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerI
     }
 }
 
-/// Stores the facts with which a session can give back the name that it took over. `None` means that the session has
-/// taken over no name.
+/// Stores the facts that let a session give back the name that it took over. `None` means that the session has taken
+/// over no name.
 pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<TakeoverRow>) -> Result<(), Error> {
     match &takeover {
         _ if peer.takeover == takeover => {}
@@ -80,7 +80,8 @@ impl Peers {
         matches!(lock.owner, LockOwner::Command(_)) && takeover().is_some_and(|takeover| lock.token <= takeover.token)
     }
 
-    /// Returns the notice that informs a session about its takeover. Removes the notice, so that it is shown only once.
+    /// Returns the notice about the name that a session has taken over. Removes the notice, so that it is shown only
+    /// once.
     pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &str) -> Result<Option<String>, Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(None) };
         let (Some(takeover), id) = (&mut peer.takeover, &peer.row.id) else { return Ok(None) };

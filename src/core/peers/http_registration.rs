@@ -89,7 +89,7 @@ impl Mesh {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
                 // A client that was marked as gone has lost its locks and its push socket. To get a push socket again,
-                // the client must register again. So a late heartbeat does not make the client online.
+                // the client must register again. So a late heartbeat does not bring the client back online.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),

@@ -51,14 +51,14 @@ pub struct Peer {
     pub last_heartbeat: i64,
     /// The time of the peer's last call, in ms.
     pub last_active: i64,
-    /// The time at which the peer went offline, in ms; `None` if the peer is online or its grace period is over.
+    /// The time, in ms, at which the peer went offline; `None` if the peer is online or its grace period is over.
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended, and has not been online after that.
     pub unconfirmed: bool,
     /// The agent process of an MCP server that connected the peer to an earlier broker. The server may reconnect.
     pub expected_agent: Option<Process>,
-    /// Whether the kernel will report the end of the peer's agent process. Until the kernel reports it, the peer counts
-    /// as online, unless it is silent.
+    /// Whether the kernel will report the end of the peer's agent process. Until then, the peer counts as online,
+    /// unless the peer is silent.
     pub is_watched: bool,
     /// Whether the peer's connection has stopped answering because the program is suspended or hangs.
     pub is_silent: bool,
@@ -69,7 +69,7 @@ pub struct Peer {
     pub background_tasks: Vec<String>,
     /// Whether the log contains a warning that a hook outside the peer's agent process acts as the peer.
     pub is_foreign_hook_reported: bool,
-    /// The last time at which a hook showed that the peer was working on a turn, in ms.
+    /// The last time, in ms, at which a hook showed that the peer was working on a turn.
     pub turn_active_at: Option<i64>,
     /// Whether the agent has reported the end of the session, and the session has not continued after that.
     pub has_ended: bool,
@@ -115,8 +115,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs: it is offline, and either its grace period is running or its agent
-    /// process is unknown.
+    /// Whether the session has ended or hangs. Returns true if the session is offline, and either its grace period is
+    /// running or its agent process is unknown.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost

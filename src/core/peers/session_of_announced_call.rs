@@ -115,8 +115,8 @@ impl Peers {
         Err(self.several_callers(&sessions))
     }
 
-    /// Records that a session began. If its process already has a session, later calls from the process may belong to
-    /// any of these sessions.
+    /// Records that a session began. If its process already has another session, later calls from the process may
+    /// belong to any session of the process.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }

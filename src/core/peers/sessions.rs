@@ -211,7 +211,7 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// In events, the reason why a session left: it ended cleanly.
+/// The reason that an event gives if a session ended cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
@@ -370,7 +370,7 @@ fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow
     }
 }
 
-/// How many characters of an earlier session's summary a notice shows.
+/// A notice shows at most this many characters of an earlier session's summary.
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
@@ -408,7 +408,7 @@ impl Peers {
 
     /// Returns the name for a session that returns to its former peer. Normally, this is the name of the peer. But when
     /// an MCP server attaches for the first time, the session gets the name that the user has chosen, if this name is
-    /// free. The hooks and subcommands that made calls before the server attached do not always know the chosen name.
+    /// free. Before that, only hooks and subcommands made calls, and they do not always know the chosen name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a session must last to become a peer. A client that starts a server only to list its tools ends the server
-/// before this time.
+/// sooner.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -31,8 +31,8 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before the waiting calls fail. The pauses between the attempts add up to a
 /// third of a second.
 const MISSES_MAX: u32 = 5;
-/// If an attempt to reach another machine takes longer than this before it fails, the network is broken, so calls fail
-/// at once. If the attempt fails sooner, the broker may be shutting down, so the attempt is repeated.
+/// If an attempt to reach another machine fails after more than this time, the network is broken, so calls fail
+/// immediately. If the attempt fails sooner, the broker may be shutting down, so the attempt is repeated.
 const MISS_MAX: Duration = Duration::from_millis(500);
 /// Maximum time that the connection stays open after the hub has ceased to lead. In this time, the hub refuses the
 /// calls that it has received.
@@ -322,7 +322,7 @@ impl ReaderThread {
         }
     }
 
-    /// Writes an answer, and reports the messages in the answer as read.
+    /// Writes an answer, and tells the broker that the messages in the answer were read.
     fn write_answer(&mut self, call: &PendingCall, result: Result<Value, Error>) {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
         self.note_own_id(call, &result);
@@ -400,7 +400,7 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session must parse this reply, because the reply may contain mail to report as read, a new peer for the
+/// Whether the session must parse this reply, because the reply may contain unread messages, a new peer for the
 /// session, or a transcript to read. All other replies are passed on unparsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")

@@ -66,7 +66,7 @@ impl SharedState {
 /// The calls, the socket to the broker, and the peers of a session.
 #[derive(Debug, Default)]
 pub struct ClientState {
-    /// Calls that must still be sent to a broker, oldest first.
+    /// Calls that are waiting to be sent to a broker, oldest first.
     pub queue: VecDeque<u64>,
     /// All unanswered calls, by request number.
     pub calls: CountedMap<PendingCall>,
@@ -146,9 +146,9 @@ impl ClientState {
         is_sent
     }
 
-    /// Records that an answer was written, and sends `report`, which marks the mail in the answer as read. In a batch,
-    /// all reports are sent after all answers. If the broker is gone, the next broker delivers the mail again, because
-    /// nothing proves that the mail was read.
+    /// Records that an answer was written, and sends `report`, which tells the broker which mail in the answer was
+    /// read. In a batch, all reports are sent after all answers. If the broker is gone, the next broker delivers the
+    /// mail again, because nothing proves that the mail was read.
     pub fn end_answer(&mut self, call: &PendingCall, is_whole: bool, report: Option<String>) {
         self.is_answering = false;
         match (&call.target.batch, report) {
@@ -178,7 +178,7 @@ impl ClientState {
         }
     }
 
-    /// Whether the broker still has to answer a call.
+    /// Whether a call is waiting for the broker's answer.
     pub fn has_calls_in_flight(&self) -> bool {
         self.calls.keys().any(|request| !self.queue.contains(request))
     }

@@ -46,9 +46,9 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
 }
 
 impl ClientState {
-    /// Returns the time at which the broker's silence began. This is the time of its last message or the start of the
-    /// oldest waiting call, whichever is later. `None` if no call is waiting, or if this session has no connection to a
-    /// broker on this machine.
+    /// Returns the time at which the broker's silence began. This is the time of the broker's last message or the start
+    /// of the oldest waiting call, whichever is later. `None` if no call is waiting, or if this session has no
+    /// connection to a broker on this machine.
     fn quiet_since(&self) -> Option<Instant> {
         self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
         let oldest = self.calls.values().map(|call| call.began).min()?;

@@ -63,7 +63,7 @@ pub(super) struct Gateway {
     agent: ureq::Agent,
     /// How long one member may take to answer.
     timeout: Duration,
-    /// How long the last answer took, if there was one.
+    /// How long the most recent answer took, if there was one.
     last_answer_took: Option<Duration>,
 }
 
@@ -140,7 +140,7 @@ impl Gateway {
         Err(LogError::NoAnswer(silent))
     }
 
-    /// How long the last answer took; `None` before the first answer.
+    /// How long the most recent answer took; `None` before the first answer.
     pub(super) fn last_answer_took(&self) -> Option<Duration> {
         self.last_answer_took
     }

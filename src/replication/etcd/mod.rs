@@ -41,7 +41,7 @@ const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
 /// For this long after the start of an append, its requests have a short timeout. Later requests have the normal
 /// timeout, because etcd may be slow rather than dead.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
-/// The short timeout of an append is the time that the last answer took, multiplied by this number.
+/// The short timeout of an append is the time that the most recent answer took, multiplied by this number.
 const SLOWER_THAN_LAST: u32 = 4;
 /// The pause after all members have been tried without an answer.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -246,7 +246,8 @@ impl ReplicatedLog for EtcdLog {
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
-        // The timeout depends on how long the last answer took. A fixed timeout could be too short for a slow network.
+        // The timeout depends on how long the most recent answer took. A fixed timeout could be too short for a slow
+        // network.
         let patience = self.gateway.last_answer_took().map_or(ANSWER_TIMEOUT, |took| took * SLOWER_THAN_LAST);
         let patience = patience.clamp(REPEAT_APPEND_AFTER, ANSWER_TIMEOUT);
         let began = Instant::now();

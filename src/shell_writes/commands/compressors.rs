@@ -37,7 +37,7 @@ const ZSTD_ENDINGS: Endings = &[
     (".tlz4", ".tar"),
 ];
 
-/// The rule for `gzip` and similar programs. They do not overwrite a file without `-f`.
+/// The rule for `gzip` and similar programs. Without `-f`, they do not overwrite a file.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout"]) || options.has(READS) {

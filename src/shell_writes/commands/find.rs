@@ -170,8 +170,8 @@ struct Verdict {
     is_pruned: bool,
 }
 
-/// Whether a file passes a test. `None` means that the result is unknown. It is then also unknown whether `find` runs
-/// the next test.
+/// Whether a file passes a test. `None` means that the result is unknown. In this case, it is also unknown whether
+/// `find` runs the next test.
 fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     let lower = |text: &str, ignores_case: bool| if ignores_case { text.to_lowercase() } else { text.to_owned() };
     match test {

@@ -2,7 +2,8 @@
 //!
 //! A command with paths writes the files at these paths. A command without paths writes all files that differ from
 //! git's index or from a commit. This module reads neither the index nor commits. Instead, it reports every tracked
-//! file as possibly written. Each report contains a test that git itself can run for a file.
+//! file as possibly written. A report may contain tests that git itself can run. The tests show which files the command
+//! would write.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -42,7 +43,7 @@ pub(super) fn git(run: &mut Run) -> StreamText {
     output
 }
 
-/// Subcommands that do not change the result of a [`GitTest`] for later commands.
+/// Subcommands that do not affect the [`GitTest`]s of later commands.
 const READS: &[&str] = &[
     "blame",
     "branch",

@@ -1,5 +1,5 @@
-//! Finds the files that a script in Python, JavaScript or another language writes. The command line contains the
-//! script. The paths must be plain literals.
+//! Finds the files that a script in Python, JavaScript or another language writes. The script comes from the command
+//! line or from standard input. A path is found only if it is a plain literal.
 
 use super::options::Spec;
 use super::script_tokens::{Language, Token, tokens};

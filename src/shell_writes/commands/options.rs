@@ -89,17 +89,17 @@ impl Options {
         self.given.iter().any(|(name, _)| names.contains(&name.as_str()))
     }
 
-    /// Of the options with these names, the last one in the arguments.
+    /// The last option with one of these names.
     pub(super) fn last(&self, names: &[&str]) -> Option<&str> {
         self.given.iter().rev().map(|(name, _)| name.as_str()).find(|name| names.contains(name))
     }
 
-    /// Of the options with these names, the value of the last one in the arguments.
+    /// The value of the last option with one of these names.
     pub(super) fn value(&self, names: &[&str]) -> Option<&Field> {
         self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str())).and_then(|(_, value)| value.as_ref())
     }
 
-    /// The values of all options with these names in the arguments.
+    /// The values of all options with one of these names.
     pub(super) fn values(&self, names: &[&str]) -> impl Iterator<Item = &Field> {
         self.given
             .iter()

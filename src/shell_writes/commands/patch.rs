@@ -18,7 +18,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
         return StreamText::Unknown;
     }
     let outer = run.state.directory.clone();
-    // `patch` changes the directory while it reads its options, so each of its paths is relative to the new one.
+    // `patch` changes the directory while it reads its options, so all its paths are relative to the new directory.
     if let Some(folder) = options.value(&["d", "directory"]) {
         run.state.directory = run.evaluator.resolve_for_chdir(run.state, folder);
     }

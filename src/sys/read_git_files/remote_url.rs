@@ -7,8 +7,8 @@ use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
-/// The two host names of each forge. According to the forge's documentation, the first name accepts ssh on port 443,
-/// because some networks block port 22. The second name is the usual one.
+/// The two host names of each forge. The first name accepts ssh on port 443, for networks that block port 22 (see the
+/// forge's documentation). The second name is the usual one.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 

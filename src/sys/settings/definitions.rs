@@ -32,7 +32,7 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-/// The setting that says on which machine the broker is.
+/// The setting that says which machine the broker runs on.
 pub const HOST: &str = "SLM_MESH_HOST";
 /// The setting with the name of this machine.
 pub const MACHINE: &str = "SLM_MESH_MACHINE";
