@@ -152,7 +152,7 @@ impl<'a> LeaderSearch<'a> {
             .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
     }
 
-    /// Returns the time at which to ask the next candidate, unless an answer arrives before that time.
+    /// Returns the time at which the next candidate is to be asked if no answer has arrived by then.
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::Waiting => Some(next_at),

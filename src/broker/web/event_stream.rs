@@ -268,7 +268,8 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
 }
 
 /// Returns the rows of at most `ROWS_MAX` peers, and the number of further peers. Online peers and the person at this
-/// machine come before the other peers. Each of these two groups begins with the peer that was seen most recently.
+/// machine form the first group, and all other peers the second. Each group begins with the peer that was seen most
+/// recently.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));

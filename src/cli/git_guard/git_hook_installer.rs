@@ -33,7 +33,7 @@ const RUNS_WITHIN: Duration = Duration::from_secs(5);
 pub enum Program {
     /// The guard's lines contain the path of this program on the machine.
     Here(PathBuf),
-    /// The guard's lines contain only the name of this program, because the hook is also used on other machines.
+    /// The guard's lines name this program without its path, because the hook is also used on other machines.
     InPath,
 }
 

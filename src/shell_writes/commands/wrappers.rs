@@ -29,7 +29,7 @@ const fn plain_options(short: &'static str, long: &'static [&'static str]) -> Sp
     Spec { short, attached: "", long, stops: true }
 }
 
-/// Programs that only run the command in their arguments. Each entry lists the options that take a value.
+/// Programs that do nothing except run the command in their arguments. Each entry lists the options that take a value.
 const PLAIN: &[(&str, Spec)] = &[
     ("nice", plain_options("n", &["adjustment"])),
     ("ionice", plain_options("ncpPu", &["class", "classdata", "pid"])),
