@@ -10,6 +10,7 @@ use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
 use super::mail::wakeups::end_hook_waits;
 use super::op_definition::ArgKind;
 use super::peers::caller_resolver::{HookEvidence, nearest};
+use super::peers::move_connections::follow_resumed_session;
 use super::peers::{Peer, Peers, sessions};
 use super::session_identifying_args::{NAMING, session_args};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -236,6 +237,9 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
     locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), reason, ctx.now)?;
     if leaves {
+        if args.flag("keyedCalls") == Some(true) {
+            peers.detach_ended(turn, journal, waiting, &id, ctx.now)?;
+        }
         peers.end_session(turn, journal, &id, "clean_exit", ctx.now)?;
         channels.leave_all(turn, peers, journal, &id, ctx.now)?;
     }
@@ -268,7 +272,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
         None => {
             mesh.peers.note_new_session(nearest(&ctx.ancestors));
             let row = sessions::session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
-            sessions::add_detached(mesh, &row, args)?
+            sessions::add_detached(mesh, &row, args, nearest(&ctx.ancestors).copied())?
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
@@ -280,6 +284,10 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     let process = nearest(&ctx.ancestors);
     peers.note_process(turn, journal, &id, process, ctx)?;
     peers.note_transcript(turn, &id, args.text("transcript"))?;
+    let has_many_sessions = args.flag("keyedCalls") == Some(true);
+    if args.flag("continues") == Some(true) && !has_many_sessions {
+        follow_resumed_session(mesh, ctx, &id)?;
+    }
     Ok(id)
 }
 

@@ -52,7 +52,7 @@ fn who_declines_is_woken_further_on() {
         h connects
         h wakeup.wait channel=hook rank=1 waitSeconds=3600 agent=test session=Q project=/p -> waits
         q peer.decline -> ok you.name=test-p-2
-        ! q -> declined 'wake\":false' ~over
+        ! q -> peer_changed 'wake\":false' ~over
         ! h -> 'wake\":false' ~over
         q wakeup.wait channel=socket waitSeconds=3600 -> waits
         person send to=test-p message='not for you' -> ok

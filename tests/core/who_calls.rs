@@ -10,6 +10,7 @@ mod ended;
 mod restarts;
 mod shell_agent;
 mod shell_session;
+mod switched;
 
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;

@@ -68,6 +68,8 @@ const NAMED_MAX: usize = 8;
 pub(super) struct SessionEvidence<'a> {
     /// The connection of the session; `None` for a hook, because its connection acts for no peer.
     pub conn: Option<ConnId>,
+    /// The agent process that runs the session, if it is known.
+    pub process: Option<Process>,
     /// The session's description of itself, which includes its key.
     pub row: &'a PeerRow,
     /// The session's peer id on an earlier connection, if there was one.
@@ -115,20 +117,20 @@ impl Peer {
 impl Peers {
     /// Finds the former peer of this session.
     pub(super) fn former_peer(&self, evidence: &SessionEvidence) -> FormerPeer {
-        let SessionEvidence { conn, row, id, .. } = *evidence;
+        let SessionEvidence { conn, process, row, id, .. } = *evidence;
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
         let own = conn.and_then(|conn| self.attachments.get(conn));
         let by_id = id.and_then(|id| self.get(id)).filter(|peer| peer.row.is_session());
         let by_key = || {
-            let key = row.session_key()?;
-            latest(sessions().filter(|peer| peer.has_key(key) && peer.row.agent == row.agent))
+            let of_agent = sessions().filter(|peer| peer.row.agent == row.agent);
+            self.with_key(of_agent, row.session_key()?, process.as_ref(), row.pid)
         };
         let by_connection = || {
             let mut attached = own?.peers().iter().filter_map(|id| self.get(id));
             attached.find(|peer| peer.row.is_session() && peer.row.session_key().is_none())
         };
         let by_process = || {
-            let process = own.and_then(|own| own.agent)?;
+            let process = own.and(process)?;
             // All peers are searched here. So the fast comparison of process ids comes before the slower comparison of
             // strings.
             let detached = sessions().filter(|peer| peer.connections == 0 && peer.is_run_by(&process));
@@ -188,7 +190,7 @@ impl Peers {
     /// Returns the session to which a hook belongs; `None` if the mesh does not know the session.
     pub(in crate::core) fn session_of_hook(&self, evidence: &HookEvidence) -> Option<PeerId> {
         let HookEvidence { agent, is_shared_dialect, key, continues, ancestors } = *evidence;
-        self.by_key(agent, is_shared_dialect, key).or_else(|| {
+        self.by_key(evidence).or_else(|| {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
@@ -205,13 +207,35 @@ impl Peers {
 
     /// Finds the session with this key. If several agents share a hook format, any of them may have run the hook. In
     /// this case, sessions of other agents match, too.
-    fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
+    fn by_key(&self, evidence: &HookEvidence) -> Option<PeerId> {
+        let HookEvidence { agent, is_shared_dialect, key, ancestors, .. } = *evidence;
         if key.is_empty() {
             return None;
         }
-        let own = latest(self.peers.iter().filter(|peer| peer.row.agent == agent && peer.has_key(key)));
-        let other = || latest(self.peers.iter().filter(|peer| is_shared_dialect && peer.has_key(key)));
+        let process = nearest(ancestors);
+        let own = self.with_key(self.peers.iter().filter(|peer| peer.row.agent == agent), key, process, 0);
+        let other = || self.with_key(self.peers.iter().filter(|_| is_shared_dialect), key, process, 0);
         own.or_else(other).map(|peer| peer.row.id.clone())
+    }
+
+    /// Finds the session that has this key. A session that had the key earlier has another key now, for example after
+    /// `/clear`. If it is still running in another process than the caller's agent process `process`, the user has
+    /// resumed the earlier session there as a second session. `pid` is the process that is connecting.
+    fn with_key<'a>(
+        &'a self,
+        peers: impl Iterator<Item = &'a Peer> + Clone,
+        key: &str,
+        process: Option<&Process>,
+        pid: i64,
+    ) -> Option<&'a Peer> {
+        let runs_elsewhere = |peer: &Peer| {
+            let is_of = |process| {
+                peer.is_run_by(process) || peer.ran_server(process) || self.is_attached_from(&peer.row.id, process)
+            };
+            process.is_some_and(|process| !is_of(process)) && self.may_be_alive(peer, pid)
+        };
+        let now = latest(peers.clone().filter(|peer| peer.row.session_key() == Some(key)));
+        now.or_else(|| latest(peers.filter(|peer| peer.has_key(key) && !runs_elsewhere(peer))))
     }
 
     /// Returns the acting peer of a tool call, a verb or the guard; `None` if the caller needs no identity.

@@ -1,16 +1,17 @@
 //! Lets a session give back the name and the mail that it took over from an earlier session. The mesh had treated the
 //! two sessions as one, because they have the same default name.
 
+use super::move_connections::tell_connections;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::core::event_journal::{Change, Journal};
-use crate::core::event_loop_turn::{Effect, Turn};
+use crate::core::event_loop_turn::Turn;
 use crate::core::mail::wakeups::repeat_waits;
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::{LockRow, PeerRow, TakeoverRow};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Gives back a name that a session took over.
 pub static DECLINE: Op = Op {
@@ -45,19 +46,10 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     // The earlier session left its channels when it ended. So all channels of the peer now belong to this session.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
-    tell_connections(turn, peers, &id, &row.id, &you);
+    // The request may have come from the agent's shell, so the session's MCP server must learn of the change.
+    tell_connections(turn, peers.connections_of(&row.id), &id, &you);
     repeat_waits(turn, waiting, &id);
     Ok(Outcome::Ready(json!({ "ok": true, "kind": row.kind.word(), "you": you, "gaveBack": name })))
-}
-
-/// Sends the id and name of a session's new peer to all connections of the session. The request may have come from the
-/// agent's shell. Without this notification, the session's MCP server would attach to the next broker as the former
-/// peer.
-fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerId, you: &Value) {
-    let params = json!({ "was": former.as_str(), "you": you }).to_string();
-    for conn in peers.connections_of(own) {
-        turn.push(Effect::Notification { conn: *conn, method: "declined", params: params.clone() });
-    }
 }
 
 /// Stores the facts that let a session give back the name that it took over. `None` means that the session has taken

@@ -10,6 +10,7 @@ pub(in crate::core) mod caller_resolver;
 mod connection_origin;
 pub mod decline_name_takeover;
 pub mod http_registration;
+pub(in crate::core) mod move_connections;
 mod name_lookup;
 mod peer_table;
 pub(in crate::core) mod peers_of_linked_meshes;

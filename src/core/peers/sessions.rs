@@ -97,7 +97,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         Some(id) => id,
         None => {
             let row = session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
-            add_detached(mesh, &row, args)?
+            add_detached(mesh, &row, args, Some(*process))?
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
@@ -123,8 +123,10 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     name.map_or(Ok(()), untrusted_text::check_name).map_err(|want| Error::usage("name", want))?;
     let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
     let id = args.text("id").filter(|id| !id.is_empty());
+    let returns = id.is_some();
+    let process = peers.attachments.get(ctx.conn).and_then(|own| own.agent);
     let evidence =
-        SessionEvidence { conn: Some(ctx.conn), row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
+        SessionEvidence { conn: Some(ctx.conn), process, row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
     let former = find_former_peer(mesh, &evidence, ctx.now)?;
     let Mesh { turn, peers, mail, locks, journal, .. } = mesh;
     let is_takeover = matches!(former, FormerPeer::SameName(_));
@@ -139,8 +141,10 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
         // A session that takes over only a name does not take over the keys of the earlier session.
         _ if is_takeover => {}
-        // This connection has no key, so the session keeps the key that a hook has reported.
-        (Some(_), None) => row.kind = peer.row.kind.clone(),
+        // This connection has no key, so the session keeps the key that a hook has reported. The key of a server that
+        // connects again is that of the session for which the agent started the server. Since then, the agent may have
+        // switched to another session.
+        (Some(_), new) if new.is_none() || returns => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}
     }
@@ -233,13 +237,18 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
 
 /// Registers a session whose hook or subcommand makes a call before a connection has attached as the session. Returns
 /// the session's former peer, or a new peer.
-pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
+pub(in crate::core) fn add_detached(
+    mesh: &mut Mesh,
+    row: &PeerRow,
+    args: &Args,
+    process: Option<Process>,
+) -> Result<PeerId, Error> {
     // An invalid name is ignored here, because hooks must not fail. When the MCP server attaches, the user sees the
     // error.
     let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
     let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
     let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
-    let evidence = SessionEvidence { conn: None, row, id: None, name: &wanted, is_name_chosen };
+    let evidence = SessionEvidence { conn: None, process, row, id: None, name: &wanted, is_name_chosen };
     let former = find_former_peer(mesh, &evidence, now)?;
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let takeover = match &former {
@@ -437,10 +446,12 @@ impl Peers {
         std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Adds another key to a session. For example, after the command /clear, the agent uses a new key, but the MCP
+    /// Records the key that a session has now. For example, after the command /clear, the agent uses a new key, but the MCP
     /// server still uses the old key.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
-        let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
+        let is_current = |peer: &Peer| peer.row.session_key() == Some(key);
+        let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !is_current(peer)) else { return Ok(()) };
+        peer.row.older_keys.retain(|known| known != key);
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
             push_older_key(&mut peer.row.older_keys, old);
         }

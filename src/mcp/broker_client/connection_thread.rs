@@ -213,8 +213,8 @@ impl ReaderThread {
                 Ok(BrokerMessage::Other(RpcMessage::Notification { method, params })) if method == "shutdown" => {
                     return self.on_shutdown(&params);
                 }
-                Ok(BrokerMessage::Other(RpcMessage::Notification { method, params })) if method == "declined" => {
-                    self.on_declined(&params);
+                Ok(BrokerMessage::Other(RpcMessage::Notification { method, params })) if method == "peer_changed" => {
+                    self.on_peer_changed(&params);
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
@@ -230,13 +230,13 @@ impl ReaderThread {
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Records which peer represents this session now. The peer changes when a command in the agent's shell gives back
-    /// a name that the session took over.
-    fn on_declined(&mut self, params: &Map<String, Value>) {
+    /// Records which peer represents a session now, or that the session has ended. The peer changes when the session
+    /// gives back a name that it took over, or when the agent resumes another session.
+    fn on_peer_changed(&mut self, params: &Map<String, Value>) {
         let (Some(was), Some(you)) = (params.get("was").and_then(Value::as_str), params.get("you")) else { return };
-        let Some(id) = you["id"].as_str() else { return };
-        for known in self.known_peers.values_mut().filter(|known| *known == was) {
-            id.clone_into(known);
+        match you["id"].as_str() {
+            Some(id) => self.known_peers.values_mut().filter(|known| *known == was).for_each(|one| id.clone_into(one)),
+            None => self.known_peers.retain(|_, known| known != was),
         }
         self.shared.lock().peers.clone_from(&self.known_peers);
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
-    fn end(&mut self, session: &Session) {
+    pub(super) fn end(&mut self, session: &Session) {
         let mut args = self.hook_args(session);
         args["leave"] = json!(true);
         self.call_once("hook.turn_end", args, &session.above).unwrap();
