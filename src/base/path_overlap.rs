@@ -42,12 +42,7 @@ pub fn is_same(a: &str, b: &str) -> bool {
 /// Whether a path can cover several files, because it is a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
     // Searching the bytes is quick, even if the table of locks is full of long paths.
-    path.ends_with('/') || has_wildcard(path)
-}
-
-/// Whether a path is a glob.
-pub fn has_wildcard(path: &str) -> bool {
-    path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
+    path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 
 /// Whether some file could match both paths.
@@ -93,6 +88,8 @@ pub struct PathMatcher<'a> {
 /// patterns that people write need a hundredth of this number. If a comparison would need more steps, the paths count
 /// as overlapping, so the request is refused or waits. A longer comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
+/// How many more steps each path of the request adds. Hundreds of files may be compared with the globs of their folder.
+const STEPS_A_PATH: u64 = 500;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
 /// A comparison of a pattern with a path costs this many steps.
@@ -108,7 +105,8 @@ impl<'a> PathMatcher<'a> {
         globs.sort_unstable();
         let parts = files.iter().map(|path| components(path)).collect();
         let patterns = globs.iter().map(|path| components(path)).collect();
-        PathMatcher { files, globs, patterns, parts, steps: Cell::new(STEPS_MAX) }
+        let n_paths = (files.len() + globs.len()) as u64;
+        PathMatcher { files, globs, patterns, parts, steps: Cell::new(STEPS_MAX + n_paths * STEPS_A_PATH) }
     }
 
     /// Whether some file could match both `path` and one of these paths.
@@ -180,11 +178,14 @@ fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     !path.ends_with('/') && back.any(differ)
 }
 
-/// Whether two component patterns begin with different bytes, neither of which is a wildcard.
+/// Whether two component patterns begin or end with different bytes, neither of which is a wildcard.
 fn tell_apart(a: &str, b: &str) -> bool {
-    let is_plain = |byte: &u8| !matches!(byte, b'*' | b'?');
-    let firsts = a.bytes().next().filter(is_plain).zip(b.bytes().next().filter(is_plain));
-    firsts.is_some_and(|(a, b)| a != b)
+    let differ = |a: Option<&u8>, b: Option<&u8>| {
+        let is_plain = |byte: &&u8| !matches!(byte, b'*' | b'?');
+        a.filter(is_plain).zip(b.filter(is_plain)).is_some_and(|(a, b)| a != b)
+    };
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    differ(a.first(), b.first()) || differ(a.last(), b.last())
 }
 
 /// Compares two patterns from both ends. At each end, stops at the first wildcard of either pattern. Returns `None` if
@@ -379,6 +380,14 @@ mod tests {
             assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
             assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");
         }
+    }
+
+    #[test]
+    fn hundreds_of_files_can_be_compared_with_the_globs_of_their_folder() {
+        let files: Vec<String> = (0..520).map(|n| format!("/repo/gen/file{n}.txt")).collect();
+        let matcher = PathMatcher::new(files.iter().map(String::as_str));
+        assert!((0..20).all(|n| !matcher.overlaps(&format!("/repo/gen/*.x{n}"))), "no glob matches any of the files");
+        assert!(matcher.overlaps("/repo/gen/*7.txt"));
     }
 
     #[test]

@@ -121,57 +121,42 @@ fn repo_path(row: &LockRow) -> Option<(&str, &str)> {
     Some((row.repo.as_deref()?, row.repo_path.as_deref()?))
 }
 
-/// The numbers of locks by path.
+/// The numbers of locks by path. A glob is found under the folder above its first wildcard.
 #[derive(Debug, Default)]
-struct PathIndex {
-    /// The files and folders, without slashes at the ends.
-    plain: BTreeMap<String, Vec<u64>>,
-    /// The paths with wildcards. Any of them may match any path.
-    wildcards: Vec<u64>,
-}
+struct PathIndex(BTreeMap<String, Vec<u64>>);
 
 impl PathIndex {
     fn add(&mut self, path: &str, number: u64) {
-        if path_overlap::has_wildcard(path) {
-            self.wildcards.push(number);
-        } else {
-            self.plain.entry(without_slashes(path).to_owned()).or_default().push(number);
-        }
+        self.0.entry(plain_part(path).to_owned()).or_default().push(number);
     }
 
     fn remove(&mut self, path: &str, number: u64) {
-        if path_overlap::has_wildcard(path) {
-            self.wildcards.retain(|one| *one != number);
-        } else if let Some(numbers) = self.plain.get_mut(without_slashes(path)) {
+        if let Some(numbers) = self.0.get_mut(plain_part(path)) {
             numbers.retain(|one| *one != number);
             if numbers.is_empty() {
-                self.plain.remove(without_slashes(path));
+                self.0.remove(plain_part(path));
             }
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.wildcards.is_empty()
+        self.0.is_empty()
     }
 
-    /// If there is a lock on exactly this path, its number is among the returned numbers.
+    /// The numbers among which a lock on exactly this path must be.
     fn numbers(&self, path: &str) -> &[u64] {
-        if path_overlap::has_wildcard(path) {
-            return &self.wildcards;
-        }
-        self.plain.get(without_slashes(path)).map_or(&[], Vec::as_slice)
+        self.0.get(plain_part(path)).map_or(&[], Vec::as_slice)
     }
 
     /// Appends the numbers of all locks that may share a file with `path`: the locks on the folders above it, on the
     /// path itself, and on everything below it.
     fn find(&self, path: &str, found: &mut Vec<u64>) {
-        found.extend(&self.wildcards);
         let top = plain_part(path);
         let folders = top.match_indices('/').map(|(at, _)| &top[..at]);
         let above = [""].into_iter().filter(|root| *root != top).chain(folders);
-        found.extend(above.chain([top]).filter_map(|folder| self.plain.get(folder)).flatten());
+        found.extend(above.chain([top]).filter_map(|folder| self.0.get(folder)).flatten());
         let below = if top.is_empty() { String::new() } else { format!("{top}/") };
-        let inside = self.plain.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
+        let inside = self.0.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
         found.extend(inside.flat_map(|(_, numbers)| numbers));
     }
 }
@@ -237,7 +222,9 @@ mod tests {
         for n in 0..1000 {
             locks.put(row(&format!("/src/{n}/a.rs"), n));
         }
-        for (path, n) in [("/src/7/a.rs", 1), ("/src/7/", 1), ("/src/7/*.rs", 1), ("/docs/", 0), ("/src/", 1000)] {
+        // A glob in another folder is not compared, either.
+        locks.put(row("/docs/**/*.md", 1000));
+        for (path, n) in [("/src/7/a.rs", 1), ("/src/7/", 1), ("/src/7/*.rs", 1), ("/docs/a", 1), ("/src/", 1000)] {
             let request = LockRequest { paths: vec![path.to_owned()], ..LockRequest::default() };
             assert_eq!(locks.candidates(&request).len(), n, "{path}");
         }
