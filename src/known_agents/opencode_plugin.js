@@ -10,6 +10,7 @@ const events = {
   edit: "PreToolUse",
   tool: "PostToolUse",
   stop: "Stop",
+  subagentStop: "SubagentStop",
   end: "SessionEnd",
 }
 
@@ -68,6 +69,15 @@ function wake(session, directory) {
 }
 
 export const SlmMesh = async ({ client, directory }) => {
+  // The task tool runs a subagent in a session of its own. For the mesh, a subagent belongs to the session that started
+  // it, so that neither refuses the other's edits. The keys are the sessions of subagents.
+  const parents = new Map()
+  const askFor = (event, session, more) => {
+    const parent = parents.get(session)
+    return parent
+      ? ask(event, parent, directory, { ...more, agent_id: session })
+      : ask(event, session, directory, more)
+  }
   // Mail from a hook, kept until it can be shown beside a message of the user or the result of a tool. Mail does not go
   // into the system prompt, because a model would treat it there as instructions from the agent's developers.
   const waiting = new Map()
@@ -102,6 +112,8 @@ export const SlmMesh = async ({ client, directory }) => {
   }
   return {
     "chat.message": async ({ sessionID }, output) => {
+      // The prompt of a subagent comes from its parent, not from a person.
+      if (parents.has(sessionID)) return
       const ours = prompted.delete(sessionID)
       if (!ours) continued.delete(sessionID)
       const first = !greeted.has(sessionID)
@@ -114,20 +126,24 @@ export const SlmMesh = async ({ client, directory }) => {
     },
     "tool.execute.before": async ({ tool, sessionID, callID }, { args }) => {
       const call = { tool_name: tool, tool_input: args, tool_use_id: callID }
-      const answer = await ask("edit", sessionID, directory, call)
+      const answer = await askFor("edit", sessionID, call)
       const said = answer.hookSpecificOutput
       if (said?.permissionDecision === "deny") throw new Error(said.permissionDecisionReason)
     },
     "tool.execute.after": async ({ tool, sessionID, callID }, result) => {
-      hold(sessionID, await ask("tool", sessionID, directory, { tool_name: tool, tool_use_id: callID }))
+      hold(sessionID, await askFor("tool", sessionID, { tool_name: tool, tool_use_id: callID }))
       showInResult(sessionID, result)
     },
     "shell.env": async ({ sessionID }, output) => {
-      Object.assign(output.env, environments.get(sessionID))
+      Object.assign(output.env, environments.get(parents.get(sessionID) ?? sessionID))
     },
     event: async ({ event }) => {
       const session = event.properties?.sessionID ?? event.properties?.info?.id
-      if (event.type === "session.idle") {
+      const parent = event.properties?.info?.parentID
+      if (event.type === "session.created" && parent) parents.set(session, parents.get(parent) ?? parent)
+      if (event.type === "session.idle" && parents.has(session)) {
+        await askFor("subagentStop", session, {})
+      } else if (event.type === "session.idle") {
         const answer = await ask("stop", session, directory, { stop_hook_active: continued.has(session) })
         // The model treats a prompt as the user's words, so the prompt of this plugin is a fixed sentence. The hook for
         // this prompt then shows the mail.
@@ -145,7 +161,7 @@ export const SlmMesh = async ({ client, directory }) => {
       if (event.type === "session.deleted") {
         waiting.delete(session)
         environments.delete(session)
-        await ask("end", session, directory, {})
+        if (!parents.delete(session)) await ask("end", session, directory, {})
       }
     },
   }

@@ -171,8 +171,7 @@ impl Model {
         self.stream.fresh.clear();
     }
 
-    /// Checks that this turn has pushed all events that it had to push, and that no call is still waiting that should
-    /// have been answered.
+    /// Checks that this turn has pushed all events that were due, and has answered all calls that were due.
     pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
         for (kind, part) in self.owed.drain(..) {
             assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");
