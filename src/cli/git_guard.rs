@@ -5,13 +5,16 @@
 
 mod commit_check;
 mod git_hook_installer;
+mod hook_lines;
 mod hooks_dir;
+mod write_file_whole;
 
 use super::print_line;
 use crate::agents::doctor::Check;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
-use git_hook_installer::{GitHook, Program};
+use git_hook_installer::GitHook;
+use hook_lines::Program;
 use hooks_dir::{HooksDir, Sharing};
 use serde_json::json;
 use std::ffi::OsStr;
@@ -49,7 +52,11 @@ fn run_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Result<Vec<u8>, Error> {
 }
 
 fn cant_write(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Storage, format!("{} can't be written ({error}); check who owns it", path.display()))
+    let text = format!(
+        "{} can't be written ({error}); check who owns its folder, and whether the disk is full",
+        path.display()
+    );
+    Error::new(ErrorKind::Storage, text)
 }
 
 fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
@@ -138,12 +145,16 @@ pub fn check_installed() -> Option<Check> {
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();
     let (guarded, off): (Vec<&GitHook>, Vec<&GitHook>) = files.iter().partition(|file| file.is_guarded());
     let recorded = dir.recorded();
-    if guarded.is_empty() && recorded.is_empty() {
-        return None;
-    }
     let shown = dir.path.display();
     let cure = "run slm-mesh guard install in this repository, or slm-mesh guard remove if you no longer want the \
                 guard";
+    if let Some((file, kept)) = files.iter().find_map(|file| Some((file, file.stranded_hook()?))) {
+        let found = format!("your own hook {} was moved to {}, where git does not run it", file.hook, kept.display());
+        return Some(Check::error("git guard", found, cure));
+    }
+    if guarded.is_empty() && recorded.is_empty() {
+        return None;
+    }
     if let Some(program) = guarded.iter().find_map(|file| file.broken_program()) {
         let found = format!("the hooks in {shown} run {program}, so the guard is off");
         return Some(Check::error("git guard", found, cure));

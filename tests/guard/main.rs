@@ -1,6 +1,7 @@
 //! Tests the git guard of slm-mesh with real git in real repositories.
 
 mod hook_managers;
+mod no_hook_is_lost;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -239,24 +240,6 @@ fn doctor_says_that_a_guard_was_overwritten() {
     assert!(text.contains("the guard is off"), "{text}");
     let kept = std::fs::read_to_string(hook.with_extension("before-slm-mesh")).unwrap();
     assert!(kept.contains("echo mine"), "{kept}");
-}
-
-#[test]
-fn a_second_install_loses_no_hook_that_was_replaced_meanwhile() {
-    let Some(place) = repository() else { return };
-    let hooks = place.root.join("repo/.git/hooks");
-    std::fs::create_dir_all(&hooks).unwrap();
-    let texts = ["#!/usr/bin/python3\nprint('first')\n", "#!/bin/sh\necho second\n", "#!/usr/bin/python3\n#third\n"];
-    for text in texts {
-        put_program(&hooks.join("pre-commit"), text.as_bytes());
-        guard(&place, "repo", "install");
-    }
-    let read = |name: &str| std::fs::read_to_string(hooks.join(name)).unwrap();
-    assert_eq!(read("pre-commit.before-slm-mesh.1"), texts[0]);
-    assert_eq!(read("pre-commit.before-slm-mesh.2"), texts[1]);
-    guard(&place, "repo", "remove");
-    assert_eq!(read("pre-commit"), texts[2]);
-    assert_eq!(read("pre-commit.before-slm-mesh.1"), texts[0], "the user's hooks stay");
 }
 
 #[test]

@@ -2,8 +2,13 @@
 //!
 //! If the hook is a shell script, the guard's lines are inserted into it, so that the script keeps its name, its
 //! arguments and its standard input. Any other hook is moved aside, and a script of the guard runs it.
+//!
+//! **Invariant:** wherever an installation or a removal stops, git still runs the user's hook, or `doctor` reports that
+//! git does not run it, and the next installation or removal brings it back.
 
+use super::hook_lines::{self, ASIDES, BEFORE, BEGIN, Program, find_bytes};
 use super::hooks_dir::{HooksDir, Sharing};
+use super::write_file_whole::{draft_path, remove_if_there, write_draft, write_whole};
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::command_with_timeout::run_bounded;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,29 +18,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::{fs, io};
 
-/// The first line that the guard adds to a hook.
-const BEGIN: &str =
-    "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
-const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook. This is also the name of the directory with links to moved hooks.
-const BEFORE: &str = "before-slm-mesh";
 /// The suffixes that the hook managers pre-commit and lefthook add to the name of an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
 /// The directory to which the hook manager overcommit moves existing hooks.
 const MOVED: &str = "old-hooks";
-/// Shells that can run the guard's lines.
-const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
-
 /// Maximum time for the program to print its version.
 const RUNS_WITHIN: Duration = Duration::from_secs(5);
-
-/// How the guard's lines find this program.
-pub enum Program {
-    /// The guard's lines contain the path of this program on the machine.
-    Here(PathBuf),
-    /// The guard's lines name this program without its path, because the hook is also used on other machines.
-    InPath,
-}
 
 /// One git hook in a hooks directory.
 pub struct GitHook {
@@ -53,9 +41,10 @@ enum Found {
     Nothing,
     /// A hook without the guard.
     Unguarded,
-    /// A shell script that contains the guard's lines. The value is the script without these lines.
+    /// A shell script that contains the guard's lines, and lines of the user. The value is the script without the lines
+    /// that check for locks.
     Inline(Vec<u8>),
-    /// The guard's own script. It runs the hook that was moved aside, if there is one.
+    /// The guard's own script, without any line of the user. It runs the hook that was moved aside, if there is one.
     Ours,
 }
 
@@ -67,7 +56,8 @@ impl GitHook {
         // example in a work tree, nothing may be added beside it. In this case, the directory for moved hooks is inside
         // the hooks directory.
         let is_usual = dir.path.parent() == Some(&dir.common);
-        let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
+        let [beside, inside] = ASIDES;
+        let aside = if is_usual { beside } else { inside };
         GitHook { hook, path: dir.path.join(hook), aside }
     }
 
@@ -77,7 +67,7 @@ impl GitHook {
     /// If git tracks the hook and the guard's lines can't be inserted into it.
     pub fn check_installable(&self, sharing: Sharing) -> Result<(), Error> {
         let is_tracked = sharing == Sharing::Tracked;
-        let is_theirs = find_in(&self.path) == Found::Unguarded;
+        let is_theirs = self.find_in(&self.path) == Found::Unguarded;
         if is_tracked && is_theirs && insertion_point(&self.path, &read_hook(&self.path)).is_none() {
             let text = format!(
                 "git tracks {}, which is not a plain shell script, so the guard can't change it; make it run \
@@ -100,31 +90,88 @@ impl GitHook {
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
-        let lines = guard_lines(program, self.hook);
-        let text = match find_in(&self.path) {
-            Found::Nothing => return write_hook(&self.path, self.script(&lines).as_bytes(), 0o755).map(|()| None),
-            Found::Ours => {
-                self.link_aside()?;
-                return write_hook(&self.path, self.script(&lines).as_bytes(), 0o755).map(|()| None);
+        let lines = hook_lines::check_lines(program, self.hook);
+        let found = self.find_in(&self.path);
+        let text = match &found {
+            Found::Nothing | Found::Ours => {
+                // If an installation was interrupted, the hook may have been moved aside without a link to it.
+                if self.has_moved_hook() {
+                    self.link_aside()?;
+                }
+                return write_whole(&self.path, self.script(&lines).as_bytes(), 0o755).map(|()| None);
             }
-            Found::Inline(text) => text,
+            Found::Inline(text) => text.clone(),
             Found::Unguarded => read_hook(&self.path),
         };
-        let is_new = find_in(&self.path) == Found::Unguarded;
-        let note = if is_new { self.set_older_apart(&text)? } else { None };
-        if let Some(at) = insertion_point(&self.path, &text) {
-            let mode = fs::metadata(&self.path)?.permissions().mode();
-            if matches!(program, Program::Here(_)) {
-                // If a hook manager overwrites the hook later, this copy still contains the user's version.
-                write_hook(&self.kept(), &text, mode)?;
-            }
-            let with = [&text[..at], lines.as_bytes(), &text[at..]].concat();
-            return write_hook(&self.path, &with, mode).map(|()| note);
+        if let Some(at) = hook_lines::end_of_shell_line(&text).filter(|_| self.runs_moved_hook(&text)) {
+            self.link_aside()?;
+            let mode = fs::metadata(&self.path)?.permissions().mode() | 0o111;
+            let text = hook_lines::with_current_call(&text, self.aside, self.hook);
+            return write_whole(&self.path, &inserted(&text, at, &lines), mode).map(|()| None);
         }
-        fs::rename(&self.path, self.kept())?;
-        self.link_aside()?;
-        write_hook(&self.path, self.script(&lines).as_bytes(), 0o755)?;
+        let at = insertion_point(&self.path, &text);
+        if at.is_none() {
+            // If the hook contains the guard's lines, but no longer is a shell script that git runs, the lines are
+            // removed before the hook is moved aside.
+            self.remove_from(&self.path)?;
+        }
+        let is_new = found == Found::Unguarded || at.is_none() || self.has_moved_hook();
+        let note = if is_new { self.set_older_apart(&text)? } else { None };
+        match at {
+            Some(at) => self.insert(program, &text, at, &lines)?,
+            None => self.move_aside(&lines)?,
+        }
         Ok(note)
+    }
+
+    /// Inserts the guard's lines into the hook.
+    fn insert(&self, program: &Program, text: &[u8], at: usize, lines: &str) -> io::Result<()> {
+        let mode = fs::metadata(&self.path)?.permissions().mode();
+        if matches!(program, Program::Here(_)) {
+            // If a hook manager overwrites the hook later, this copy still contains the user's version.
+            write_whole(&self.kept(), text, mode)?;
+        }
+        write_whole(&self.path, &inserted(text, at, lines), mode)?;
+        // A link from an earlier installation would make the copy look like a hook that was moved aside.
+        self.unlink_aside()
+    }
+
+    /// Moves the hook aside, and puts the guard's script in its place. The hook stays in its place until everything
+    /// exists that will run it. So git runs the hook even if this function fails or is killed.
+    fn move_aside(&self, lines: &str) -> io::Result<()> {
+        let draft = write_draft(&self.path, self.script(lines).as_bytes(), 0o755)?;
+        let moved = self.link_aside().and_then(|()| self.keep_hook()).and_then(|()| fs::rename(&draft, &self.path));
+        moved.inspect_err(|_| {
+            // The error above matters more. If the hook can't be put back here, the next installation puts it back.
+            let _ = self.put_back().and_then(|_| self.remove_leftovers());
+        })
+    }
+
+    /// Gives the hook a second name, under which the guard's script will run it.
+    fn keep_hook(&self) -> io::Result<()> {
+        let kept = self.kept();
+        // `set_older_apart` has left a file with this name only if it has the same text as the hook.
+        remove_if_there(&kept)?;
+        match fs::hard_link(&self.path, &kept) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+            // Some file systems have no hard links, and Linux may refuse a link to a file of another user.
+            Err(_) => fs::rename(&self.path, &kept)?,
+        }
+        // Another program may have replaced the hook after it was read.
+        match self.find_in(&kept) {
+            Found::Unguarded => Ok(()),
+            _ => Err(io::Error::other("another program has just changed the hook")),
+        }
+    }
+
+    /// If the hook was moved aside and nothing is in its place, moves it back. Returns whether this was so.
+    fn put_back(&self) -> io::Result<bool> {
+        let is_missing = self.find_in(&self.path) == Found::Nothing && self.has_moved_hook();
+        if is_missing {
+            fs::rename(self.kept(), &self.path)?;
+        }
+        Ok(is_missing)
     }
 
     /// Removes the guard. Returns whether there was one.
@@ -136,39 +183,84 @@ impl GitHook {
         for path in std::iter::once(self.path.clone()).chain(self.renamed()) {
             removed |= self.remove_from(&path)?;
         }
-        let kept = self.kept();
-        // If a hook manager has written the same hook again, the copy is no longer needed.
-        if !removed && kept.exists() && read_hook(&kept) == read_hook(&self.path) {
-            fs::remove_file(&kept)?;
-        }
+        removed |= self.put_back()?;
+        self.remove_leftovers()?;
         Ok(removed)
     }
 
     fn remove_from(&self, path: &Path) -> io::Result<bool> {
-        let kept = self.kept();
-        match find_in(path) {
+        match self.find_in(path) {
             Found::Nothing | Found::Unguarded => return Ok(false),
             Found::Inline(text) => {
+                let mode = fs::metadata(path)?.permissions().mode();
+                if self.runs_moved_hook(&text) && self.kept().symlink_metadata().is_ok() {
+                    // The user has added lines to the guard's script. Without the check, this script stays as the
+                    // user's hook, because it runs both these lines and the hook that was moved aside.
+                    self.link_aside()?;
+                    let text = hook_lines::with_current_call(&text, self.aside, self.hook);
+                    return write_whole(path, &text, mode).map(|()| true);
+                }
                 // The hook may have changed since the guard was installed. So its current text stays, and the copy is
                 // removed.
-                write_hook(path, &text, fs::metadata(path)?.permissions().mode())?;
-                remove_if_there(&kept)?;
+                write_whole(path, &hook_lines::without_call(&text, self.hook), mode)?;
+                if !self.has_moved_hook() {
+                    remove_if_there(&self.kept())?;
+                }
             }
-            Found::Ours if kept.symlink_metadata().is_ok() => fs::rename(&kept, path)?,
+            Found::Ours if self.has_moved_hook() => fs::rename(self.kept(), path)?,
             Found::Ours => fs::remove_file(path)?,
         }
-        let link = self.aside_path();
-        remove_if_there(&link)?;
-        if let Some(dir) = link.parent() {
-            // This fails if the directory still contains other hooks.
-            let _ = fs::remove_dir(dir);
-        }
+        self.unlink_aside()?;
         Ok(true)
+    }
+
+    /// Removes what is left of an installation or a removal that was interrupted.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let draft = draft_path(&self.path);
+        if draft.is_file() {
+            fs::remove_file(draft)?;
+        }
+        // A hook manager may also have written the same hook again. In both cases, the copy is not needed.
+        if is_same_hook(&self.kept(), &self.path) {
+            fs::remove_file(self.kept())?;
+        }
+        if self.find_in(&self.path) != Found::Ours && !self.runs_moved_hook(&read_hook(&self.path)) {
+            self.unlink_aside()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the copy of the earlier hook is the hook itself, which was moved aside.
+    fn has_moved_hook(&self) -> bool {
+        let kept = self.kept();
+        // The guard moves a hook aside only if it can't insert lines into the hook. An early version of the guard moved
+        // every hook, and its script ran the hook without a link.
+        let has_no_lines = || insertion_point(&kept, &read_hook(&kept)).is_none();
+        let is_linked = || self.aside_path().symlink_metadata().is_ok();
+        let is_run_without_link = || hook_lines::runs_hook_beside(&read_hook(&self.path));
+        kept.symlink_metadata().is_ok() && (has_no_lines() || is_linked() || is_run_without_link())
+    }
+
+    fn runs_moved_hook(&self, text: &[u8]) -> bool {
+        hook_lines::runs_moved_hook(text, self.hook)
+    }
+
+    /// If the user's hook was moved aside and git does not run it there, returns its path. Only an installation that was
+    /// interrupted leaves a hook like this.
+    pub fn stranded_hook(&self) -> Option<PathBuf> {
+        let is_run = match self.find_in(&self.path) {
+            Found::Unguarded => true,
+            Found::Nothing => self.renamed().any(|path| self.find_in(&path) == Found::Ours),
+            Found::Inline(text) if !self.runs_moved_hook(&text) => true,
+            Found::Inline(_) | Found::Ours => self.is_linked(),
+        };
+        (!is_run && self.has_moved_hook()).then(|| self.kept())
     }
 
     /// Whether git runs the guard before this hook.
     pub fn is_guarded(&self) -> bool {
-        let has_guard = |path: &Path| matches!(find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
+        let has_guard =
+            |path: &Path| matches!(self.find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
         // The hook manager pre-commit renames an existing hook, and runs the renamed hook before its own hook.
         let runs_legacy = || find_bytes(&read_hook(&self.path), b"pre-commit").is_some() && is_executable(&self.path);
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
@@ -200,7 +292,7 @@ impl GitHook {
     /// overwrite it. In this case, returns a note for the user.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
-        if kept.symlink_metadata().is_err() || read_hook(&kept) == text {
+        if kept.symlink_metadata().is_err() || is_same_hook(&kept, &self.path) || is_copy(&kept, text) {
             return Ok(None);
         }
         let names = (1..).map(|n| self.with_suffix(&format!("{BEFORE}.{n}")));
@@ -235,58 +327,52 @@ impl GitHook {
     /// name under which they run.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
-        let Some(dir) = link.parent() else { return Ok(()) };
-        fs::create_dir_all(dir)?;
-        remove_if_there(&link)?;
+        if self.is_linked() {
+            return Ok(());
+        }
+        if let Some(dir) = link.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        // A rename replaces another link without a moment in which the hook can't be found.
+        let draft = draft_path(&link);
+        remove_if_there(&draft)?;
+        symlink(self.link_target(), &draft)?;
+        fs::rename(&draft, &link)
+    }
+
+    fn is_linked(&self) -> bool {
+        fs::read_link(self.aside_path()).is_ok_and(|to| to == self.link_target())
+    }
+
+    fn link_target(&self) -> PathBuf {
         let hooks = self.path.parent().and_then(Path::file_name).unwrap_or_default();
         let back = if self.aside.starts_with("..") { Path::new("..").join(hooks) } else { PathBuf::from("..") };
-        symlink(back.join(format!("{}.{BEFORE}", self.hook)), &link)
+        back.join(format!("{}.{BEFORE}", self.hook))
+    }
+
+    fn unlink_aside(&self) -> io::Result<()> {
+        let link = self.aside_path();
+        remove_if_there(&link)?;
+        remove_if_there(&draft_path(&link))?;
+        if let Some(dir) = link.parent() {
+            // This fails if the directory still contains other hooks.
+            let _ = fs::remove_dir(dir);
+        }
+        Ok(())
     }
 
     /// Returns a script that checks for locks, and then runs the earlier hook.
     fn script(&self, lines: &str) -> String {
-        let (aside, hook) = (self.aside, self.hook);
-        format!(
-            "#!/bin/sh\n{lines}before=\"${{0%/*}}/{aside}/{hook}\"\n[ -x \"$before\" ] || exit 0\nexec \"$before\" \"$@\"\n"
-        )
+        hook_lines::script(lines, self.aside, self.hook)
     }
-}
 
-/// Returns the lines that check for locks. The lines do not change the hook's name, its arguments or its standard
-/// input.
-fn guard_lines(program: &Program, hook: &str) -> String {
-    let (is_missing, program) = match program {
-        Program::Here(path) => {
-            let quoted = format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-            (format!("[ ! -x {quoted} ]"), quoted)
+    fn find_in(&self, path: &Path) -> Found {
+        if path.symlink_metadata().is_err() {
+            return Found::Nothing;
         }
-        Program::InPath => ("! command -v slm-mesh >/dev/null 2>&1".into(), "slm-mesh".into()),
-    };
-    let check = format!("{program} guard check {hook} \"$@\"");
-    let lines = if hook == "pre-push" {
-        // Git passes the refs of a push on standard input, which both the guard and the hook must read.
-        format!(
-            "slm_mesh_refs=$(cat)\nif [ -n \"$slm_mesh_refs\" ]; then\n    \
-             {is_missing} || printf '%s\\n' \"$slm_mesh_refs\" | {check} || exit 1\n    \
-             exec <<SLM_MESH_REFS\n$slm_mesh_refs\nSLM_MESH_REFS\nfi\n"
-        )
-    } else {
-        format!("{is_missing} || {check} || exit 1\n")
-    };
-    format!("{BEGIN}\n{lines}{END}\n")
-}
-
-fn find_in(path: &Path) -> Found {
-    if path.symlink_metadata().is_err() {
-        return Found::Nothing;
+        let Some(bare) = hook_lines::without_check(&read_hook(path)) else { return Found::Unguarded };
+        if hook_lines::is_own_script(&bare, self.hook) { Found::Ours } else { Found::Inline(bare) }
     }
-    let text = read_hook(path);
-    let Some(start) = find_bytes(&text, BEGIN.as_bytes()) else { return Found::Unguarded };
-    let last = format!("{END}\n");
-    let Some(length) = find_bytes(&text[start..], last.as_bytes()) else { return Found::Unguarded };
-    let bare = [&text[..start], &text[start + length + last.len()..]].concat();
-    let is_ours = bare.starts_with(b"#!/bin/sh\nbefore=\"") && find_bytes(&bare, BEFORE.as_bytes()).is_some();
-    if is_ours { Found::Ours } else { Found::Inline(bare) }
 }
 
 /// Returns where to insert the guard's lines: after the first line of an executable shell script. Returns `None` for a
@@ -296,11 +382,11 @@ fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     if !is_file || !is_executable(path) {
         return None;
     }
-    let end = text.iter().position(|byte| *byte == b'\n')? + 1;
-    let first = std::str::from_utf8(&text[..end]).ok()?.strip_prefix("#!")?;
-    let is_shell = first.split(['/', ' ', '\n']).any(|word| SHELLS.contains(&word));
-    let rereads = |line: &[u8]| find_bytes(line, b"exec").is_some() && find_bytes(line, b"$0").is_some();
-    (is_shell && !text.split(|byte| *byte == b'\n').any(rereads)).then_some(end)
+    hook_lines::end_of_shell_line(text).filter(|_| !hook_lines::runs_itself_again(text))
+}
+
+fn inserted(text: &[u8], at: usize, lines: &str) -> Vec<u8> {
+    [&text[..at], lines.as_bytes(), &text[at..]].concat()
 }
 
 fn read_hook(path: &Path) -> Vec<u8> {
@@ -311,26 +397,16 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Writes a hook completely or not at all. Other hard links to the old file keep the old content.
-fn write_hook(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
-    let new = PathBuf::from(format!("{}.new-slm-mesh", path.display()));
-    let written = fs::write(&new, text)
-        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode & 0o7777)))
-        .and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // The error of the write matters more, so an error of the removal is ignored.
-        let _ = fs::remove_file(&new);
-    }
-    written
+/// Whether a file, which is not a link, has this text.
+fn is_copy(path: &Path, text: &[u8]) -> bool {
+    fs::read_link(path).is_err() && fs::read(path).is_ok_and(|found| found == text)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// Whether two hooks are links to the same target, or files with the same text.
+fn is_same_hook(one: &Path, other: &Path) -> bool {
+    match (fs::read_link(one), fs::read_link(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        (Err(_), Err(_)) => fs::read(other).is_ok_and(|text| is_copy(one, &text)),
+        _ => false,
     }
-}
-
-fn find_bytes(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|part| part == wanted)
 }

@@ -2,6 +2,7 @@
 //! installed.
 
 use super::run_git;
+use super::write_file_whole::{remove_if_there, write_whole};
 use crate::base::error::{Error, ErrorKind};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -127,16 +128,12 @@ impl HooksDir {
     /// If the file can't be written.
     pub fn forget(&self) -> io::Result<()> {
         let known: Vec<PathBuf> = self.recorded().into_iter().filter(|path| *path != self.path).collect();
-        match fs::remove_file(self.record_path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            removed => removed?,
-        }
-        if known.is_empty() { Ok(()) } else { self.write_record(&known) }
+        if known.is_empty() { remove_if_there(&self.record_path()) } else { self.write_record(&known) }
     }
 
     fn write_record(&self, known: &[PathBuf]) -> io::Result<()> {
         let paths: Vec<&[u8]> = known.iter().map(|path| path.as_os_str().as_bytes()).collect();
-        fs::write(self.record_path(), paths.join(&0))
+        write_whole(&self.record_path(), &paths.join(&0), 0o644)
     }
 }
 
