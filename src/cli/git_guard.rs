@@ -83,6 +83,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     }
     fs::create_dir_all(&dir.path).map_err(|error| cant_write(&dir.path, &error))?;
     let program = if sharing == Sharing::Tracked { Program::InPath } else { Program::Here(crate::sys::own_path()) };
+    let _locks = dir.lock()?;
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();
     // If any hook can't be extended, the command fails before the first hook is changed.
     files.iter().try_for_each(|file| file.check_installable(sharing))?;
@@ -116,6 +117,7 @@ fn remove(json: bool) -> Result<u8, Error> {
     let dir = HooksDir::find()?;
     let (mut n_removed, mut places, mut notes) = (0, Vec::new(), Vec::new());
     for dir in dir.abandoned().into_iter().chain([dir]) {
+        let _locks = dir.lock()?;
         let n_before = n_removed;
         for file in HOOKS.iter().map(|hook| GitHook::new(&dir, hook)) {
             let removed = file.remove().map_err(|error| cant_write(&file.path, &error))?;

@@ -1,10 +1,11 @@
 //! Tests that no hook of the user is lost: not if an installation fails or is interrupted, not if two installations run
 //! at the same time, and not if the user adds lines to the guard's script.
 
-use super::support::{Place, put_program};
+use super::support::{Place, put_program, until};
 use super::{doctor_on_guard, good, guard, repository, snapshot};
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// A hook that is not a shell script, so the guard moves it aside. It writes a line into the file `seen`.
 const SCAN: &[u8] = b"#!/usr/bin/awk -f\nBEGIN { print \"scan\" >> \"../seen\" }\n";
@@ -104,6 +105,40 @@ fn a_hook_that_was_moved_and_does_not_run_is_reported_and_brought_back() {
         assert_eq!(snapshot(&hooks), before, "after guard {cure}");
         assert!(!place.root.join("repo/.git/before-slm-mesh").exists());
     }
+}
+
+/// The first installation stops while it reads the copy of an older hook, because this copy is a named pipe.
+#[test]
+fn two_installations_at_the_same_time_lose_no_hook() {
+    let Some(place) = repository() else { return };
+    let hooks = put_hook(&place, SCAN);
+    let (older, pipe) = (place.root.join("older"), hooks.join("pre-commit.before-slm-mesh"));
+    fs::write(&older, "older").unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let install = || {
+        let mut command = place.command(&["guard", "install"]);
+        command.current_dir(place.root.join("repo")).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let mut first = install();
+    let opened = pipe.clone();
+    let opening = std::thread::spawn(move || fs::OpenOptions::new().write(true).open(opened).unwrap());
+    until("the first installation reads the pipe", || opening.is_finished());
+    let writer = opening.join().unwrap();
+    fs::rename(&older, &pipe).unwrap();
+
+    let mut second = install();
+    // A line of /proc/locks with an arrow describes a process that waits for a lock. Other systems have no such list.
+    let waits = |pid: String| {
+        let locks = fs::read_to_string("/proc/locks");
+        locks.map_or(true, |all| all.lines().any(|line| line.contains("->") && line.split(' ').any(|word| word == pid)))
+    };
+    let id = second.id().to_string();
+    until("the second installation waits or has ended", || second.try_wait().unwrap().is_some() || waits(id.clone()));
+    drop(writer);
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+    assert_eq!(seen_by_commit(&place), "scan\n");
+    assert_eq!(fs::read(&pipe).unwrap(), SCAN);
+    assert_eq!(fs::read_to_string(hooks.join("pre-commit.before-slm-mesh.1")).unwrap(), "older");
 }
 
 #[test]

@@ -4,10 +4,16 @@
 use super::run_git;
 use super::write_file_whole::{remove_if_there, write_whole};
 use crate::base::error::{Error, ErrorKind};
+use crate::sys::file_lock_with_timeout::LockWait;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
+
+/// Maximum time to wait for another run of the guard. One run takes less than a second.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The directory of the git hooks of a work tree.
 pub struct HooksDir {
@@ -58,6 +64,25 @@ impl HooksDir {
     /// Whether a path that a user typed leads to this directory.
     pub fn is_at(&self, named: &Path) -> bool {
         named.canonicalize().is_ok_and(|named| named == self.path) || named == self.path
+    }
+
+    /// Waits until no other run of the guard changes these hooks or the record, and then locks both. The locks are held
+    /// until the returned values are dropped. Directories are locked, so that no lock file remains.
+    ///
+    /// # Errors
+    /// If a directory can't be locked, or if another run holds a lock for too long.
+    pub fn lock(&self) -> Result<Vec<File>, Error> {
+        let (common, hooks) = (real(self.common.clone()), real(self.path.clone()));
+        // Other repositories may use the same hooks, so the lock of the git directory is not enough.
+        let has_hooks_of_its_own = hooks.is_dir() && hooks != common;
+        let lock = |dir: &PathBuf| {
+            let shown = dir.display();
+            let failed = |error| Error::new(ErrorKind::Storage, format!("{shown} can't be locked ({error})"));
+            let mut wait = LockWait::begin(File::open(dir).map_err(failed)?);
+            let held = format!("another run of slm-mesh guard holds a lock on {shown}; wait until that run has ended");
+            wait.for_time(LOCK_WAIT_MAX).map_err(failed)?.ok_or_else(|| Error::new(ErrorKind::TimedOut, held))
+        };
+        std::iter::once(common).chain(has_hooks_of_its_own.then_some(hooks)).map(|dir| lock(&dir)).collect()
     }
 
     /// Finds out which other repositories or users run these hooks.
