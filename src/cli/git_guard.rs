@@ -61,6 +61,7 @@ fn cant_write(path: &Path, error: &std::io::Error) -> Error {
 
 fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     let dir = HooksDir::find()?;
+    dir.check_is_directory()?;
     let shown = dir.path.display();
     if let Some(named) = named.filter(|named| !dir.is_at(named)) {
         let (named, word) = (named.display(), shell_quoted(&dir.path.to_string_lossy()));

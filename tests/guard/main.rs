@@ -226,23 +226,6 @@ fn a_hook_keeps_its_name_its_input_and_its_bytes() {
 }
 
 #[test]
-fn doctor_says_that_a_guard_was_overwritten() {
-    let Some(place) = repository() else { return };
-    let hook = place.root.join("repo/.git/hooks/pre-commit");
-    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    put_program(&hook, b"#!/bin/sh\necho mine\n");
-    let doctor = || place.command(&["doctor"]).current_dir(place.root.join("repo")).output().unwrap().stdout;
-    guard(&place, "repo", "install");
-    guard(&place, "repo", "install");
-    assert!(String::from_utf8(doctor()).unwrap().contains("on, in "));
-    put_program(&hook, b"#!/bin/sh\necho newer\n");
-    let text = String::from_utf8(doctor()).unwrap();
-    assert!(text.contains("the guard is off"), "{text}");
-    let kept = std::fs::read_to_string(hook.with_extension("before-slm-mesh")).unwrap();
-    assert!(kept.contains("echo mine"), "{kept}");
-}
-
-#[test]
 fn a_shell_of_several_sessions_is_refused_what_none_of_these_holds() {
     let Some(place) = repository() else { return };
     guard(&place, "repo", "install");
@@ -480,4 +463,27 @@ fn a_work_tree_with_hooks_of_its_own_is_guarded_by_these() {
     assert!(!place.root.join("repo/.git/hooks/pre-commit").exists());
     assert!(doctor_on_guard(&place, "tree").contains("on, in"));
     assert!(doctor_on_guard(&place, "repo").contains("the guard is off"), "the main work tree has none");
+}
+
+#[test]
+fn a_repository_whose_hooks_are_switched_off_is_told_so() {
+    let Some(place) = repository() else { return };
+    let refused = |args: &[&str]| {
+        let out = place.command(args).current_dir(place.root.join("repo")).output().unwrap();
+        assert!(!out.status.success(), "{out:?}");
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    for off in ["/dev/null", "/dev/null/hooks"] {
+        good(&place, "repo", &["config", "core.hooksPath", off]);
+        for args in [&["guard", "install"][..], &["guard", "install", ".git/hooks"]] {
+            let said = refused(args);
+            assert!(said.contains("core.hooksPath switches off git hooks") && said.contains("--show-origin"), "{said}");
+        }
+        guard(&place, "repo", "remove");
+    }
+    good(&place, "repo", &["config", "--unset", "core.hooksPath"]);
+    std::fs::remove_dir_all(place.root.join("repo/.git/hooks")).unwrap();
+    std::fs::write(place.root.join("repo/.git/hooks"), "").unwrap();
+    let said = refused(&["guard", "install"]);
+    assert!(said.contains(".git/hooks is not a directory; move it away"), "{said}");
 }

@@ -50,6 +50,23 @@ fn a_second_install_loses_no_hook_that_was_replaced_meanwhile() {
 }
 
 #[test]
+fn doctor_says_that_a_guard_was_overwritten() {
+    let Some(place) = repository() else { return };
+    let hook = place.root.join("repo/.git/hooks/pre-commit");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    put_program(&hook, b"#!/bin/sh\necho mine\n");
+    let doctor = || place.command(&["doctor"]).current_dir(place.root.join("repo")).output().unwrap().stdout;
+    guard(&place, "repo", "install");
+    guard(&place, "repo", "install");
+    assert!(String::from_utf8(doctor()).unwrap().contains("on, in "));
+    put_program(&hook, b"#!/bin/sh\necho newer\n");
+    let text = String::from_utf8(doctor()).unwrap();
+    assert!(text.contains("the guard is off"), "{text}");
+    let kept = fs::read_to_string(hook.with_extension("before-slm-mesh")).unwrap();
+    assert!(kept.contains("echo mine"), "{kept}");
+}
+
+#[test]
 fn an_installation_that_fails_leaves_the_hook_in_its_place() {
     // The installation fails where it needs a folder but finds a file, and where it needs a file but finds a folder.
     for obstacle in ["before-slm-mesh", "hooks/pre-commit.new-slm-mesh/full"] {

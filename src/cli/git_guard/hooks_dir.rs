@@ -66,6 +66,30 @@ impl HooksDir {
         named.canonicalize().is_ok_and(|named| named == self.path) || named == self.path
     }
 
+    /// Checks that hooks can exist in this directory.
+    ///
+    /// # Errors
+    /// If the path leads to a file, such as /dev/null, so that git runs no hooks.
+    pub fn check_is_directory(&self) -> Result<(), Error> {
+        let Some(file) = self.path.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) else {
+            return Ok(());
+        };
+        let (shown, file) = (self.path.display(), file.display());
+        let text = if run_git(&self.top, &["config", "--get", "core.hooksPath"]).is_ok() {
+            format!(
+                "core.hooksPath switches off git hooks here, because it names {shown}, and {file} is not a directory; \
+                 find out which file sets it (git config --show-origin core.hooksPath), remove it there, and run \
+                 slm-mesh guard install again"
+            )
+        } else {
+            format!(
+                "git runs no hooks here, because {file} is not a directory; move it away, and run slm-mesh guard \
+                 install again"
+            )
+        };
+        Err(Error::new(ErrorKind::Usage, text))
+    }
+
     /// Waits until no other run of the guard changes these hooks or the record, and then locks both. The locks are held
     /// until the returned values are dropped. Directories are locked, so that no lock file remains.
     ///
