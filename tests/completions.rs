@@ -121,3 +121,47 @@ fn tab_completes_words_with_any_characters() {
         }
     }
 }
+
+#[test]
+fn fish_completes_words_in_quotes_and_file_names_where_no_word_fits() {
+    if !is_there("fish", "--version") {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir_all(place.root.join("bin")).unwrap();
+    std::os::unix::fs::symlink(BIN, place.root.join("bin/slm-mesh")).unwrap();
+    fs::create_dir(place.root.join("files")).unwrap();
+    fs::write(place.root.join("files/my backup.db"), "").unwrap();
+    fs::write(place.root.join("script.fish"), place.ok(&["help", "completions", "fish"])).unwrap();
+    place.ok(&["--as", "human", "lock", "files/my lock.txt"]);
+    place.ok(&["--as", "human", "state", "set", "a key", "1"]);
+    place.ok(&["--as", "human", "join", "#api"]);
+    for (typed, words) in [
+        ("restore ", &["my backup.db"][..]),
+        ("restore 'my b", &["my backup.db"]),
+        ("restore my\\ b", &["my backup.db"]),
+        ("shield --file my", &["my backup.db"]),
+        ("guard install my", &["my backup.db"]),
+        ("shield -- my", &["my backup.db"]),
+        ("unlock \"my ", &["my backup.db", "my lock.txt"]),
+        ("unlock my\\ l", &["my lock.txt"]),
+        ("state get \"a k", &["a key"]),
+        ("state get a\\ k", &["a key"]),
+        ("join \"#a", &["#api"]),
+        ("guard ", &["install", "remove"]),
+        ("peers --scope=re", &["--scope=repo"]),
+        ("peers --scope re", &["repo"]),
+    ] {
+        let mut fish = Command::new("fish");
+        fish.args(["--no-config", "-c", "source ../script.fish; complete -C $LINE"]).env_clear();
+        let env = place.command(&[]);
+        fish.envs(env.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let path = std::env::var("PATH").unwrap_or_default();
+        fish.env("PATH", format!("{}:{path}", place.root.join("bin").display()));
+        fish.env("LINE", format!("slm-mesh {typed}")).env("LC_ALL", "C.UTF-8").env("SLM_MESH_PEER", "human");
+        let out = fish.current_dir(place.root.join("files")).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        let found: Vec<&str> = text.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
+        assert_eq!(found, words, "{typed}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
