@@ -4,8 +4,11 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Place, until};
 
@@ -21,7 +24,10 @@ fn marker(place: &Place) -> String {
 
 /// A mesh and a backup of it. The value of the entry `marker` is `backup` in the backup, and `later` in the mesh.
 fn with_backup() -> (Place, PathBuf) {
-    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    with_backup_of(Place::new().with("SLM_MESH_RATE", "1000000"))
+}
+
+fn with_backup_of(place: Place) -> (Place, PathBuf) {
     place.ok(&["state", "set", "marker", "backup"]);
     place.ok(&["stop"]);
     let backup = place.root.join("backup.db");
@@ -61,6 +67,47 @@ fn a_restored_mesh_has_what_the_backup_has_even_if_agents_are_active() {
     let old = set_aside(&place).into_iter().find(|path| path.to_string_lossy().ends_with('Z')).unwrap();
     place.ok(&["restore", old.to_str().unwrap()]);
     assert_eq!(marker(&place), "later");
+}
+
+/// Kills the broker, so that its write-ahead log stays beside the database.
+fn kill_broker(place: &Place) {
+    let pid = place.broker_pid().unwrap();
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    until("the broker is gone", || !support::lives(pid));
+    assert!(fs::metadata(place.dir.join("broker.db-wal")).is_ok_and(|log| log.len() > 0));
+}
+
+#[test]
+fn a_folder_whose_name_is_not_utf_8_keeps_every_old_database() {
+    let mut place = Place::new();
+    place.dir = place.root.join(OsStr::from_bytes(b"caf\xe9"));
+    if fs::create_dir(&place.dir).is_err() {
+        eprintln!("skipped: a_folder_whose_name_is_not_utf_8_keeps_every_old_database: this disk has only UTF-8 names");
+        return;
+    }
+    let (place, backup) = with_backup_of(place);
+    kill_broker(&place);
+    place.ok(&["restore", backup.to_str().unwrap()]);
+    assert_eq!(marker(&place), "backup", "nothing of the old database is mixed in");
+    place.ok(&["stop"]);
+    let names = ["old.db", "old.db-wal", "old.db-shm"].map(|name| place.root.join(name));
+    for path in set_aside(&place) {
+        let ending = ["-wal", "-shm"].iter().position(|ending| path.to_string_lossy().ends_with(ending));
+        fs::copy(&path, &names[ending.map_or(0, |n| n + 1)]).unwrap();
+    }
+    place.ok(&["restore", names[0].to_str().unwrap()]);
+    assert_eq!(marker(&place), "later", "the old database was moved aside with its log");
+    place.ok(&["stop"]);
+
+    fs::write(place.dir.join("broker.db"), "no database".repeat(1000)).unwrap();
+    place.ok(&["peers"]);
+    let said = place.ok(&["status"]);
+    assert!(said.contains("the database was damaged: it was moved to"), "{said}{}", place.log());
+    let names = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mut damaged: Vec<String> = names.filter(|name| name.starts_with("broker.db.damaged-")).collect();
+    damaged.sort();
+    assert!(damaged.len() == 2 && damaged[1] == format!("{}.txt", damaged[0]), "{damaged:?}");
+    assert_eq!(fs::read_to_string(place.dir.join(&damaged[0])).unwrap(), "no database".repeat(1000));
 }
 
 #[test]

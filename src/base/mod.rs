@@ -9,6 +9,7 @@ pub mod id_types;
 pub mod json_text;
 pub mod limits;
 pub mod path_overlap;
+pub mod path_suffix;
 pub mod process_identity;
 pub mod shell_wildcards;
 pub mod stored_enums;

@@ -2,6 +2,7 @@
 //! the database file. It can also copy the whole database for another hub.
 
 use super::StoreResult;
+use crate::base::path_suffix::with_suffix;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ pub struct Checkpointer {
 impl Checkpointer {
     /// Opens a second connection to the database file at this path. `is_synced` says whether each commit waits until
     /// the log is on the disk.
-    pub(super) fn open(path: &str, is_synced: bool) -> StoreResult<Checkpointer> {
-        let unsynced_log = (!is_synced).then(|| format!("{path}-wal").into());
+    pub(super) fn open(path: &Path, is_synced: bool) -> StoreResult<Checkpointer> {
+        let unsynced_log = (!is_synced).then(|| with_suffix(path, "-wal"));
         Ok(Checkpointer { db: Connection::open(path)?, unsynced_log })
     }
 
@@ -31,8 +32,9 @@ impl Checkpointer {
 
     /// Writes a copy of all committed data into a new database file.
     pub fn copy_to(&self, path: &Path) -> StoreResult<()> {
-        let mut copy = self.db.prepare("VACUUM INTO ?1")?;
-        copy.query([path.to_string_lossy()])?.next()?;
+        // SQLite accepts only a text as the path. The path is passed as bytes, because it may not be UTF-8.
+        let mut copy = self.db.prepare("VACUUM INTO CAST(?1 AS TEXT)")?;
+        copy.query([path.as_os_str().as_encoded_bytes()])?.next()?;
         Ok(())
     }
 

@@ -44,13 +44,14 @@ pub use shared_state_table::{DeletionPosition, StateEntry};
 pub use takeovers::TakeoverRow;
 pub use wakeup_attempts::WakeupRow;
 
+use crate::base::path_suffix::with_suffix;
 use changeset::Recorder;
 use named_columns::{placeholder, write_row};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 use schema::{MIGRATIONS, migrate};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What must be rolled back if the current call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,8 @@ const SYNCHRONOUS_FULL: i64 = 2;
 #[derive(Debug)]
 pub struct Store {
     db: Connection,
+    /// The path of the database file. `None` if the database is in memory.
+    path: Option<PathBuf>,
     open: bool,
     call: CallState,
     /// The counters, including changes that are not committed yet.
@@ -151,6 +154,7 @@ impl Store {
         // be lost, because they are in the file of reserved numbers.
         (store.counters_before_call, store.counters_committed) = (store.counters, store.counters);
         store.reserved = Some(reserved);
+        store.path = Some(path.to_owned());
         Ok(store)
     }
 
@@ -174,6 +178,7 @@ impl Store {
         let counters = counters::read_counters(&db)?;
         Ok(Store {
             db,
+            path: None,
             open: false,
             call: CallState::Clean,
             counters,
@@ -198,7 +203,7 @@ impl Store {
             return Err(StoreError::Sql(text.into()));
         }
         let synchronous: i64 = self.db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
-        Checkpointer::open(self.db.path().unwrap_or_default(), synchronous >= SYNCHRONOUS_FULL)
+        Checkpointer::open(self.path.as_deref().unwrap_or(Path::new("")), synchronous >= SYNCHRONOUS_FULL)
     }
 
     /// Begins a call. [`Store::undo_call`] rolls back all writes after this point.
@@ -305,7 +310,7 @@ impl Store {
     pub fn size(&self) -> StoreResult<(i64, i64)> {
         let pages: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let page: i64 = self.db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        let log = self.db.path().filter(|path| !path.is_empty()).map(|path| format!("{path}-wal"));
+        let log = self.path.as_deref().map(|path| with_suffix(path, "-wal"));
         let log = log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |file| file.len());
         Ok((pages * page, log as i64))
     }

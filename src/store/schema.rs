@@ -65,6 +65,7 @@ fn apply(db: &mut Connection, sql: &str, version: i64) -> StoreResult<()> {
 mod tests {
     use super::super::Store;
     use super::*;
+    use crate::base::path_suffix::with_suffix;
 
     /// The definitions of all tables and indexes, without quotes and white space.
     fn definitions(db: &Connection) -> Vec<String> {
@@ -124,7 +125,7 @@ mod tests {
         let refused = Store::open(&file, false).unwrap_err();
         assert!(matches!(refused, StoreError::Newer(99, _)), "{refused}");
         for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+            let _ = std::fs::remove_file(with_suffix(&file, suffix));
         }
         let _ = std::fs::remove_file(file.with_extension("numbers"));
     }

@@ -1,6 +1,7 @@
 //! The names of databases that were set aside, and the report about a damaged database.
 
 use super::data_dir::DataDir;
+use crate::base::path_suffix::with_suffix;
 use crate::base::time_format;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub fn path(places: &DataDir, prefix: &str, now: i64) -> PathBuf {
 /// # Errors
 /// If the report can't be written.
 pub fn write_report(places: &DataDir, aside: &Path, report: &str) -> Result<(), crate::base::error::Error> {
-    places.write(&PathBuf::from(format!("{}{REPORT}", aside.display())), report)
+    places.write(&with_suffix(aside, REPORT), report)
 }
 
 /// A damaged database that was set aside.
@@ -61,7 +62,7 @@ fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
 
 fn damaged_database(places: &DataDir, name: &str) -> DamagedDatabase {
     let path = places.dir.join(name);
-    let report = fs::read_to_string(format!("{}{REPORT}", path.display())).unwrap_or_default();
+    let report = fs::read_to_string(with_suffix(&path, REPORT)).unwrap_or_default();
     let report = match report.trim() {
         "" => format!("the database was damaged: it was moved to {}", path.display()),
         report => report.to_owned(),

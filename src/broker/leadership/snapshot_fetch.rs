@@ -1,6 +1,7 @@
 //! Fetches a copy of the leader's database. A standby needs the copy if its own database is too old to follow the log.
 
 use super::HubConfig;
+use crate::base::path_suffix::with_suffix;
 use crate::remote::connect_to_hub;
 use crate::remote::encrypted_stream_to_hub::HubStream;
 use crate::sys;
@@ -74,7 +75,7 @@ pub fn fetch(
 pub fn install(places: &DataDir, fetched: &Path) -> io::Result<()> {
     let database = places.database();
     for suffix in ["-wal", "-shm", ""] {
-        match fs::remove_file(format!("{}{suffix}", database.display())) {
+        match fs::remove_file(with_suffix(&database, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

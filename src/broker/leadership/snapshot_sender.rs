@@ -4,6 +4,7 @@
 //! Only hubs may get the copy. So the standby must first store a ticket in etcd, to which guests have no access.
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::path_suffix::with_suffix;
 use crate::broker::log;
 use crate::replication::etcd::EtcdUpkeep;
 use crate::store::Checkpointer;
@@ -155,7 +156,7 @@ fn storage_error(copy: &CopyFile, error: &io::Error) -> Error {
 /// takes up space.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
-    let _ = std::fs::remove_file(format!("{}-journal", path.display()));
+    let _ = std::fs::remove_file(with_suffix(path, "-journal"));
 }
 
 /// Checks that the disk has room for a copy. If the disk were full, this hub could store nothing more.

@@ -2,12 +2,14 @@
 //! that can be read is copied into a new database.
 
 use crate::base::error::Error;
+use crate::base::path_suffix::with_suffix;
 use crate::broker::log;
 use crate::store::{Salvage, Store, StoreError, StoreResult};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{STORE, Settings};
 use crate::sys::{self, Clock, set_aside_databases};
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -226,9 +228,11 @@ fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = set_aside_databases::path(places, prefix, sys::wall_ms());
     for suffix in FILE_SUFFIXES.into_iter().rev() {
-        let part = with_suffix(&path, suffix);
-        if part.exists() {
-            fs::rename(&part, with_suffix(&aside, suffix)).map_err(|error| places.error("can't be written", &error))?;
+        match fs::rename(with_suffix(&path, suffix), with_suffix(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(places.error("can't be written", &error));
+            }
+            _ => {}
         }
     }
     Ok(aside)
@@ -271,8 +275,4 @@ pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String
 /// The path of the write-ahead log of the database.
 pub(super) fn log_path(places: &DataDir) -> PathBuf {
     with_suffix(&places.database(), "-wal")
-}
-
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    PathBuf::from(format!("{}{suffix}", path.display()))
 }

@@ -1,9 +1,10 @@
 //! Replaces the database with a backup. The backup is copied and checked first, so that a running broker is stopped
 //! only if the backup can be used.
 
-use super::database::{FILE_SUFFIXES, RESTORED, draft_path, remove_database, replace_database, with_suffix};
+use super::database::{FILE_SUFFIXES, RESTORED, draft_path, remove_database, replace_database};
 use super::single_instance;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::path_suffix::with_suffix;
 use crate::store::{Store, StoreError};
 use crate::sys::data_dir::DataDir;
 use crate::sys::{regular_file, set_aside_databases, typescript_broker};
