@@ -443,15 +443,17 @@ fn a_value_of_a_wrong_type_costs_only_its_row() {
     let token = place.json(&["lock", "a.rs"])["token"].as_i64();
     place.ok(&["stop"]);
     let change = |sql: &str| Connection::open(place.dir.join("broker.db")).unwrap().execute_batch(sql).unwrap();
-    change("UPDATE message SET body = CAST(x'ff' AS TEXT) WHERE body = 'two'");
-    let said = String::from_utf8(place.run(&["inbox"]).stderr).unwrap();
-    assert!(said.contains("the database is damaged"), "{said}");
-    assert_eq!(place.json(&["inbox"])["messages"].as_array().unwrap().len(), 2, "{}", place.log());
-    assert!(place.log().contains("messages (2 kept, 1 lost)"), "{}", place.log());
-    place.ok(&["stop"]);
+    for (verb, text, kept) in [("inbox", "two", 2), ("log", "three", 1)] {
+        change(&format!("UPDATE message SET body = CAST(x'ff' AS TEXT) WHERE body = '{text}'"));
+        let said = String::from_utf8(place.run(&[verb]).stderr).unwrap();
+        assert!(said.contains("the database is damaged"), "{verb}: {said}");
+        assert_eq!(place.json(&[verb])["messages"].as_array().unwrap().len(), kept, "{verb}: {}", place.log());
+        assert!(place.log().contains(&format!("messages ({kept} kept, 1 lost)")), "{verb}: {}", place.log());
+        place.ok(&["stop"]);
+    }
     change("UPDATE counters SET token_last = 'x'");
     assert!(place.json(&["lock", "b.rs"])["token"].as_i64() > token);
-    assert_eq!(place.json(&["inbox", "--filter", "all"])["messages"].as_array().unwrap().len(), 2);
+    assert_eq!(place.json(&["inbox", "--filter", "all"])["messages"].as_array().unwrap().len(), 1);
 }
 
 #[test]

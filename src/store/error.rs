@@ -57,7 +57,11 @@ impl std::fmt::Display for StoreError {
                  -f) that applied when the broker was started"
             ),
             StoreError::Sql(why) => {
-                write!(f, "the database can't be written or read ({why}); see broker.log in the data directory")
+                write!(
+                    f,
+                    "the database can't be written or read ({why}); check the disk that holds the data directory, run \
+                     slm-mesh stop, and try again with a new broker"
+                )
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::salvage::{columns, has_type, rebuild_event_blocks, tables};
 use super::{Store, StoreError, StoreResult};
 use rusqlite::Connection;
+use rusqlite::types::FromSqlError;
 use std::path::Path;
 
 impl Store {
@@ -77,6 +78,10 @@ pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,
         rusqlite::Error::Utf8Error(..) => true,
+        // A value that is read in place fails with these errors. The error does not say which column it is about.
+        rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
+            matches!(cause.downcast_ref(), Some(FromSqlError::InvalidType | FromSqlError::Utf8Error(_)))
+        }
         _ => false,
     }
 }
