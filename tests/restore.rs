@@ -111,6 +111,34 @@ fn a_folder_whose_name_is_not_utf_8_keeps_every_old_database() {
 }
 
 #[test]
+fn after_stop_the_database_file_alone_is_a_backup_or_stop_says_what_is_missing() {
+    let place = Place::new();
+    place.ok(&["state", "set", "marker", "kept"]);
+    kill_broker(&place);
+    let stop = |place: &Place| String::from_utf8(place.run(&["stop"]).stderr).unwrap();
+    assert!(stop(&place).contains("no broker is running"));
+    let backup = place.root.join("backup.db");
+    fs::copy(place.dir.join("broker.db"), &backup).unwrap();
+    let restored = Place::new();
+    restored.ok(&["restore", backup.to_str().unwrap()]);
+    assert_eq!(marker(&restored), "kept");
+
+    // While another program reads the database, the log can't be copied.
+    place.ok(&["state", "set", "marker", "older"]);
+    let reader = rusqlite::Connection::open(place.dir.join("broker.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM state").unwrap();
+    place.ok(&["state", "set", "marker", "newer"]);
+    assert!(stop(&place).contains("a backup needs both files"));
+    for suffix in ["", "-wal"] {
+        fs::copy(place.dir.join(format!("broker.db{suffix}")), place.root.join(format!("backup.db{suffix}"))).unwrap();
+    }
+    drop(reader);
+    restored.ok(&["restore", backup.to_str().unwrap()]);
+    assert_eq!(marker(&restored), "newer");
+    assert!(!stop(&restored).contains("backup"), "without a reader, nothing is missing");
+}
+
+#[test]
 fn a_file_that_is_no_sound_backup_changes_nothing() {
     let (place, backup) = with_backup();
     let pid = place.broker_pid();

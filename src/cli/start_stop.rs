@@ -137,6 +137,9 @@ fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), 
 pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     let places = DataDir::find()?;
     let stopped = connect_to_stop(&places).and_then(|mut client| stop_and_wait(&places, &mut client));
+    if stopped.is_ok() || client::broker_lock_holder(&places).is_none() {
+        note_incomplete_database(&places);
+    }
     let (pid, how) = match stopped {
         Ok(pid) => (pid, "stopped"),
         Err(error) if force => (json!(end_by_force(&places, error)?), "ended by force"),
@@ -144,6 +147,17 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     };
     let line = json!({ "ok": true, "data": { "pid": pid, "stopped": true } });
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
+}
+
+/// Warns a user who wants to copy the database if the database file does not contain everything. This is the case if
+/// another program reads the database, if the disk is full, or if an agent has started the broker again.
+fn note_incomplete_database(places: &DataDir) {
+    if !startup::complete_database_file(places) {
+        crate::sys::print_error(
+            "slm-mesh: broker.db-wal still contains changes that are not in broker.db, because a program uses the \
+             database or the disk is full; a backup needs both files (see slm-mesh help broker)",
+        );
+    }
 }
 
 /// Connects to the broker that must stop: this machine's own broker, even if another hub leads or the machine has

@@ -1,14 +1,18 @@
 //! A second connection to the database, for a separate thread. The thread copies changes from the write-ahead log to
 //! the database file. It can also copy the whole database for another hub.
 
-use super::StoreResult;
+use super::{Store, StoreResult};
 use crate::base::path_suffix::with_suffix;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// If the write-ahead log is at least this long after the checkpointer has run, the writing thread copies the rest of
 /// the log itself.
 const LONG_LOG_BYTES: i64 = 12 << 20;
+
+/// How long to wait for other programs that read the database before the log is emptied.
+const READERS_WAIT: Duration = Duration::from_millis(500);
 
 /// Copies the write-ahead log into the database file. Uses a separate thread, so that no call waits for the disk.
 #[derive(Debug)]
@@ -59,6 +63,23 @@ impl Checkpointer {
             }
         }
         Ok(n_pages >= pages(&self.db, LONG_LOG_BYTES)?)
+    }
+}
+
+impl Store {
+    /// Copies the write-ahead log that a killed broker has left into the database file, and empties the log. Call this
+    /// function only while no broker uses the database.
+    ///
+    /// # Errors
+    /// When the file can't be written, or is not a database. If another program reads the database, the log may remain
+    /// without an error.
+    pub fn empty_left_log(path: &Path) -> StoreResult<()> {
+        let db = Connection::open(path)?;
+        db.busy_timeout(READERS_WAIT)?;
+        // SQLite finds the log when it first reads the file.
+        db.query_row("PRAGMA user_version", [], |_| Ok(()))?;
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        db.close().map_err(|(_, error)| error.into())
     }
 }
 

@@ -272,6 +272,20 @@ pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String
     set_aside_databases::last_damaged(places, started).map(|damaged| damaged.report)
 }
 
+/// Copies the write-ahead log that a killed broker has left into the database file, so that a copy of this file is a
+/// complete backup. Returns whether the database file contains everything.
+pub fn complete_database_file(places: &DataDir) -> bool {
+    let has_log = || fs::metadata(log_path(places)).is_ok_and(|log| log.len() > 0);
+    if has_log()
+        && let Ok(lock) = places.open_lock(&places.broker_lock())
+        && lock.try_lock().is_ok()
+        && let Err(error) = Store::empty_left_log(&places.database())
+    {
+        log(&error.to_string());
+    }
+    !has_log()
+}
+
 /// The path of the write-ahead log of the database.
 pub(super) fn log_path(places: &DataDir) -> PathBuf {
     with_suffix(&places.database(), "-wal")
