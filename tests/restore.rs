@@ -6,9 +6,10 @@ mod support;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Place, until};
 
@@ -108,6 +109,27 @@ fn a_folder_whose_name_is_not_utf_8_keeps_every_old_database() {
     damaged.sort();
     assert!(damaged.len() == 2 && damaged[1] == format!("{}.txt", damaged[0]), "{damaged:?}");
     assert_eq!(fs::read_to_string(place.dir.join(&damaged[0])).unwrap(), "no database".repeat(1000));
+}
+
+#[test]
+fn a_broker_that_is_killed_while_a_restore_stops_it_does_not_matter() {
+    let (place, backup) = with_backup();
+    let pid = place.broker_pid().unwrap();
+    support::freeze(pid);
+    let mut restore = place.command(&["restore", backup.to_str().unwrap()]).stderr(Stdio::piped()).spawn().unwrap();
+    let is_connected = || {
+        let files = fs::read_dir(format!("/proc/{}/fd", restore.id())).into_iter().flatten().flatten();
+        let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count() > 0
+    };
+    if cfg!(target_os = "linux") {
+        until("restore is connected to the broker", is_connected);
+    }
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    let mut said = String::new();
+    restore.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(restore.wait().unwrap().success(), "{said}");
+    assert_eq!(marker(&place), "backup");
 }
 
 #[test]

@@ -187,7 +187,12 @@ fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
 /// Asks the broker to stop, waits until the broker has stopped, and returns the id of its process.
 fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> {
     let broker = client.broker_pid().and_then(process::identify);
-    let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
+    let pid = match client.call("broker.stop", &json!({})) {
+        Ok(answer) => answer["pid"].clone(),
+        // The broker was killed, or ended by itself, after it had accepted the connection.
+        Err(error) if error.kind == ErrorKind::Gone && client.broker_pid().is_some() => json!(client.broker_pid()),
+        Err(error) => return Err(error),
+    };
     client.set_receive_timeout(Some(STOP_TIMEOUT)).map_err(|_| not_stopped(&pid))?;
     while client.receive().is_ok() {}
     await_end(places, broker.as_ref(), &pid)?;
