@@ -4,6 +4,8 @@
 mod support;
 
 use serde_json::{Value, json};
+use slm_mesh::base::time_format::iso;
+use slm_mesh::sys::wall_ms;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
@@ -130,6 +132,23 @@ fn a_broker_that_is_killed_while_a_restore_stops_it_does_not_matter() {
     restore.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(restore.wait().unwrap().success(), "{said}");
     assert_eq!(marker(&place), "backup");
+}
+
+#[test]
+fn a_restore_that_is_killed_while_it_moves_the_old_database_keeps_it_whole() {
+    let (place, backup) = with_backup();
+    kill_broker(&place);
+    let prefix = "broker.db.before-restore-";
+    let older = place.dir.join(format!("{prefix}2020-01-01T000000.000Z-wal"));
+    fs::write(&older, "the log of another database").unwrap();
+    // `restore` was killed after it had moved the log, and before it moved the database.
+    fs::copy(&backup, place.dir.join("broker.db.restored")).unwrap();
+    let begun = place.dir.join(format!("{prefix}{}", iso(wall_ms() + 1).replace(':', "")));
+    fs::rename(place.dir.join("broker.db-wal"), format!("{}-wal", begun.display())).unwrap();
+    assert_eq!(marker(&place), "backup", "{}", place.log());
+    assert!(begun.exists() && older.exists(), "{:?}", set_aside(&place));
+    place.ok(&["restore", begun.to_str().unwrap()]);
+    assert_eq!(marker(&place), "later", "the old database has its log");
 }
 
 #[test]

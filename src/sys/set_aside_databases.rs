@@ -13,6 +13,8 @@ pub const DAMAGED: &str = "broker.db.damaged-";
 pub const LEFT: &str = "broker.db.before-rejoin-";
 /// The beginning of the name that a database gets when a backup replaces it. The name ends with the time.
 pub const REPLACED: &str = "broker.db.before-restore-";
+/// The name of a write-ahead log is the name of its database, followed by this ending.
+const LOG: &str = "-wal";
 /// The name of the report is the name of the damaged database, followed by this ending.
 const REPORT: &str = ".txt";
 
@@ -58,6 +60,21 @@ fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_recent).collect();
     names.sort();
     names
+}
+
+/// The paths of databases that are missing although their write-ahead logs were set aside at or after the time
+/// `since`, oldest first.
+pub fn logs_without_database(places: &DataDir, prefix: &str, since: i64) -> Vec<PathBuf> {
+    let since = file_time(since);
+    let entries = fs::read_dir(&places.dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_recent = |name: &str| name.strip_prefix(prefix).is_some_and(|at| at >= &*since);
+    let mut found: Vec<PathBuf> = names
+        .filter_map(|name| name.strip_suffix(LOG).filter(|name| is_recent(name)).map(|name| places.dir.join(name)))
+        .filter(|path| !path.exists())
+        .collect();
+    found.sort();
+    found
 }
 
 fn damaged_database(places: &DataDir, name: &str) -> DamagedDatabase {

@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// The ways in which a user can move the database of a hub to another log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,8 +178,12 @@ fn finish_replacement(places: &DataDir) -> Result<(), Error> {
 /// Moves the database aside, and moves the file `new` to the path of the database. If this process is killed in
 /// between, the next broker finds the file `new`, and completes the replacement.
 pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
-    let aside = move_aside(places, prefix)?;
-    let renamed = fs::rename(places.dir.join(new), places.database());
+    let new = places.dir.join(new);
+    let aside = match begun_move(places, &new, prefix) {
+        Some(begun) => move_files(places, begun)?,
+        None => move_aside(places, prefix)?,
+    };
+    let renamed = fs::rename(new, places.database());
     let synced = renamed.and_then(|()| fs::File::open(&places.dir)?.sync_all());
     synced.map_err(|error| places.error("can't be written", &error))?;
     Ok(aside)
@@ -221,12 +226,25 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
     Ok(())
 }
 
-/// Renames the files of the database. The new name consists of `prefix` and the time. The database itself is renamed
-/// last. If it were renamed first, and this process were killed right after that, the next broker would apply the old
-/// write-ahead log to a new database.
+/// Moves the database aside. Its new name consists of `prefix` and the time.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
+    move_files(places, set_aside_databases::path(places, prefix, sys::wall_ms()))
+}
+
+/// The path to which a killed process has begun to move the database. The process has moved the write-ahead log, but
+/// not the database itself. With another path, the database would lose its log. An older log, from before the file
+/// `new` was written, belongs to another database.
+fn begun_move(places: &DataDir, new: &Path, prefix: &str) -> Option<PathBuf> {
+    let written = fs::metadata(new).and_then(|file| file.modified()).ok()?;
+    let written = written.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;
+    let has_log = log_path(places).exists();
+    set_aside_databases::logs_without_database(places, prefix, written).pop().filter(|_| !has_log)
+}
+
+/// Renames the files of the database. The database itself is renamed last. If it were renamed first, and this process
+/// were killed right after that, the next broker would apply the old write-ahead log to a new database.
+fn move_files(places: &DataDir, aside: PathBuf) -> Result<PathBuf, Error> {
     let path = places.database();
-    let aside = set_aside_databases::path(places, prefix, sys::wall_ms());
     for suffix in FILE_SUFFIXES.into_iter().rev() {
         match fs::rename(with_suffix(&path, suffix), with_suffix(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
