@@ -17,6 +17,9 @@ use crate::base::{limits, time_format};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
+/// The namespace of tombstones that refer to remaining values of an entry that has been deleted and set again. Clients
+/// can't use this namespace, because a namespace has at least one character.
+const REMAINING_VALUES: &str = "";
 /// If a value has at most this many bytes, the value and its key always fit into a reply. JSON needs at most six bytes
 /// for each byte.
 const SHORT_VALUE_MAX: usize = 2048;
@@ -250,15 +253,17 @@ pub struct NewEntry<'a> {
     pub expires: Option<i64>,
 }
 
-/// Deletes the entries that have expired.
-pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
+/// Deletes the entries that have expired. Returns false if the events still contain some of their values, which
+/// [`prune`] removes later.
+pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<bool, Error> {
+    let mut are_forgotten = true;
     for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
         let gone = deleted(&entry, now);
-        put_deleted(turn, &gone)?;
+        are_forgotten &= put_deleted(turn, &gone)?;
         let change = Change::StateDeleted { entry: &gone, reason: Some("expired") };
         journal.record(turn, peers, &change, &entry.by, now)?;
     }
-    Ok(())
+    Ok(are_forgotten)
 }
 
 /// Removes old data, up to a limit. First, tombstones of entries that were deleted long ago are removed. Then, values
@@ -286,11 +291,29 @@ fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }
 
-/// Replaces an entry with its tombstone, and removes the values of the entry from the events.
-fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
+/// Replaces an entry with its tombstone, and removes the values of the entry from the events. Returns false if some
+/// values remain for [`prune`].
+fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
     turn.store.put_entry(gone)?;
-    // If more events contain values of the entry, `prune` removes these values later.
-    forget_values(turn, gone).map(|_| ())
+    forget_values(turn, gone)
+}
+
+/// Separates a deleted entry, which is about to get a new value, from the events that contain its old values. Removes
+/// such values up to a limit. If some remain, a tombstone of their own refers to them, because the entry will no longer
+/// be a tombstone that [`prune`] finds. Returns false in this case.
+fn part_from_values(turn: &mut Turn, gone: &mut StateEntry, now: i64) -> Result<bool, Error> {
+    let rest = Journal::forget_values(turn, gone)?;
+    gone.last_event = None;
+    let Some(rest) = rest else { return Ok(true) };
+    let rest = StateEntry {
+        namespace: REMAINING_VALUES.into(),
+        key: rest.to_string(),
+        updated: now,
+        last_event: Some(rest),
+        ..gone.clone()
+    };
+    turn.store.put_entry(&rest)?;
+    Ok(false)
 }
 
 /// Removes the values of a deleted entry from the events. Returns false if some values remain for the next call.
@@ -336,7 +359,12 @@ impl Mesh {
     /// When the entry has a different version, or the database can't be written.
     pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
-        let last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
+        let mut last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
+        if let Some(gone) = last.as_mut().filter(|last| last.value.is_none())
+            && !part_from_values(turn, gone, now)?
+        {
+            self.next_prune = self.next_prune.min(now + 1);
+        }
         let mut entry = StateEntry {
             namespace: new.namespace.to_owned(),
             key: new.key.to_owned(),
@@ -370,7 +398,9 @@ impl Mesh {
         let last = last_entry(&turn.store, peers, (namespace, key), expect, now)?;
         let Some(entry) = last.filter(|entry| entry.is_live(now)) else { return Ok(false) };
         let gone = StateEntry { by: by.into(), ..deleted(&entry, now) };
-        put_deleted(turn, &gone)?;
+        if !put_deleted(turn, &gone)? {
+            self.next_prune = self.next_prune.min(now + 1);
+        }
         journal.record(turn, peers, &Change::StateDeleted { entry: &gone, reason: None }, by, now)?;
         Ok(true)
     }

@@ -49,7 +49,9 @@ impl Mesh {
             return Ok(());
         }
         turn.forget_expiry();
-        shared_state::expire(turn, peers, journal, now)?;
+        if !shared_state::expire(turn, peers, journal, now)? {
+            self.next_prune = self.next_prune.min(now + 1);
+        }
         mail.expire(turn, journal, now)
     }
 

@@ -212,24 +212,54 @@ fn a_refusing_disk_is_left_in_peace_for_a_while() {
     assert!(disk.mesh.locks().all().next().is_none());
 }
 
+fn set(disk: &mut Disk, key: &str, value: &str) {
+    // The pause between calls keeps them within the rate limit.
+    disk.now += 100;
+    disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
+}
+
+/// The number of events that contain this text.
+fn shown(disk: &Disk, text: &str) -> i64 {
+    let db = rusqlite::Connection::open(&disk.path).unwrap();
+    let sql = "SELECT count(*) FROM event WHERE payload LIKE '%' || ?1 || '%'";
+    db.query_row(sql, [text], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_key_is_set_again_at_once() {
+    let mut disk = Disk::new("again");
+    disk.join(1, "a");
+    disk.pass(1);
+    for n in 0..4_100 {
+        set(&mut disk, "token", &format!("secret-{n}"));
+    }
+    disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
+    set(&mut disk, "token", "new-1");
+    set(&mut disk, "token", "new-2");
+    assert!(
+        (1..=100).contains(&shown(&disk, "secret-")),
+        "one call removes a limited number: {}",
+        shown(&disk, "secret-")
+    );
+    // The rest is removed soon, and not only with the old rows, which are removed every ten minutes.
+    for _ in 0..3 {
+        disk.pass(1_000);
+    }
+    assert_eq!((shown(&disk, "secret-"), shown(&disk, "new-")), (0, 2));
+    let entry = disk.call(1, &core::shared_state::GET, json!({ "key": "token" })).unwrap();
+    assert_eq!(entry["entry"]["version"], 4_103, "{entry}");
+    disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
+    assert_eq!(shown(&disk, "new-"), 0);
+}
+
 #[test]
 fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_first() {
     let mut disk = Disk::new("values");
     disk.join(1, "a");
-    let set = |disk: &mut Disk, key: &str, value: &str| {
-        // The pause between calls keeps them within the rate limit.
-        disk.now += 100;
-        disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
-    };
     for n in 0..4_100 {
         set(&mut disk, "token", &format!("secret-{n}"));
     }
     set(&mut disk, "port", "kept");
-    let shown = |disk: &Disk, value: &str| -> i64 {
-        let db = rusqlite::Connection::open(&disk.path).unwrap();
-        let sql = "SELECT count(*) FROM event WHERE payload LIKE '%' || ?1 || '%'";
-        db.query_row(sql, [value], |row| row.get(0)).unwrap()
-    };
     assert_eq!(shown(&disk, "secret-"), 4_100);
     disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
     assert!(shown(&disk, "secret-") <= 2_100, "the newest values are gone at once");
