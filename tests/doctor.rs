@@ -291,6 +291,41 @@ fn a_file_that_cannot_be_used_is_named_by_every_call_and_found() {
 }
 
 #[test]
+fn what_keeps_every_broker_from_starting_is_found() {
+    for (name, kind) in [
+        ("broker.numbers", "folder"),
+        ("broker.numbers", "link"),
+        ("broker.pid", "folder"),
+        ("mesh.sock/file", "folder"),
+        ("peers", "file"),
+    ] {
+        let home = Home::new();
+        let path = home.place.dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        mode(&home.place.dir, 0o700);
+        match kind {
+            "folder" => std::fs::create_dir(&path).unwrap(),
+            "link" => std::os::unix::fs::symlink("/nowhere/numbers", &path).unwrap(),
+            _ => std::fs::write(&path, "").unwrap(),
+        }
+        assert!(!home.place.run(&["state", "set", "key", "value"]).status.success(), "a {kind} {name}");
+        let found = errors(&home);
+        assert!(found.len() == 1 && found[0].0 == "files", "a {kind} {name}: {found:?}");
+        assert!(Command::new("sh").args(["-c", &found[0].1]).status().unwrap().success(), "{found:?}");
+        home.place.ok(&["state", "set", "key", "value"]);
+    }
+    let home = Home::new();
+    home.place.ok(&["peers"]);
+    home.place.ok(&["stop"]);
+    let database = home.place.dir.join("broker.db");
+    rusqlite::Connection::open(&database).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    assert!(!home.place.run(&["peers"]).status.success());
+    let found = errors(&home);
+    assert!(found.len() == 1 && found[0].0 == "database", "{found:?}");
+    assert!(doctor(&home, &[]).1.contains("written by a newer slm-mesh"));
+}
+
+#[test]
 fn the_hooks_of_each_agent_are_proven_as_its_file_has_them() {
     let with_hooks = slm_mesh::known_agents::AGENTS.iter().filter(|agent| agent.dialect.is_some());
     for agent in with_hooks.map(|agent| agent.id) {

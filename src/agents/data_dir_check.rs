@@ -22,9 +22,13 @@ const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
 
 /// Checks the data directory, and the files in it.
 pub fn check_data_dir(places: &DataDir) -> Vec<Check> {
-    let files = [places.broker_lock(), places.start_lock(), places.log(), places.database()];
-    let unusable =
-        files.iter().find_map(|file| check_usable(file, 0o600)).or_else(|| check_usable(&places.config(), 0o400));
+    let numbers = places.database().with_extension("numbers");
+    let files = [places.broker_lock(), places.start_lock(), places.log(), places.database(), numbers];
+    let unusable = (files.iter().find_map(|file| check_usable(file, 0o600)))
+        .or_else(|| check_usable(&places.config(), 0o400))
+        // The broker replaces these files, so it needs no permission to write them.
+        .or_else(|| [places.pid(), places.port()].iter().find_map(|file| check_usable(file, 0)))
+        .or_else(|| check_folders(places));
     let token = check_private(&places.token(), "token");
     let checks = [Some(check_directory(places)), check_owners(places), unusable, token];
     checks.into_iter().flatten().chain(check_damage(places)).collect()
@@ -125,11 +129,33 @@ fn check_damage(places: &DataDir) -> Vec<Check> {
     set_aside_databases::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
 }
 
-/// Returns a fault if the path leads to a folder or a pipe, or if the file's owner lacks a permission in `needed`.
+/// Returns a fault if a file is where the broker needs a folder, or a folder where it needs its socket.
+fn check_folders(places: &DataDir) -> Option<Check> {
+    let (peers, socket) = (places.peers(), places.socket());
+    // The broker replaces an empty folder with its socket.
+    let has_files = fs::read_dir(&socket).is_ok_and(|mut files| files.next().is_some());
+    let (path, fault) = match peers.symlink_metadata() {
+        Ok(_) if !peers.is_dir() => (peers, "is not a folder"),
+        _ if has_files => (socket, "is a folder that is not empty, but must be a socket"),
+        _ => return None,
+    };
+    let name = shell_quoted(&path.to_string_lossy());
+    Some(Check::error("files", format!("{} {fault}", path.display()), format!("mv {name} {name}.old")))
+}
+
+/// Returns a fault if the path leads to a folder or a pipe, if it is a symbolic link into a folder that does not exist,
+/// or if the file's owner lacks a permission in `needed`.
 fn check_usable(path: &Path, needed: u32) -> Option<Check> {
+    let name = shell_quoted(&path.to_string_lossy());
+    if let Ok(target) = fs::read_link(path)
+        && let Some(target) = path.parent().map(|dir| dir.join(target))
+        && !target.parent().is_some_and(Path::exists)
+    {
+        let found = format!("{} is a broken symbolic link", path.display());
+        return Some(Check::error("files", found, format!("rm {name}")));
+    }
     let meta = path.metadata().ok()?;
     let (shown, mode) = (path.display(), meta.permissions().mode() & 0o777);
-    let name = shell_quoted(&path.to_string_lossy());
     // A link to a device such as /dev/null is not a fault, because somebody made it on purpose.
     if meta.is_dir() || meta.file_type().is_fifo() {
         let found = format!("{shown} is {}", if meta.is_dir() { "a folder" } else { "a pipe" });

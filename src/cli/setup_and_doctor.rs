@@ -12,6 +12,7 @@ use crate::agents::wake_and_shield_lists::{ChangedList, set_agents};
 use crate::agents::{doctor, prove_hooks, shield_trial};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
+use crate::broker::startup;
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SHIELD, WAKE};
@@ -244,12 +245,19 @@ fn format_step(step: &SetupStep) -> String {
     text
 }
 
+/// Returns a fault if no broker of this program could open the database.
+fn check_database_version() -> Option<doctor::Check> {
+    let refused = startup::refuse_newer_database(&DataDir::find().ok()?).err()?;
+    Some(doctor::Check::error("database", refused.text, "follow this advice"))
+}
+
 /// Checks the whole installation, or tests the hooks of one agent. Returns 1 if a check fails.
 pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     if let Some(agent) = prove {
         return prove_hooks(agent, json);
     }
     let mut checks = doctor::check_mesh();
+    checks.extend(check_database_version());
     checks.extend(super::git_guard::check_installed());
     let mut n_here = 0;
     // Without a home directory, the agents can't be checked, but the mesh can.

@@ -1,8 +1,11 @@
 //! The steps that create the tables of the database and upgrade the tables of an older file.
 
-use super::{StoreError, StoreResult};
+use super::{Store, StoreError, StoreResult};
 use rusqlite::{Connection, TransactionBehavior};
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 
 /// Creates all tables of a new file. This takes a tenth of the time that the numbered steps would take.
 const SCHEMA: &str = include_str!("schema.sql");
@@ -43,6 +46,23 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
     upgrade(db, version as usize..MIGRATIONS.len())
 }
 
+impl Store {
+    /// Refuses a database file whose tables a newer slm-mesh has made. Reads only the file's header
+    /// (<https://sqlite.org/fileformat.html#the_database_header>), so no file is changed or created.
+    ///
+    /// # Errors
+    /// `Newer` if the version in the header is newer than this program's.
+    pub fn refuse_newer(path: &Path) -> StoreResult<()> {
+        let mut header = [0; 64];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+        let version = i64::from(u32::from_be_bytes([header[60], header[61], header[62], header[63]]));
+        let newest = MIGRATIONS.len() as i64;
+        // A file that can't be read or is not a database is a different fault, which the broker handles.
+        let is_newer = read.is_ok() && header.starts_with(b"SQLite format 3\0") && version > newest;
+        if is_newer { Err(StoreError::Newer(version, newest)) } else { Ok(()) }
+    }
+}
+
 /// Creates tables in a new file. The tables have the format of version `version`.
 pub(super) fn create(db: &mut Connection, version: usize) -> StoreResult<()> {
     if version == MIGRATIONS.len() { apply(db, SCHEMA, version as i64) } else { upgrade(db, 0..version) }
@@ -63,7 +83,6 @@ fn apply(db: &mut Connection, sql: &str, version: i64) -> StoreResult<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Store;
     use super::*;
     use crate::base::path_suffix::with_suffix;
 

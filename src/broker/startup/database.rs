@@ -304,6 +304,14 @@ pub fn complete_database_file(places: &DataDir) -> bool {
     !has_log()
 }
 
+/// Refuses a database that a newer slm-mesh has written. Changes nothing.
+///
+/// # Errors
+/// If no broker of this program could open the database.
+pub fn refuse_newer_database(places: &DataDir) -> Result<(), Error> {
+    Ok(Store::refuse_newer(&places.database())?)
+}
+
 /// The path of the write-ahead log of the database.
 pub(super) fn log_path(places: &DataDir) -> PathBuf {
     with_suffix(&places.database(), "-wal")

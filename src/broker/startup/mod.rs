@@ -8,7 +8,7 @@ mod replace_database_with_backup;
 mod runtime_files_watch;
 mod single_instance;
 
-pub use database::{LogChange, complete_database_file};
+pub use database::{LogChange, complete_database_file, refuse_newer_database};
 pub use load_mesh_from_database::MeshOpener;
 pub use replace_database_with_backup::CheckedBackup;
 pub use runtime_files_watch::{PathState, RuntimeFiles};
