@@ -180,6 +180,21 @@ fn after_stop_the_database_file_alone_is_a_backup_or_stop_says_what_is_missing()
 }
 
 #[test]
+fn a_mesh_that_is_restored_on_another_machine_keeps_your_mail() {
+    let old = Place::new().with("SLM_MESH_MACHINE", "oldbox");
+    old.ok(&["send", "human", "text"]);
+    old.ok(&["stop"]);
+    let backup = old.root.join("backup.db");
+    fs::copy(old.dir.join("broker.db"), &backup).unwrap();
+    fs::copy(old.dir.join("broker.machine"), old.root.join("backup.machine")).unwrap();
+    let new = Place::new().with("SLM_MESH_MACHINE", "newbox");
+    new.ok(&["peers"]);
+    new.ok(&["restore", backup.to_str().unwrap()]);
+    assert_eq!(new.json(&["inbox"])["messages"].as_array().unwrap().len(), 1);
+    assert_eq!(fs::read_to_string(new.dir.join("broker.machine")).unwrap().trim(), "newbox");
+}
+
+#[test]
 fn a_file_that_is_no_sound_backup_changes_nothing() {
     let (place, backup) = with_backup();
     let pid = place.broker_pid();

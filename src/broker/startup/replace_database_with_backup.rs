@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct CheckedBackup {
     draft: PathBuf,
+    /// The name of the machine whose peers the backup contains; `None` if no file beside the backup says it.
+    machine: Option<String>,
 }
 
 impl Drop for CheckedBackup {
@@ -45,7 +47,7 @@ impl CheckedBackup {
         if is_database {
             return Err(refused("is the database of this mesh, not a backup"));
         }
-        let checked = CheckedBackup { draft: draft_path(places) };
+        let checked = CheckedBackup { draft: draft_path(places), machine: machine_of(places, backup) };
         let draft = &checked.draft;
         remove_database(draft);
         let unwritten = |error: io::Error| places.error("can't be written", &error);
@@ -82,8 +84,18 @@ impl CheckedBackup {
         let renamed = fs::rename(&self.draft, places.dir.join(RESTORED));
         renamed.map_err(|error| places.error("can't be written", &error))?;
         let aside = replace_database(places, RESTORED, set_aside_databases::REPLACED)?;
+        if let Some(machine) = &self.machine {
+            places.write(&places.machine(), &format!("{machine}\n"))?;
+        }
         Ok(had_database.then_some(aside))
     }
+}
+
+/// The name of the machine on which the backup was made, from a copy of broker.machine beside the backup. The peers in
+/// the backup, such as the user, have this name. The next broker gives them the name of this machine.
+fn machine_of(places: &DataDir, backup: &Path) -> Option<String> {
+    let name = places.read(&backup.with_extension("machine"))?.trim().to_owned();
+    Some(name).filter(|name| !name.is_empty() && name.lines().count() == 1)
 }
 
 /// Copies a file. Only this user can read the copy, whatever the permissions of the original file are.
