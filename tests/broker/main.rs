@@ -120,6 +120,17 @@ fn stop_ends_the_broker_and_keeps_what_it_knew() {
     assert_eq!(fs::read_to_string(place.dir.join("broker.token")).unwrap(), token, "existing clients read it once");
 }
 
+#[test]
+fn a_log_that_was_moved_away_is_begun_again() {
+    let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "500");
+    place.ok(&["start", "--detach"]);
+    let log = place.dir.join("broker.log");
+    fs::rename(&log, place.dir.join("broker.log.1")).unwrap();
+    until("the log exists again", || log.exists());
+    fs::remove_file(place.dir.join("mesh.sock")).unwrap();
+    until("the broker writes to the new log", || place.log().contains("the socket was removed"));
+}
+
 /// A waiting client may start the next broker before `stop` gets the broker's lock. `stop` must also succeed in this
 /// case.
 #[test]

@@ -12,7 +12,7 @@ use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -27,6 +27,12 @@ impl FileId {
     /// Identifies the file at a path. A symbolic link is not followed.
     fn at(path: &Path) -> Option<FileId> {
         fs::symlink_metadata(path).ok().map(|meta| FileId(meta.dev(), meta.ino()))
+    }
+
+    /// Identifies the file to which the standard error output goes.
+    fn of_standard_error() -> Option<FileId> {
+        let output = std::io::stderr().as_fd().try_clone_to_owned().ok()?;
+        File::from(output).metadata().ok().map(|meta| FileId(meta.dev(), meta.ino()))
     }
 }
 
@@ -66,6 +72,8 @@ pub struct RuntimeFiles {
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
+    /// The file broker.log, if this broker's standard error output goes to this file.
+    log_id: Option<FileId>,
     /// The file descriptor on which the kernel reports changes to the directories; `None` if the system can't report
     /// changes.
     events: Option<OwnedFd>,
@@ -101,6 +109,7 @@ impl RuntimeFiles {
             lock,
             token,
             port,
+            log_id: FileId::of_standard_error().filter(|id| FileId::at(&places.log()) == Some(*id)),
             events: None,
             look_at: 0,
             look_every,
@@ -170,7 +179,7 @@ impl RuntimeFiles {
         }
         let healed = self.heal_socket();
         if now >= self.write_again_at {
-            let written = self.heal_files();
+            let written = self.heal_log().and_then(|()| self.heal_files());
             // A failed attempt removes its temporary file. The removal changes the directory and causes another check,
             // which must not write again at once.
             self.write_again_at = if written.is_err() { now + self.look_every } else { 0 };
@@ -200,6 +209,18 @@ impl RuntimeFiles {
         }
         log("the socket was removed or replaced; it has been created again");
         Ok(Some(listener))
+    }
+
+    /// If broker.log was moved or removed, for example to limit its size, creates it again, and writes to the new file
+    /// from now on.
+    fn heal_log(&mut self) -> Result<(), Error> {
+        if self.log_id.is_none() || FileId::at(&self.places.log()) == self.log_id {
+            return Ok(());
+        }
+        let file = self.places.open_log()?;
+        rustix::stdio::dup2_stderr(&file).map_err(|error| self.places.error("can't be written", &error.into()))?;
+        self.log_id = FileId::at(&self.places.log());
+        Ok(())
     }
 
     /// Writes the token, PID and port files again if they are missing.
