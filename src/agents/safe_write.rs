@@ -1,14 +1,16 @@
 //! Changes a file of another program safely: the new text is written atomically, and no concurrent change by another
 //! program is lost.
 //!
-//! **Invariant:** a symlink stays a symlink, and a file keeps its mode. A file that the user has no permission to write
-//! is not replaced.
+//! **Invariant:** a symlink stays a symlink, and a file keeps its group, its mode and its hard links. A file that the
+//! user has no permission to write is not replaced. A draft that a killed run has left is removed by the next run.
 
 use crate::sys;
-use crate::sys::regular_file::open_regular;
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use crate::sys::file_lock_with_timeout::is_at;
+use crate::sys::regular_file::{has_access_list, open_regular};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Maximum size of a file that can be edited, in bytes. A larger file is not a settings file.
@@ -37,25 +39,43 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
 }
 
 /// Writes a file if its text still equals `expected`. If the path is a symlink, writes the file to which it points.
-/// Creates missing folders. Returns false if another program has changed the file since it was read.
+/// Creates missing folders. Returns false if another program has changed the file since it was read, or is writing it
+/// with this function.
 ///
 /// # Errors
 /// If the file can't be written; the error says why.
 pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, String> {
     let real = behind_links(path);
-    let mode = fs::metadata(&real).map_or(0o644, |meta| meta.mode() & 0o7777);
     if let Some(folder) = real.parent() {
         fs::create_dir_all(folder).map_err(|error| format!("{} can't be created ({error})", folder.display()))?;
     }
-    let draft = write_draft(&real, text, mode)?;
-    let is_unchanged = read(path).is_ok_and(|now| now.as_deref() == expected);
-    let renamed = if is_unchanged { fs::rename(&draft, &real) } else { fs::remove_file(&draft) };
-    renamed.map_err(|error| {
-        // If the draft can't be removed, the error below probably has the same cause.
-        let _ = fs::remove_file(&draft);
-        cant_write(&error)
-    })?;
-    Ok(is_unchanged)
+    let old = fs::metadata(&real).ok();
+    let write = || {
+        let Some(mut draft) = Draft::create(&real, old.is_some())? else { return Ok(false) };
+        draft.file.write_all(text.as_bytes())?;
+        draft.file.sync_all()?;
+        if !read(path).is_ok_and(|now| now.as_deref() == expected) {
+            return Ok(false);
+        }
+        let may_replace = old.is_none_or(|old| draft.has_access_like(&real, &old));
+        let renamed = if may_replace { draft.rename_to(&real) } else { Err(ErrorKind::ResourceBusy.into()) };
+        match renamed {
+            // A file that is itself a mount point can't be replaced, as the files of containers often are.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => overwrite(&real, expected.unwrap_or(""), text),
+            done => done,
+        }
+        .map(|()| true)
+    };
+    write().map_err(|error: io::Error| {
+        format!("it can't be written ({error}); check who owns its folder, and whether the disk is full")
+    })
+}
+
+/// Removes the draft that a killed run has left beside a file. The draft contains the whole text of the file, so it may
+/// contain secrets, and it may be in a work tree.
+pub fn remove_left_draft(path: &Path) {
+    // If the draft can't be removed, the next write of the file fails and reports why.
+    let _ = remove_unused(&draft_path(&behind_links(path)));
 }
 
 /// Removes a file, and the folders below `root` that become empty. If the path is a symlink, removes the file to which
@@ -102,26 +122,99 @@ fn behind_links(path: &Path) -> PathBuf {
     real
 }
 
-fn cant_write(error: &std::io::Error) -> String {
-    format!("it can't be written ({error}); check who owns its folder, and whether the disk is full")
+/// The path of a file's draft. The name is always the same, so that the next run finds the draft of a killed run.
+fn draft_path(real: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(real.file_name().unwrap_or_default());
+    name.push(".slm-mesh.tmp");
+    real.with_file_name(name)
 }
 
-/// Writes the text into a new file in the same folder. The new file will then replace the file at `path`.
-fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
-    let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::random_u128() as u32));
-    let result = (|| {
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(mode & 0o777).open(&draft)?;
-        // The umask may have cleared some bits of the mode.
-        file.set_permissions(Permissions::from_mode(mode))?;
+/// Removes a draft, unless another process is writing it.
+fn remove_unused(draft: &Path) -> io::Result<()> {
+    // The writer of a draft holds a lock on it. This lock is held until the draft is removed, so that no other process
+    // can begin to write the draft meanwhile.
+    let file = open_regular(draft).ok().flatten();
+    match file.as_ref().map(File::try_lock) {
+        Some(Err(TryLockError::WouldBlock)) => Ok(()),
+        _ => fs::remove_file(draft),
+    }
+}
+
+/// A new file beside the file that it will replace. It is removed when this value is dropped, unless it has been
+/// renamed.
+struct Draft {
+    path: PathBuf,
+    /// The open file, which is locked.
+    file: File,
+    is_renamed: bool,
+}
+
+impl Draft {
+    /// Creates a draft for the file `real`. Only the user can read the draft if `is_private` is true. Returns `None` if
+    /// another process is writing such a draft.
+    fn create(real: &Path, is_private: bool) -> io::Result<Option<Draft>> {
+        let path = draft_path(real);
+        match remove_unused(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mode = if is_private { 0o600 } else { 0o644 };
+        let file = match OpenOptions::new().create_new(true).write(true).mode(mode).open(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
+            opened => opened?,
+        };
+        // Some file systems have no locks. The draft is then protected by the lock of `setup` alone.
+        let _ = file.lock();
+        // Before this process got the lock, another process may have taken the draft for one that a killed run left.
+        if !is_at(&file, &path) {
+            return Ok(None);
+        }
+        Ok(Some(Draft { path, file, is_renamed: false }))
+    }
+
+    /// Gives the draft the group and the mode of the old file at `real`. Returns false if the draft can't replace the
+    /// old file, because other people would lose or gain access, or because the old file has other names, which would
+    /// keep the old text.
+    fn has_access_like(&self, real: &Path, old: &Metadata) -> bool {
+        // Changing the group clears some bits of the mode, so the mode is set afterwards.
+        let has_group = || {
+            let gid = self.file.metadata().map(|meta| meta.gid());
+            gid.is_ok_and(|gid| gid == old.gid()) || fchown(&self.file, None, Some(old.gid())).is_ok()
+        };
+        let set_mode = || self.file.set_permissions(Permissions::from_mode(old.mode() & 0o7777)).is_ok();
+        old.nlink() == 1 && !has_access_list(real) && has_group() && set_mode()
+    }
+
+    fn rename_to(&mut self, real: &Path) -> io::Result<()> {
+        fs::rename(&self.path, real)?;
+        self.is_renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            // If the draft can't be removed, the next run tries again.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes the new text over the old text of a file that can't be replaced. If that fails, puts the old text back.
+fn overwrite(path: &Path, old: &str, new: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let mut put = |text: &str| {
+        file.rewind()?;
         file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)?;
         file.sync_all()
-    })();
-    result.map_err(|error| {
-        // If the draft can't be removed, the error below probably has the same cause.
-        let _ = fs::remove_file(&draft);
-        cant_write(&error)
-    })?;
-    Ok(draft)
+    };
+    put(new).inspect_err(|_| {
+        // The old text fits on the disk, because it was there before. The caller gets the original error.
+        let _ = put(old);
+    })
 }
 
 #[cfg(test)]
@@ -138,6 +231,16 @@ mod tests {
         assert_eq!(read(&path), Ok(Some("theirs".into())));
         assert_eq!(replace(&path, Some("theirs"), "two"), Ok(true));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no draft stays");
+
+        let draft = draft_path(&path);
+        let other = File::create(&draft).unwrap();
+        other.lock().unwrap();
+        assert_eq!(replace(&path, Some("two"), "three"), Ok(false), "another process is writing the file");
+        remove_left_draft(&path);
+        assert!(draft.exists());
+        drop(other);
+        assert_eq!(replace(&path, Some("two"), "three"), Ok(true), "the other process has ended");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -185,11 +185,12 @@ impl Records {
         if folders.len() == n_before { Ok(()) } else { self.save() }
     }
 
-    /// Removes the record of a file.
+    /// Removes the record of a file, and the draft that a killed run has left beside the file.
     ///
     /// # Errors
     /// If the records can't be written.
     pub fn forget(&mut self, path: &Path) -> Result<(), String> {
+        safe_write::remove_left_draft(path);
         if self.files.shift_remove(&key_of(path)).is_none() { Ok(()) } else { self.save() }
     }
 

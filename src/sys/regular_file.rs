@@ -38,6 +38,12 @@ pub fn sync_data(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a file has an access control list. The list grants rights to people whom the file's mode does not name.
+pub fn has_access_list(path: &Path) -> bool {
+    // With an empty buffer, this call only finds out whether there is a list.
+    rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0_u8; 0]).is_ok()
+}
+
 /// Whether a path leads to a pipe. Opening a pipe would make this process wait for another process.
 pub fn is_pipe(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
