@@ -151,3 +151,58 @@ fn claudes_own_file_is_never_edited() {
     assert_eq!(home.read(".claude.json"), "{}");
     assert!(home.read(".claude/settings.json").contains("\"SessionStart\""));
 }
+
+#[test]
+fn half_an_emoji_in_claudes_file_hides_nothing() {
+    let home = Home::new();
+    // Node.js writes such a text if it cuts a prompt in the middle of an emoji. Python stands in for Claude Code here,
+    // because it writes the same text.
+    let history = r#"{"projects":{"/x":{"history":[{"display":"look \ud83d"}]}}}"#;
+    for padding in [0, 17 << 20] {
+        home.write(".claude.json", &format!("{}{history}", " ".repeat(padding)));
+        home.fake("claude", CHANGE_ONLY_OUR_ENTRY);
+        home.ok(&["claude"]);
+        assert!(home.read(".claude.json").contains("look \\ud83d"));
+        assert!(home.ok(&["claude"]).contains("as it was     ~/.claude.json"));
+        let said = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+        assert!(said.contains("which starts and answers"), "{said}");
+        home.ok(&["claude", "--remove"]);
+        assert!(!home.read(".claude.json").contains("\"slm-mesh\""));
+    }
+}
+
+/// Changes only our entry in Claude Code's file, and makes the file as large as it was.
+const CHANGE_ONLY_OUR_ENTRY: &str = r#"exec python3 -c '
+import json, os, sys
+path = os.environ["HOME"] + "/.claude.json"
+text = open(path).read()
+whole = json.loads(text)
+servers = whole.setdefault("mcpServers", {})
+if sys.argv[2] == "remove":
+    del servers["slm-mesh"]
+elif "slm-mesh" in servers:
+    sys.exit("MCP server slm-mesh already exists in user config")
+else:
+    servers["slm-mesh"] = {"type": "stdio", "command": sys.argv[-2], "args": sys.argv[-1:]}
+open(path, "w").write(json.dumps(whole).rjust(len(text)))
+' "$@""#;
+
+#[test]
+fn a_file_of_claude_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let home = Home::new();
+    home.fake("claude", "exit 1");
+    home.write(".claude.json", "{ \"mcpServers\": { \"slm-mesh\": ");
+    let why = "because setup can't see whether slm-mesh is registered in this file, because it is not valid JSON";
+    for (args, command) in [
+        (&["claude"][..], format!("claude mcp add slm-mesh -s user -- {BIN} mcp")),
+        (&["claude", "--remove"], "claude mcp remove slm-mesh -s user".into()),
+    ] {
+        let (status, said) = home.setup(args);
+        assert!(status == 1 && said.contains(why) && said.contains(&command), "{said}");
+    }
+    assert!(home.asked("claude").is_empty());
+    home.setup(&["claude"]);
+    let said = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    assert!(said.contains("~/.claude.json can't be checked, because it is not valid JSON"), "{said}");
+    assert!(said.contains("fix: correct this file, and run slm-mesh setup claude\n"), "{said}");
+}

@@ -8,9 +8,10 @@ use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
 use super::desktop_notification_check::check_notifications;
 use super::directory_servers_check::check_directory_servers;
-use super::generated_file_texts::{MARK, NAME};
+use super::generated_file_texts::MARK;
 use super::hub_check::check_hubs_of_guest;
 use super::prove_hooks::calls_in_file;
+use super::registered_server_check::check_registration;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::setup_records::Records;
 use super::shield_trial::try_shield;
@@ -22,7 +23,6 @@ use crate::client::route_to_broker::Route;
 use crate::client::{self, Client};
 use crate::discovery;
 use crate::known_agents::hook_dialect::ShellLines;
-use crate::known_agents::settings_files::EntryShape;
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
@@ -369,7 +369,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
         checks.push(check_plugin(environment, agent, &place, &cure));
         return checks;
     }
-    checks.push(check_registration(environment, agent, &cure));
+    checks.extend(check_registration(environment, agent, &cure));
     checks.extend(check_hooks(environment, agent, &cure));
     for switch in environment.switched_off(agent) {
         let cure = "switch hooks on in this file; until then, the agent sees mail only when it calls mesh_inbox";
@@ -391,7 +391,8 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);
-    let server = scope.server.and_then(|server| environment.registered_program(agent, &server));
+    // If the file can't be read, doctor can't know that the server is registered twice.
+    let server = scope.server.and_then(|server| environment.registered_program(agent, &server).ok()?);
     let has_hooks = scope.hooks.is_some_and(|hooks| {
         let path = environment.path(agent, hooks.path);
         let file = EditedFile { path: path.clone(), server: None, hooks: Some(hooks) };
@@ -432,28 +433,6 @@ pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &s
         return Some(Check::error(about, found, cure));
     }
     (!files.is_empty()).then(|| Check::well(about, "up to date"))
-}
-
-fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Check {
-    let about = format!("{} server", agent.id);
-    let Some(server) = environment.scope(agent).server else {
-        return Check::well(&about, "the agent does not read MCP servers from these settings");
-    };
-    let shown = environment.shown(&environment.server_path(agent, &server));
-    if server.entry == EntryShape::YamlLine && environment.registered_program(agent, &server).is_some() {
-        return Check::well(&about, format!("{shown} names the file that setup wrote"));
-    }
-    let Some(server) = environment.registered_server(agent, &server) else {
-        return Check::error(&about, format!("{NAME} is not registered in {shown}"), cure);
-    };
-    let line = server.command_line();
-    if !generated_file_texts::is_our_program(&server.program) {
-        return Check::error(&about, format!("{shown} registers another program as slm-mesh: {line}"), cure);
-    }
-    match server.try_start() {
-        Ok(()) => Check::well(&about, format!("{shown} registers \"{line}\", which starts and answers")),
-        Err(why) => Check::error(&about, format!("{shown} registers \"{line}\", but {why}"), cure),
-    }
 }
 
 fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> Option<Check> {

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** valid JSON stays valid.
 
+use crate::wire::lone_surrogate_json::replace_lone_surrogates;
 use jsonc_parser::ast;
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
@@ -58,8 +59,17 @@ const OPTIONS: ParseOptions = ParseOptions {
 
 fn with_root<T>(text: &str, read: impl FnOnce(Option<&ast::Value>) -> T) -> Result<T, String> {
     let collect = CollectOptions { comments: CommentCollectionStrategy::Off, tokens: false };
-    let parsed = parse_to_ast(text, &collect, &OPTIONS).map_err(|error| format!("it is not valid JSON ({error})"))?;
-    Ok(read(parsed.value.as_ref()))
+    let error = match parse_to_ast(text, &collect, &OPTIONS) {
+        Ok(parsed) => return Ok(read(parsed.value.as_ref())),
+        Err(error) => error,
+    };
+    // `jsonc-parser` refuses half of a character, which agents write and accept. The replacement has the same length,
+    // so all positions stay valid for the original text.
+    let repaired = replace_lone_surrogates(text);
+    match repaired.as_deref().map(|text| parse_to_ast(text, &collect, &OPTIONS)) {
+        Some(Ok(parsed)) => Ok(read(parsed.value.as_ref())),
+        _ => Err(format!("it is not valid JSON ({error})")),
+    }
 }
 
 /// The value of a JSON text; null if the text has no value.
@@ -397,6 +407,16 @@ mod tests {
             let removed = remove(&put_in, path);
             assert_eq!(removed, text, "removed from {put_in}");
         }
+    }
+
+    #[test]
+    fn half_a_character_in_the_text_stays_as_it_is() {
+        let text = r#"{ "a": "look \ud83d", "b": {} }"#;
+        let path = [PathStep::Key("b"), PathStep::Key("c")];
+        let put_in = put(text, &path, &json!(1)).unwrap();
+        assert_eq!(put_in, r#"{ "a": "look \ud83d", "b": {"c":1} }"#);
+        assert_eq!(remove(&put_in, &path), text);
+        assert_eq!(parse(text).unwrap()["a"], "look \u{fffd}");
     }
 
     #[test]

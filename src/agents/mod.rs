@@ -28,6 +28,7 @@ mod own_tool_calls;
 pub mod project_settings_check;
 pub mod prove_hooks;
 mod register_via_agent_command;
+mod registered_server_check;
 pub mod safe_write;
 mod server_trial_start;
 pub mod setup;

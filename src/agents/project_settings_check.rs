@@ -7,6 +7,7 @@
 use super::config_entries::hook_program;
 use super::doctor::{Check, check_agent, check_own_files};
 use super::generated_file_texts::{self, MARK, NAME};
+use super::registered_server_check::find_registered;
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};
 use super::setup_records::{FileRecord, Records};
@@ -84,13 +85,14 @@ fn check_server(environment: &Environment, agent: &Agent, is_set_up: bool, cure:
     let server = environment.scope(agent).server.filter(|server| server.entry != EntryShape::YamlLine)?;
     let about = format!("{} server", agent.id);
     let shown = environment.shown(&environment.server_path(agent, &server));
-    match environment.registered_server(agent, &server) {
-        Some(found) if !generated_file_texts::is_our_program(&found.program) => {
-            let found = format!("{shown} registers another program as slm-mesh: {}", found.command_line());
-            Some(Check::error(&about, found, cure))
-        }
-        Some(found) => Some(check_program(&about, &shown, &found.program, cure)),
-        None => is_set_up.then(|| Check::error(&about, format!("{NAME} is not registered in {shown}"), cure)),
+    // A project's file that can't be read is a fault only if `setup` has added something to the file.
+    if !is_set_up && environment.registered_server(agent, &server).is_err() {
+        return None;
+    }
+    match find_registered(environment, agent, &server, cure) {
+        Err(fault) => Some(fault),
+        Ok(Some(found)) => Some(check_program(&about, &shown, &found.program, cure)),
+        Ok(None) => is_set_up.then(|| Check::error(&about, format!("{NAME} is not registered in {shown}"), cure)),
     }
 }
 

@@ -8,7 +8,7 @@ use super::generated_file_texts::{self, is_our_program};
 use super::json_edit::{self, PathStep};
 use super::safe_write;
 use super::setup::{SAME, SetupStep, changed_lines};
-use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
+use super::setup_environment::{EditedFile, Environment, find_on_path};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
@@ -33,10 +33,15 @@ pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)>
     }
 }
 
-/// The entry of the server `slm-mesh`; null if there is none.
-fn registered_entry(environment: &Environment, agent: &Agent, server: &ServerFile) -> Value {
-    let whole = read_json(&environment.server_path(agent, server));
-    whole.map(|whole| whole[server.key][generated_file_texts::NAME].clone()).unwrap_or_default()
+/// The entry of the server `slm-mesh` in an agent's file; null if there is none.
+fn registered_entry(path: &Path, server: &ServerFile) -> Result<Value, String> {
+    let text = safe_write::read_only(path).map_err(cant_see)?.unwrap_or_default();
+    Ok(json_edit::parse(&text).map_err(cant_see)?[server.key][generated_file_texts::NAME].clone())
+}
+
+/// Explains that a file can't be read.
+fn cant_see(why: String) -> String {
+    format!("setup can't see whether slm-mesh is registered in this file, because {why}")
 }
 
 /// Whether an entry starts this program correctly.
@@ -54,7 +59,11 @@ pub(super) fn register(
 ) -> SetupStep {
     let path = environment.server_path(agent, server);
     let place = environment.shown(&path);
-    let old = registered_entry(environment, agent, server);
+    let add: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
+    let old = match registered_entry(&path, server) {
+        Ok(old) => old,
+        Err(why) => return SetupStep::left("server", place, why, command_line(command.program, &add)),
+    };
     if is_current(&old, &environment.program) {
         return SetupStep::new("server", place, SAME);
     }
@@ -66,7 +75,6 @@ pub(super) fn register(
         Some(old) => entries.updated_entry(server.entry, old),
         None => plain.clone(),
     };
-    let add: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
     let remove = command_line(command.program, command.remove);
     let line = command_line(command.program, &add);
     let (shown, paste) = if old.is_null() {
@@ -179,11 +187,15 @@ pub(super) fn unregister(
     server: &ServerFile,
     command: &AgentCommand,
 ) -> Option<SetupStep> {
-    environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
+    let place = environment.shown(&environment.server_path(agent, server));
     let line = command_line(command.program, command.remove);
+    match environment.registered_program(agent, server) {
+        Ok(program) => program.filter(|program| is_our_program(program))?,
+        Err(why) => return Some(SetupStep::left("server", place, cant_see(why), line)),
+    };
     if find_on_path(command.program).is_none() {
         let why = format!("{0} is not on PATH, but only {0} may edit the agent's file", command.program);
-        return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
+        return Some(SetupStep::left("server", place, why, line));
     }
     if environment.is_dry_run {
         return Some(SetupStep::new("server", line, "would run"));

@@ -15,12 +15,27 @@ use std::path::{Path, PathBuf};
 
 /// Maximum size of a file that can be edited, in bytes. A larger file is not a settings file.
 const SIZE_MAX: u64 = 16 << 20;
+/// Maximum size of a file that is only read, in bytes. Some agents keep their history in the file that registers
+/// servers. The limit protects the memory of this machine.
+const READ_MAX: u64 = 256 << 20;
 
 /// Reads a file; `None` if the file does not exist.
 ///
 /// # Errors
 /// If the file cannot be edited as text; the error says why.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
+    read_up_to(path, SIZE_MAX)
+}
+
+/// Reads a file that is not going to be edited, and which may therefore be larger; `None` if the file does not exist.
+///
+/// # Errors
+/// If the file can't be read as text; the error says why.
+pub fn read_only(path: &Path) -> Result<Option<String>, String> {
+    read_up_to(path, READ_MAX)
+}
+
+fn read_up_to(path: &Path, max: u64) -> Result<Option<String>, String> {
     let file = match open_regular(path) {
         Ok(Some(file)) => file,
         Ok(None) => return Err("it is not a regular file; move it away, or replace it with a regular file".into()),
@@ -28,9 +43,9 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
         Err(error) => return Err(format!("it can't be read ({error})")),
     };
     let mut bytes = Vec::new();
-    file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("it can't be read ({error})"))?;
-    if bytes.len() as u64 > SIZE_MAX {
-        return Err(format!("it is larger than {SIZE_MAX} bytes"));
+    file.take(max + 1).read_to_end(&mut bytes).map_err(|error| format!("it can't be read ({error})"))?;
+    if bytes.len() as u64 > max {
+        return Err(format!("it is larger than {max} bytes"));
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err("it begins with a byte order mark; save it without one".into());

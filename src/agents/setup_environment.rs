@@ -220,25 +220,31 @@ impl Environment {
 
     /// The program that an agent's settings file registers as the server `slm-mesh`. A YAML settings file names one of
     /// our own files instead of a program, so the path of that file is returned.
-    pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
-        let text = safe_write::read(&self.server_path(agent, server)).ok()??;
-        match server.entry {
+    ///
+    /// # Errors
+    /// If the file can't be read; the error says why.
+    pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Result<Option<String>, String> {
+        let Some(text) = safe_write::read_only(&self.server_path(agent, server))? else { return Ok(None) };
+        Ok(match server.entry {
             EntryShape::TomlTable => toml_entry::registered_program(&text, server.key),
             EntryShape::YamlLine => Some(self.own_file(agent)).filter(|file| yaml_entry::has(&text, server.key, file)),
-            _ => config_entries::registered_program(&json_edit::parse(&text).ok()?, server),
-        }
+            _ => config_entries::registered_program(&json_edit::parse(&text)?, server),
+        })
     }
 
     /// The command with which an agent starts our server. Returns `None` if the agent's settings contain no such
     /// command, or only refer to a file that `setup` wrote.
-    pub fn registered_server(&self, agent: &Agent, server: &ServerFile) -> Option<RegisteredServer> {
-        let text = safe_write::read(&self.server_path(agent, server)).ok()??;
+    ///
+    /// # Errors
+    /// If the file can't be read; the error says why.
+    pub fn registered_server(&self, agent: &Agent, server: &ServerFile) -> Result<Option<RegisteredServer>, String> {
+        let Some(text) = safe_write::read_only(&self.server_path(agent, server))? else { return Ok(None) };
         let entry = match server.entry {
-            EntryShape::TomlTable => toml_entry::entry_as_json(&text, server.key)?,
-            EntryShape::YamlLine => return None,
-            _ => json_edit::parse(&text).ok()?[server.key][NAME].clone(),
+            EntryShape::TomlTable => toml_entry::entry_as_json(&text, server.key),
+            EntryShape::YamlLine => None,
+            _ => Some(json_edit::parse(&text)?[server.key][NAME].clone()),
         };
-        RegisteredServer::parse(&entry)
+        Ok(entry.as_ref().and_then(RegisteredServer::parse))
     }
 
     /// The files that `setup` edits for an agent.
@@ -351,7 +357,7 @@ pub fn own_path() -> Result<String, Error> {
 
 /// The JSON value of a file; `None` if there is no file or no valid value.
 pub fn read_json(path: &Path) -> Option<Value> {
-    json_edit::parse(&safe_write::read(path).ok()??).ok()
+    json_edit::parse(&safe_write::read_only(path).ok()??).ok()
 }
 
 /// The hooks in a file, in the form that JSON settings files use.

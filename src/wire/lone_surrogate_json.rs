@@ -25,9 +25,9 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Value, Error> {
     parse(&String::from_utf8_lossy(bytes))
 }
 
-/// Replaces each lone surrogate: an escape, such as `\uD83D`, without its other half. Returns `None` if the JSON text
-/// contains no lone surrogate.
-fn replace_lone_surrogates(text: &str) -> Option<String> {
+/// Replaces each lone surrogate: an escape, such as `\uD83D`, without its other half. The length of the text does not
+/// change. Returns `None` if the JSON text contains no lone surrogate.
+pub fn replace_lone_surrogates(text: &str) -> Option<String> {
     let mut repaired = String::with_capacity(text.len());
     let mut rest = text;
     let mut is_changed = false;

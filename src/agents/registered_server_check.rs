@@ -1,0 +1,58 @@
+//! Checks how an agent's settings register our MCP server: that the file can be read, that it names our program, and
+//! that the server starts.
+
+use super::doctor::Check;
+use super::generated_file_texts::{NAME, is_our_program};
+use super::server_trial_start::RegisteredServer;
+use super::setup_environment::Environment;
+use crate::known_agents::Agent;
+use crate::known_agents::settings_files::{EntryShape, ServerFile};
+
+/// Checks the entry of our server in an agent's settings, and tries to start the server.
+pub(super) fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Vec<Check> {
+    let about = format!("{} server", agent.id);
+    let Some(server) = environment.scope(agent).server else {
+        return vec![Check::well(&about, "the agent does not read MCP servers from these settings")];
+    };
+    let shown = environment.shown(&environment.server_path(agent, &server));
+    let is_named = || environment.registered_program(agent, &server).is_ok_and(|program| program.is_some());
+    if server.entry == EntryShape::YamlLine && is_named() {
+        return vec![Check::well(&about, format!("{shown} names the file that setup wrote"))];
+    }
+    vec![match find_registered(environment, agent, &server, cure) {
+        Err(fault) => fault,
+        Ok(None) => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
+        Ok(Some(server)) => {
+            let line = server.command_line();
+            match server.try_start() {
+                Ok(()) => Check::well(&about, format!("{shown} registers \"{line}\", which starts and answers")),
+                Err(why) => Check::error(&about, format!("{shown} registers \"{line}\", but {why}"), cure),
+            }
+        }
+    }]
+}
+
+/// Finds the command with which an agent starts our server. Returns `None` if the server is not registered.
+///
+/// # Errors
+/// If the file can't be read, or if it registers another program under our name. The error is the result of the check.
+pub(super) fn find_registered(
+    environment: &Environment,
+    agent: &Agent,
+    server: &ServerFile,
+    cure: &str,
+) -> Result<Option<RegisteredServer>, Check> {
+    let about = format!("{} server", agent.id);
+    let shown = environment.shown(&environment.server_path(agent, server));
+    match environment.registered_server(agent, server) {
+        Err(why) => {
+            let cure = format!("correct this file, and run {cure}");
+            Err(Check::error(&about, format!("{shown} can't be checked, because {why}"), cure))
+        }
+        Ok(Some(found)) if !is_our_program(&found.program) => {
+            let found = format!("{shown} registers another program as slm-mesh: {}", found.command_line());
+            Err(Check::error(&about, found, cure))
+        }
+        Ok(found) => Ok(found),
+    }
+}
