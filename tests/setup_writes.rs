@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::home::Home;
@@ -141,6 +142,30 @@ fn the_next_run_removes_what_a_killed_run_has_left() {
     home.ok(&["copilot", "--remove", "--project"]);
     assert_eq!(files(&project), [file.clone()], "after setup --remove");
     assert!(fs::read_to_string(&file).unwrap() == theirs);
+}
+
+#[test]
+fn a_file_that_sudo_has_left_gets_a_cure() {
+    let home = Home::new();
+    let user = 12_345;
+    let file = home.write(".gemini/settings.json", "{}\n");
+    let folders = [&home.place.root, &home.home, &home.home.join(".gemini")];
+    if folders.iter().any(|folder| chown(folder, Some(user), None).is_err()) {
+        eprintln!("skipped: owners: only root can give a file away");
+        return;
+    }
+    let mut command = home.place.command(&["setup", "gemini"]);
+    // The user may be unable to reach the program, for example if it was built below root's home directory.
+    let Ok(out) = command.uid(user).output() else {
+        eprintln!("skipped: owners: other users can't run the program");
+        return;
+    };
+    let said = String::from_utf8(out.stdout).unwrap();
+    let cure = format!("uid 0); make it yours (sudo chown {user} {}), and run this command again", file.display());
+    assert!(out.status.code() == Some(1) && said.contains(&cure), "{said}");
+    chown(&file, Some(user), None).unwrap();
+    let out = command.output().unwrap();
+    assert!(out.status.success() && home.read(".gemini/settings.json").contains("slm-mesh"));
 }
 
 #[test]

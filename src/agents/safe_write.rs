@@ -4,6 +4,7 @@
 //! **Invariant:** a symlink stays a symlink, and a file keeps its group, its mode and its hard links. A file that the
 //! user has no permission to write is not replaced. A draft that a killed run has left is removed by the next run.
 
+use crate::base::shell_wildcards::shell_quoted;
 use crate::sys;
 use crate::sys::file_lock_with_timeout::is_at;
 use crate::sys::regular_file::{has_access_list, open_regular};
@@ -122,7 +123,15 @@ pub fn may_write(path: &Path) -> Result<(), String> {
         return Err("it is read-only; make it writable (chmod u+w), and run this command again".into());
     }
     if meta.uid() != sys::uid() {
-        return Err(format!("it belongs to another user (uid {}); run this command as that user", meta.uid()));
+        // Root must not take the file away from its owner.
+        let cure = match sys::uid() {
+            0 => "run this command as that user".to_owned(),
+            uid => {
+                let file = shell_quoted(&path.to_string_lossy());
+                format!("make it yours (sudo chown {uid} {file}), and run this command again")
+            }
+        };
+        return Err(format!("it belongs to another user (uid {}); {cure}", meta.uid()));
     }
     Ok(())
 }
