@@ -79,6 +79,27 @@ fn a_config_behind_a_symlink_keeps_its_link() {
 }
 
 #[test]
+fn a_config_keeps_its_line_ends() {
+    let home = Home::new();
+    std::fs::create_dir_all(&home.place.dir).unwrap();
+    let config = home.place.dir.join("config");
+    home.fake("claude", "");
+    let read = || std::fs::read_to_string(&config).unwrap();
+    for (mine, end) in [("# mine\r\nSLM_MESH_RATE=50\r\n", "\r\n"), ("SLM_MESH_RATE=50\n\n# mine\n", "\n")] {
+        std::fs::write(&config, mine).unwrap();
+        home.ok(&["claude", "--wake"]);
+        assert_eq!(read(), format!("{mine}SLM_MESH_WAKE=claude{end}"));
+        home.ok(&["claude", "--remove"]);
+        assert_eq!(read(), mine);
+    }
+    std::fs::write(&config, "SLM_MESH_WAKE=claude\r\n# mine").unwrap();
+    home.ok(&["claude", "--no-wake"]);
+    assert_eq!(read(), "# mine");
+    home.ok(&["claude", "--wake"]);
+    assert_eq!(read(), "# mine\nSLM_MESH_WAKE=claude\n");
+}
+
+#[test]
 fn what_setup_wrote_goes_even_if_the_agent_looks_elsewhere_now() {
     let home = Home::new();
     std::fs::create_dir_all(&home.home).unwrap();

@@ -164,12 +164,19 @@ fn hash(text: &str) -> u64 {
     std::hash::Hasher::finish(&hasher)
 }
 
-/// The text of a settings file after one setting is changed or removed. All other lines stay as they are.
+/// The text of a settings file after one setting is changed or removed. All other lines stay as they are, with their
+/// line ends.
 pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
     let is_it = |line: &&str| line.split_once('=').is_some_and(|(known, _)| known.trim() == name);
-    let mut lines: Vec<String> = text.lines().filter(|line| !is_it(line)).map(str::to_owned).collect();
-    lines.extend(value.map(|value| format!("{name}={value}")));
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    let mut new: String = text.split_inclusive('\n').filter(|line| !is_it(line)).collect();
+    if let Some(value) = value {
+        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+        if !new.is_empty() && !new.ends_with('\n') {
+            new.push_str(end);
+        }
+        new.push_str(&format!("{name}={value}{end}"));
+    }
+    new
 }
 
 /// Reads `NAME=value` lines. Blank lines and lines that begin with `#` are skipped.
