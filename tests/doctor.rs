@@ -242,6 +242,74 @@ fn doctor_starts_what_an_agent_would_start() {
 }
 
 #[test]
+fn a_server_that_npx_or_uvx_runs_is_no_fault() {
+    let home = Home::new();
+    home.ok(&["cursor"]);
+    // No package is downloaded for a check.
+    for program in ["npx", "uvx"] {
+        home.fake(program, "exit 1");
+    }
+    let own_version = concat!("slm-mesh==", env!("CARGO_PKG_VERSION"));
+    for (is_right, program, args) in [
+        (true, "npx", &["-y", "slm-mesh", "mcp"][..]),
+        (true, "/usr/local/bin/npx", &["slm-mesh@latest", "mcp", "--legacy"]),
+        (true, "uvx", &["slm-mesh", "mcp"]),
+        (true, "uvx", &["--from", own_version, "slm-mesh", "mcp"]),
+        (false, "npx", &["-y", "slm-mesh@1.4.0", "mcp"]),
+        (false, "npx", &["-y", "slm-mesh"]),
+        (false, "npx", &["-y", "slm-mesh-fork", "mcp"]),
+        (false, "node", &["slm-mesh", "mcp"]),
+    ] {
+        let whole = json!({ "mcpServers": { "slm-mesh": { "command": program, "args": args } } });
+        home.write(".cursor/mcp.json", &whole.to_string());
+        let (_, said) = doctor(&home, &[]);
+        assert_eq!(
+            said.contains("which doctor did not start; a program that slm-mesh setup cursor"),
+            is_right,
+            "{said}"
+        );
+        assert_eq!(said.contains("registers another program as slm-mesh"), !is_right, "{said}");
+        assert_eq!(errors(&home).is_empty(), is_right, "{program} {args:?}");
+        assert!(home.asked("npx").is_empty() && home.asked("uvx").is_empty());
+    }
+}
+
+#[test]
+fn a_server_that_the_user_switched_off_is_reported() {
+    let home = Home::new();
+    let of_json = |file: &str, path: &[&str], value: Value| {
+        let mut whole = home.value(file);
+        *path.iter().fold(&mut whole, |inner, key| &mut inner[*key]) = value;
+        home.write(file, &whole.to_string());
+    };
+    let agents = ["codex", "opencode", "cline", "zed", "gemini"];
+    home.ok(&agents);
+    assert_eq!(errors(&home), []);
+    let toml = home.read(".codex/config.toml");
+    home.write(
+        ".codex/config.toml",
+        &toml.replace("[mcp_servers.slm-mesh]\n", "[mcp_servers.slm-mesh]\nenabled = false\n"),
+    );
+    of_json(".config/opencode/opencode.json", &["mcp", "slm-mesh", "enabled"], json!(false));
+    of_json(".cline/data/settings/cline_mcp_settings.json", &["mcpServers", "slm-mesh", "disabled"], json!(true));
+    of_json(".config/zed/settings.json", &["context_servers", "slm-mesh", "enabled"], json!(false));
+    of_json(".gemini/settings.json", &["mcp"], json!({ "excluded": ["slm-mesh"], "allowed": [] }));
+    let found = errors(&home);
+    for agent in agents {
+        let is_it = |(about, cure): &&(String, String)| {
+            *about == format!("{agent} server") && cure.starts_with("switch the server on in this file")
+        };
+        assert_eq!(found.iter().filter(is_it).count(), 1, "{agent}: {found:?}");
+    }
+    assert_eq!(found.len(), agents.len(), "{found:?}");
+    let said = home.ok(&agents);
+    let note = "note: mcp.excluded in ~/.gemini/settings.json switches the server off, so the agent has no mesh tools";
+    assert!(said.contains(note) && said.matches("switches the server off").count() == agents.len(), "{said}");
+    of_json(".gemini/settings.json", &["mcp"], json!({ "allowed": ["other"] }));
+    assert!(doctor(&home, &[]).1.contains("mcp.allowed in ~/.gemini/settings.json switches the server off"));
+}
+
+#[test]
 fn files_that_root_has_left_behind_are_found() {
     use std::os::unix::fs::{MetadataExt, chown};
     let home = Home::new();

@@ -40,6 +40,9 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
 fn fault_of(entry: &Value) -> Option<String> {
     let Some(server) = RegisteredServer::parse(entry) else { return Some("it starts no program".into()) };
     let line = server.command_line();
+    if server.runs_our_package() {
+        return None;
+    }
     if !is_our_program(&server.program) {
         return Some(format!("it starts another program, \"{line}\""));
     }

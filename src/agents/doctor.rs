@@ -371,7 +371,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     }
     checks.extend(check_registration(environment, agent, &cure));
     checks.extend(check_hooks(environment, agent, &cure));
-    for switch in environment.switched_off(agent) {
+    for switch in environment.switched_off_hooks(agent) {
         let cure = "switch hooks on in this file; until then, the agent sees mail only when it calls mesh_inbox";
         checks.push(Check::error(&format!("{} hooks", agent.id), switch, cure));
     }

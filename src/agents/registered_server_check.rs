@@ -19,17 +19,33 @@ pub(super) fn check_registration(environment: &Environment, agent: &Agent, cure:
     if server.entry == EntryShape::YamlLine && is_named() {
         return vec![Check::well(&about, format!("{shown} names the file that setup wrote"))];
     }
-    vec![match find_registered(environment, agent, &server, cure) {
+    let registration = match find_registered(environment, agent, &server, cure) {
         Err(fault) => fault,
         Ok(None) => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
-        Ok(Some(server)) => {
-            let line = server.command_line();
-            match server.try_start() {
-                Ok(()) => Check::well(&about, format!("{shown} registers \"{line}\", which starts and answers")),
-                Err(why) => Check::error(&about, format!("{shown} registers \"{line}\", but {why}"), cure),
-            }
-        }
-    }]
+        Ok(Some(server)) => check_start(&about, &shown, &server, cure),
+    };
+    let mut checks = vec![registration];
+    for switch in environment.switched_off_server(agent) {
+        let cure = "switch the server on in this file; until then, the agent has no mesh tools";
+        checks.push(Check::error(&about, switch, cure));
+    }
+    checks
+}
+
+/// Tries to start a registered server.
+fn check_start(about: &str, shown: &str, server: &RegisteredServer, cure: &str) -> Check {
+    let line = server.command_line();
+    if server.runs_our_package() {
+        // The first start may download the package, so the result would depend on the network.
+        let found = format!(
+            "{shown} registers \"{line}\", which doctor did not start; a program that {cure} registers would start faster"
+        );
+        return Check::well(about, found);
+    }
+    match server.try_start() {
+        Ok(()) => Check::well(about, format!("{shown} registers \"{line}\", which starts and answers")),
+        Err(why) => Check::error(about, format!("{shown} registers \"{line}\", but {why}"), cure),
+    }
 }
 
 /// Finds the command with which an agent starts our server. Returns `None` if the server is not registered.
@@ -49,7 +65,7 @@ pub(super) fn find_registered(
             let cure = format!("correct this file, and run {cure}");
             Err(Check::error(&about, format!("{shown} can't be checked, because {why}"), cure))
         }
-        Ok(Some(found)) if !is_our_program(&found.program) => {
+        Ok(Some(found)) if !is_our_program(&found.program) && !found.runs_our_package() => {
             let found = format!("{shown} registers another program as slm-mesh: {}", found.command_line());
             Err(Check::error(&about, found, cure))
         }

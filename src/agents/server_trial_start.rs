@@ -5,6 +5,7 @@ use crate::sys;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// Maximum size of the answer to `initialize`, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
+/// The programs that run a package from npm or PyPI without installing it.
+const PACKAGE_RUNNERS: [&str; 2] = ["npx", "uvx"];
 
 /// The command that an agent runs to start our MCP server.
 #[derive(Debug, Clone)]
@@ -42,6 +45,20 @@ impl RegisteredServer {
     /// The program with its arguments.
     pub fn command_line(&self) -> String {
         self.args.iter().fold(self.program.clone(), |line, arg| format!("{line} {arg}"))
+    }
+
+    /// Whether this is npx or uvx, which runs the server from the package of this version, as in `npx -y slm-mesh mcp`.
+    /// A package without a version number is the newest one.
+    pub fn runs_our_package(&self) -> bool {
+        let runner = Path::new(&self.program).file_name().and_then(|name| name.to_str());
+        let is_ours = |word: &str| {
+            let version = word.strip_prefix(NAME).map(|rest| rest.trim_start_matches(['@', '=']));
+            version.is_some_and(|version| {
+                ["", "latest"].contains(&version) || version.split('.').next() == Some(env!("CARGO_PKG_VERSION_MAJOR"))
+            })
+        };
+        let starts_server = |words: &[String]| is_ours(&words[0]) && words[1] == "mcp";
+        runner.is_some_and(|name| PACKAGE_RUNNERS.contains(&name)) && self.args.windows(2).any(starts_server)
     }
 
     /// Starts the server as the agent would, and lets it answer `initialize`. The user's mesh is not affected: the

@@ -275,13 +275,22 @@ impl Environment {
     }
 
     /// Lists the settings by which the user has switched hooks off.
-    pub fn switched_off(&self, agent: &Agent) -> Vec<String> {
+    pub fn switched_off_hooks(&self, agent: &Agent) -> Vec<String> {
+        self.switched_off(agent, agent.files.switches, "hooks")
+    }
+
+    /// Lists the settings by which the user has switched our server off.
+    pub fn switched_off_server(&self, agent: &Agent) -> Vec<String> {
+        self.switched_off(agent, agent.files.server_switches, "the server")
+    }
+
+    fn switched_off(&self, agent: &Agent, switches: &[Switch], what: &str) -> Vec<String> {
         let is_off = |switch: &&Switch| {
-            let text = safe_write::read(&self.path(agent, switch.file)).ok().flatten();
+            let text = safe_write::read_only(&self.path(agent, switch.file)).ok().flatten();
             text.is_some_and(|text| is_switched_off(&text, switch))
         };
         let (mut found, mut seen) = (Vec::new(), Vec::new());
-        for switch in agent.files.switches.iter().filter(is_off) {
+        for switch in switches.iter().filter(is_off) {
             let path = self.path(agent, switch.file);
             // If the project is the home directory, the user's file is also the project's file, so it is listed only
             // once.
@@ -291,7 +300,7 @@ impl Environment {
             }
             seen.push((real, switch.keys));
             let place = self.shown(&path);
-            found.push(format!("{} in {place} switches hooks off", switch.keys.join(".")));
+            found.push(format!("{} in {place} switches {what} off", switch.keys.join(".")));
         }
         found
     }
@@ -304,6 +313,7 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
     };
     match switch.off {
         Off::Flag(off) => value == json!(off),
+        Off::ListLacksUs => value.as_array().is_some_and(|list| !list.is_empty() && !list.contains(&json!(NAME))),
         Off::ListHasUs => value.as_array().is_some_and(|list| list.contains(&json!(NAME))),
     }
 }

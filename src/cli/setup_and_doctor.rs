@@ -52,7 +52,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     for agent in agents {
         let take_or_set = if options.remove { take_out } else { setup::set_up };
         let steps = take_or_set(&environment, agent);
-        let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
+        let off = if options.remove { Vec::new() } else { effects_of_switches(&environment, agent) };
         // Some agents read no project settings, so they can't be set up for a project. If the user named such an agent,
         // the user must set it up for all projects instead.
         let is_user_only = options.project && !options.remove && steps.is_empty();
@@ -64,6 +64,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             environment.approval_note(agent)
         };
         if json {
+            let off: Vec<&String> = off.iter().map(|(switch, _)| switch).collect();
             let steps: Vec<Value> = steps.iter().map(SetupStep::to_value).collect();
             found.push(json!({ "agent": agent.id, "steps": steps, "approve": approve, "switchedOff": off }));
             continue;
@@ -77,8 +78,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         for step in steps.iter() {
             print_line(&format_step(step))?;
         }
-        for switch in &off {
-            print_line(&format!("  note: {switch}, so hooks can't show mail"))?;
+        for (switch, effect) in &off {
+            print_line(&format!("  note: {switch}, so {effect}"))?;
         }
         if !approve.is_empty() {
             print_line(&format!("  note: {approve}"))?;
@@ -105,6 +106,13 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         print_lists(&lists)?;
     }
     Ok(u8::from(is_open))
+}
+
+/// The settings by which the user has switched an agent's hooks or our server off. Each comes with its effect.
+fn effects_of_switches(environment: &Environment, agent: &Agent) -> Vec<(String, &'static str)> {
+    let hooks = environment.switched_off_hooks(agent).into_iter().map(|switch| (switch, "hooks can't show mail"));
+    let server = environment.switched_off_server(agent).into_iter();
+    hooks.chain(server.map(|switch| (switch, "the agent has no mesh tools"))).collect()
 }
 
 fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {

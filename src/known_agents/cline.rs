@@ -21,6 +21,11 @@ pub(super) const AGENT: Agent = Agent {
             ..NO_FILES
         },
         approve: "Cline gets the tools but no hooks, because Cline ends its whole run if a hook cancels an edit.",
+        server_switches: &[Switch {
+            file: FilePath::Settings("data/settings/cline_mcp_settings.json"),
+            keys: &["mcpServers", "slm-mesh", "disabled"],
+            off: Off::Flag(true),
+        }],
         ..NO_SETTINGS
     },
     support: Support { version: "3.0.65", set_up: Evidence::Run, ..NO_HOOKS },

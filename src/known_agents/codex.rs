@@ -62,6 +62,18 @@ pub(super) const AGENT: Agent = Agent {
                 off: Off::Flag(false),
             },
         ],
+        server_switches: &[
+            Switch {
+                file: FilePath::Settings("config.toml"),
+                keys: &["mcp_servers", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+            Switch {
+                file: FilePath::Project(".codex/config.toml"),
+                keys: &["mcp_servers", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+        ],
         ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),

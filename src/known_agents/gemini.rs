@@ -77,6 +77,12 @@ pub(super) const AGENT: Agent = Agent {
             Switch { file: SETTINGS, keys: &["tools", "enableHooks"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
         ],
+        server_switches: &[
+            Switch { file: SETTINGS, keys: &["mcp", "excluded"], off: Off::ListHasUs },
+            Switch { file: SETTINGS, keys: &["mcp", "allowed"], off: Off::ListLacksUs },
+            Switch { file: PROJECT_SETTINGS, keys: &["mcp", "excluded"], off: Off::ListHasUs },
+            Switch { file: PROJECT_SETTINGS, keys: &["mcp", "allowed"], off: Off::ListLacksUs },
+        ],
         plugin: Some(Plugin {
             manifest: "gemini-extension.json",
             server_file: None,

@@ -51,6 +51,28 @@ pub(super) const AGENT: Agent = Agent {
             }),
             ..NO_FILES
         },
+        server_switches: &[
+            Switch {
+                file: FilePath::Settings("opencode.json"),
+                keys: &["mcp", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+            Switch {
+                file: FilePath::Settings("opencode.jsonc"),
+                keys: &["mcp", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+            Switch {
+                file: FilePath::Project("opencode.json"),
+                keys: &["mcp", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+            Switch {
+                file: FilePath::Project("opencode.jsonc"),
+                keys: &["mcp", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+        ],
         ..NO_SETTINGS
     },
     wakeups: &[Wakeup {

@@ -20,6 +20,8 @@ pub struct Files {
     pub why_edited: &'static str,
     /// The settings by which the user can switch hooks off.
     pub switches: &'static [Switch],
+    /// The settings by which the user can switch our server off, although it is registered.
+    pub server_switches: &'static [Switch],
     /// The plugin that packages the server, hooks and skills for the agent's marketplace.
     pub plugin: Option<Plugin>,
 }
@@ -37,6 +39,7 @@ pub(super) const NO_SETTINGS: Files = Files {
     approve_in_project: "",
     why_edited: "",
     switches: &[],
+    server_switches: &[],
     plugin: None,
 };
 
@@ -77,24 +80,26 @@ pub enum Directory {
     Home(&'static str),
 }
 
-/// A setting by which the user can switch hooks off.
+/// A setting by which the user can switch hooks or our server off.
 #[derive(Debug, Clone, Copy)]
 pub struct Switch {
     /// The file that contains the setting.
     pub file: FilePath,
     /// The keys that lead to the setting, outermost first.
     pub keys: &'static [&'static str],
-    /// The value that switches hooks off.
+    /// The value that means off.
     pub off: Off,
 }
 
-/// The value of a setting that switches hooks off.
+/// The value of a setting that switches hooks or our server off.
 #[derive(Debug, Clone, Copy)]
 pub enum Off {
     /// The setting has this boolean value.
     Flag(bool),
     /// The setting is a list that contains our name.
     ListHasUs,
+    /// The setting is a list that contains other names, but not ours.
+    ListLacksUs,
 }
 
 /// The path of one of an agent's files.

@@ -21,6 +21,18 @@ pub(super) const AGENT: Agent = Agent {
             ..NO_FILES
         },
         approve: "Zed gets only the tools, because Zed has no hooks.",
+        server_switches: &[
+            Switch {
+                file: FilePath::Settings("settings.json"),
+                keys: &["context_servers", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+            Switch {
+                file: FilePath::Project(".zed/settings.json"),
+                keys: &["context_servers", "slm-mesh", "enabled"],
+                off: Off::Flag(false),
+            },
+        ],
         ..NO_SETTINGS
     },
     ..Agent::new("zed", "Zed")
