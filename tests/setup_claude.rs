@@ -153,6 +153,49 @@ fn claudes_own_file_is_never_edited() {
 }
 
 #[test]
+fn the_server_goes_from_each_directory_that_claude_has_used() {
+    let home = Home::new();
+    let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN, "args": ["mcp"] } } });
+    let script = format!(
+        "file=\"${{CLAUDE_CONFIG_DIR-$HOME}}/.claude.json\"
+         case \"$2\" in add) printf '%s' '{entry}' > \"$file\" ;; remove) rm \"$file\" ;; esac"
+    );
+    home.fake("claude", &script);
+    let setup_in = |folder: &str, args: &[&str]| {
+        let mut command = home.place.command(&[&["setup"], args].concat());
+        command.env("PATH", format!("{}:/usr/bin:/bin", home.bin.display())).env("CLAUDE_CONFIG_DIR", folder);
+        let out = command.current_dir(home.place.root.join("project")).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let one = home.place.root.join("one");
+    let two = home.place.root.join("project/a two");
+    for folder in [&one, &two] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let files = [home.home.join(".claude.json"), one.join(".claude.json"), two.join(".claude.json")];
+    let set_up = || {
+        setup_in(one.to_str().unwrap(), &["claude"]);
+        setup_in("a two", &["claude"]);
+        home.ok(&["claude"]);
+        assert!(files.iter().all(|file| file.exists()));
+    };
+    set_up();
+    let said = home.ok(&["--remove", "--dry-run"]);
+    let line = format!("env 'CLAUDE_CONFIG_DIR={}' claude mcp remove slm-mesh -s user", two.display());
+    assert!(said.contains(&line) && files.iter().all(|file| file.exists()), "{said}");
+    let said = home.ok(&["--remove"]);
+    assert!(said.contains(&line) && !files.iter().any(|file| file.exists()), "{said}");
+    assert!(!home.place.dir.exists(), "no record stays");
+
+    set_up();
+    std::fs::remove_dir_all(&two).unwrap();
+    let said = setup_in(one.to_str().unwrap(), &["claude", "--remove"]);
+    assert!(said.contains("env -u CLAUDE_CONFIG_DIR claude mcp remove slm-mesh -s user"), "{said}");
+    assert!(!files.iter().any(|file| file.exists()), "{said}");
+}
+
+#[test]
 fn half_an_emoji_in_claudes_file_hides_nothing() {
     let home = Home::new();
     // Node.js writes such a text if it cuts a prompt in the middle of an emoji. Python stands in for Claude Code here,

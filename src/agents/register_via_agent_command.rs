@@ -9,6 +9,8 @@ use super::json_edit::{self, PathStep};
 use super::safe_write;
 use super::setup::{SAME, SetupStep, changed_lines};
 use super::setup_environment::{EditedFile, Environment, find_on_path};
+use super::setup_records::Records;
+use super::setup_records::agent_registrations::Registration;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
@@ -65,7 +67,10 @@ pub(super) fn register(
         Err(why) => return SetupStep::left("server", place, why, command_line(command.program, &add)),
     };
     if is_current(&old, &environment.program) {
-        return SetupStep::new("server", place, SAME);
+        return match remember(environment, agent, server) {
+            Ok(()) => SetupStep::new("server", place, SAME),
+            Err(why) => SetupStep::left("server", place, why, String::new()),
+        };
     }
     let file = EditedFile { path: path.clone(), server: Some(*server), hooks: None };
     let entries = environment.entries(agent, "", &file);
@@ -94,11 +99,12 @@ pub(super) fn register(
         let change = if old.is_null() { String::new() } else { changed_lines(&pretty(&old), &pretty(&new)) };
         return SetupStep { change, ..SetupStep::new("server", shown, "would run") };
     }
-    let done = if old.is_null() {
-        run_command(command.program, &add, None)
-    } else {
+    let done = remember(environment, agent, server).and_then(|()| {
+        if old.is_null() {
+            return run_command(command.program, &add, None);
+        }
         Replacement { command, path, key: server.key, is_plain: new == plain }.run(&old, &new)
-    };
+    });
     match done {
         Ok(()) => SetupStep::new("server", shown, "ran"),
         Err(why) => SetupStep::left("server", shown, why, paste),
@@ -180,30 +186,89 @@ fn create_private(path: &Path) {
     let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 
-/// If the server is registered, removes it by running the agent's own command.
+/// Records where the agent's command is about to register the server, so that `setup --remove` finds the server even if
+/// the agent's settings directory has moved.
+fn remember(environment: &Environment, agent: &Agent, server: &ServerFile) -> Result<(), String> {
+    if environment.is_dry_run {
+        return Ok(());
+    }
+    let here = registration_here(environment, agent, server);
+    let mut records = Records::load_locked()?;
+    if records.registrations_of(agent.id).contains(&here) { Ok(()) } else { records.set_registration(agent.id, &here) }
+}
+
+/// Where the agent's command registers the server now.
+fn registration_here(environment: &Environment, agent: &Agent, server: &ServerFile) -> Registration {
+    Registration { path: environment.server_path(agent, server), variables: environment.directory_variables(agent) }
+}
+
+/// Removes the server by running the agent's own command, wherever the server is registered.
 pub(super) fn unregister(
     environment: &Environment,
     agent: &Agent,
     server: &ServerFile,
     command: &AgentCommand,
-) -> Option<SetupStep> {
-    let place = environment.shown(&environment.server_path(agent, server));
+) -> Vec<SetupStep> {
+    let here = registration_here(environment, agent, server);
+    // If the records can't be read, the later steps of the removal fail, and report why.
+    let recorded = Records::load().map(|records| records.registrations_of(agent.id)).unwrap_or_default();
+    let elsewhere = recorded.into_iter().filter(|registration| registration.path != here.path);
     let line = command_line(command.program, command.remove);
-    match environment.registered_program(agent, server) {
-        Ok(program) => program.filter(|program| is_our_program(program))?,
-        Err(why) => return Some(SetupStep::left("server", place, cant_see(why), line)),
+    let mut steps = Vec::new();
+    steps.extend(unregister_at(environment, server, command, &here, line.clone()));
+    for there in elsewhere {
+        let line = format!("{} {line}", command_line("env", &env_arguments(&there)));
+        steps.extend(unregister_at(environment, server, command, &there, line));
+    }
+    steps
+}
+
+/// The arguments with which `env` sets the variables of a registration.
+fn env_arguments(registration: &Registration) -> Vec<String> {
+    let arguments = registration.variables.iter().map(|(name, value)| match value {
+        Some(value) => vec![format!("{name}={value}")],
+        None => vec!["-u".to_owned(), name.clone()],
+    });
+    arguments.flatten().collect()
+}
+
+/// If the server is registered in one file, removes it. `line` is the command for the user.
+fn unregister_at(
+    environment: &Environment,
+    server: &ServerFile,
+    command: &AgentCommand,
+    at: &Registration,
+    line: String,
+) -> Option<SetupStep> {
+    let place = environment.shown(&at.path);
+    let entry = match registered_entry(&at.path, server) {
+        Ok(entry) => entry,
+        Err(why) => return Some(SetupStep::left("server", place, why, line)),
     };
-    if find_on_path(command.program).is_none() {
+    let is_ours = entry["command"].as_str().is_some_and(is_our_program);
+    if is_ours && find_on_path(command.program).is_none() {
         let why = format!("{0} is not on PATH, but only {0} may edit the agent's file", command.program);
         return Some(SetupStep::left("server", place, why, line));
     }
     if environment.is_dry_run {
-        return Some(SetupStep::new("server", line, "would run"));
+        return is_ours.then(|| SetupStep::new("server", line, "would run"));
     }
-    Some(match run_command(command.program, command.remove, None) {
-        Ok(()) => SetupStep::new("server", line, "ran"),
-        Err(why) => SetupStep::left("server", line.clone(), why, line),
-    })
+    if is_ours {
+        let mut process = Command::new(command.program);
+        process.args(command.remove);
+        for (name, value) in &at.variables {
+            match value {
+                Some(value) => process.env(name, value),
+                None => process.env_remove(name),
+            };
+        }
+        if let Err(why) = run_and_explain(&mut process, b"", COMMAND_LIMIT) {
+            return Some(SetupStep::left("server", line.clone(), why, line));
+        }
+    }
+    // A record that stays does no harm, because the next removal finds no server in the file.
+    let _ = Records::load_locked().and_then(|mut records| records.forget(&at.path));
+    is_ours.then(|| SetupStep::new("server", line, "ran"))
 }
 
 /// Runs an agent's command with `input` as its standard input. If the command fails, the error contains the last line

@@ -93,7 +93,9 @@ impl Environment {
             return self.agents(ids);
         }
         let records = Records::load().map_err(|why| Error::new(ErrorKind::Storage, why))?;
-        let is_recorded = |agent: &Agent| !records.files_of(agent.id, self.project()).is_empty();
+        let is_registered = |agent: &Agent| !self.is_project && !records.registrations_of(agent.id).is_empty();
+        let is_recorded =
+            |agent: &Agent| !records.files_of(agent.id, self.project()).is_empty() || is_registered(agent);
         let is_ours =
             |agent: &&'static Agent| self.is_installed(agent) || is_recorded(agent) || self.has_entries(agent);
         Ok(AGENTS.iter().filter(is_ours).collect())
@@ -148,6 +150,20 @@ impl Environment {
         let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
         // Joining an empty path adds a slash at the end. `components` drops this slash.
         places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
+    }
+
+    /// The environment variables that move an agent's settings directory, with their values as absolute paths. A
+    /// variable without a value is not set.
+    pub fn directory_variables(&self, agent: &Agent) -> Vec<(String, Option<String>)> {
+        let variable = |place: &Directory| match place {
+            Directory::Variable(name, _) => {
+                let value = self.directory_at(Directory::Variable(name, ""));
+                let path = value.map(|path| path.components().collect::<PathBuf>().to_string_lossy().into_owned());
+                Some(((*name).to_owned(), path))
+            }
+            Directory::Xdg(_) | Directory::Home(_) => None,
+        };
+        agent.files.directory.iter().filter_map(variable).collect()
     }
 
     /// The path of an agent's file.

@@ -8,6 +8,8 @@
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.
 
+pub mod agent_registrations;
+
 use super::safe_write;
 use super::setup_lock::SetupLock;
 use crate::sys::data_dir::DataDir;
