@@ -122,6 +122,31 @@ fn who_waits_to_wake_an_agent_ends_with_it() {
 }
 
 #[test]
+fn a_hook_that_waits_outlives_its_broker_and_wakes_the_agent_through_the_next_one() {
+    let place = Place::new().with("SLM_MESH_WAKE", "claude");
+    place.ok(&["peers"]);
+    let stop = || drop(place.ok(&["stop"]));
+    let kill = || {
+        let broker = place.broker_pid().unwrap();
+        assert!(Command::new("kill").args(["-KILL", &broker.to_string()]).status().unwrap().success());
+        until("the broker is gone", || !lives(broker));
+    };
+    let mut hook = waiter(&place, "claude", "s1");
+    until("the session is known", || !name_of(&place, "claude-code").is_empty());
+    let claude = name_of(&place, "claude-code");
+    for end_broker in [&stop as &dyn Fn(), &kill] {
+        end_broker();
+        place.ok(&["peers"]);
+        let mut socket = place.socket();
+        until("the hook waits again", || socket.call("status", json!({}))["result"]["waiting"] == json!(1));
+    }
+    place.ok(&["send", "--as", "human", &claude, "hello"]);
+    assert_eq!(hook.wait().unwrap().code(), Some(2), "the status by which Claude Code begins a turn");
+    assert!(text(hook.stderr.take()).starts_with(SENTENCE));
+    assert_eq!(wakes(&place)[0]["how"], json!("rang"));
+}
+
+#[test]
 fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
     let place = Place::new().with("SLM_MESH_WAKE", "codex");
     let (bin, asked) = (place.root.join("bin"), place.root.join("asked"));

@@ -294,7 +294,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
 /// Whether a hook arrived after its session had ended. Such a hook shows no mail, and does not mark the session as
 /// active again. If the session became active again, it might never end, because its process may be unknown or may
 /// serve other sessions.
-fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
+pub(super) fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 

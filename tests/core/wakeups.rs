@@ -91,6 +91,26 @@ fn a_session_that_ends_and_goes_on_is_woken_again() {
 }
 
 #[test]
+fn a_hook_that_waits_late_for_a_session_that_has_ended_does_not_bring_it_back() {
+    // The hook lost its connection to the broker, and the user ended the session before the hook was back.
+    run("
+        a joins
+        h connects
+        w connects
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok you.name=claude-p
+        h hook.turn_end agent=claude-code session=s1 project=/p leave=true -> ok
+        w wakeup.wait channel='claude rewake' waitSeconds=3600 agent=claude-code session=s1 project=/p mayBeLate=true \
+          -> ok over=true
+        a peers -> ok ~claude-p
+        h hook.mail agent=claude-code session=s1 project=/p -> ok
+        w wakeup.wait channel='claude rewake' waitSeconds=3600 agent=claude-code session=s1 project=/p mayBeLate=true \
+          -> waits
+        h hook.turn_end agent=claude-code session=s1 project=/p leave=true -> ok
+        ! w -> '\"over\":true'
+    ");
+}
+
+#[test]
 fn of_two_terminals_with_one_session_the_last_is_woken_and_then_the_one_that_stays() {
     run("
         a joins

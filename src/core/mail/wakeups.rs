@@ -93,6 +93,9 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => hook_operations::session_of_hook(mesh, ctx, args)?,
     };
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
+    if hook_operations::is_late(peers, &id, args) {
+        return Ok(Outcome::Ready(over()));
+    }
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
         // If an earlier wait for the same channel came from a hook or over the same connection, this wait replaces it.
