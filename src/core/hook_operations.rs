@@ -181,8 +181,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         let is_due = |lock: &LockRow| lock.holder == id && lock.owner.is_edit() && lock.expires < ctx.now + EDIT_MS / 2;
         locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
-    if !direct || !rows.is_empty() {
-        // If `direct` is set, the session is about to stop. But if there is mail, the session continues its turn.
+    if shows_turn(peers, &id, args, !rows.is_empty(), ctx.now) {
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -296,6 +295,28 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
 /// serve other sessions.
 pub(super) fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
+}
+
+/// Whether a hook that asks for mail shows that its session is working on a turn. A session that is not working may be
+/// woken.
+fn shows_turn(peers: &Peers, id: &PeerId, args: &Args, has_mail: bool, now: i64) -> bool {
+    let is_set = |name| args.flag(name) == Some(true);
+    if is_set("userPrompted") {
+        return true;
+    }
+    if is_set("direct") {
+        // The session is about to stop. But if there is mail, the session continues its turn.
+        return has_mail;
+    }
+    if is_set("withNeighbours") {
+        // A session starts between two turns, and it starts again when its context is compacted, which can also happen
+        // during a turn.
+        let last = peers.get(id).and_then(|peer| peer.turn_active_at);
+        return last.is_some_and(|last| now - last < limits::TURN_QUIET_MS);
+    }
+    // Apart from the start, only alerts are sent with `event`. The agent waits for its user then: during a turn for a
+    // permission, and between two turns for the next prompt.
+    args.text("event").is_none()
 }
 
 /// Returns a few peers that are online in the repository or directory of a session, and a few locks that other peers

@@ -69,6 +69,53 @@ fn a_session_at_work_is_not_rung_and_a_turn_that_was_cut_off_ends_by_itself() {
 }
 
 #[test]
+fn a_session_that_has_begun_or_waits_for_its_user_without_a_turn_is_woken_at_once() {
+    run("
+        a joins
+        b joins
+        h connects
+        b WAKES -> waits
+        h hook.mail agent=test session=key-b project=/p withNeighbours=true event=start -> ok
+        a send to=b message=one -> ok
+        +1s
+        ! b -> mesh_inbox
+        b RANG lastSeq=1 -> ok
+        b inbox -> ok
+        h hook.mail agent=test session=key-b project=/p userPrompted=true -> ok
+        h hook.turn_end agent=test session=key-b project=/p -> ok
+        +1m
+        h hook.mail agent=test session=key-b project=/p peek=true event=waits -> ok
+        b WAKES -> waits
+        a send to=b message=two -> ok
+        +1s
+        ! b -> mesh_inbox
+    ");
+}
+
+#[test]
+fn a_turn_goes_on_after_its_context_was_compacted() {
+    // The agent reports a start after the compaction. The session also begins a turn if it starts with a prompt.
+    for begins in ["", "userPrompted=true withNeighbours=true event=start"] {
+        run(&format!(
+            "
+            a joins
+            b joins
+            h connects
+            b WAKES -> waits
+            h hook.mail agent=test session=key-b project=/p {begins} -> ok
+            +100s
+            h hook.mail agent=test session=key-b project=/p withNeighbours=true event=compact continues=true -> ok
+            a send to=b message=later -> ok
+            +100s
+            ! b -> ~mesh_inbox
+            +30s
+            ! b -> mesh_inbox
+        "
+        ));
+    }
+}
+
+#[test]
 fn a_session_that_ends_and_goes_on_is_woken_again() {
     // The user clears the agent's conversation. The agent then reports these events, and its MCP server stays
     // connected.
