@@ -239,6 +239,30 @@ fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_
 }
 
 #[test]
+fn an_edit_does_not_replace_the_reason_that_the_agent_gave_for_its_lock() {
+    check(
+        "
+        h connects
+        a joins
+        b joins
+        a lock.lock filePath=/p/why reason=refactor -> ok
+        a lock.lock filePath=/p/silent -> ok
+        h hook.edit agent=test session=key-a project=/p files='[\"/p/why\",\"/p/silent\",\"/p/edited\"]' -> ok you.name=a
+        b lock.lock filePath=/p/why -> held '\"reason\":\"refactor\"'
+        b lock.lock filePath=/p/silent -> held '\"reason\":\"\"'
+        b lock.lock filePath=/p/edited -> held '\"reason\":\"editing\"'
+        a lock.lock filePath=/p/edited -> ok
+        h hook.turn_end agent=test session=key-a project=/p -> ok
+        b lock.lock filePath=/p/why -> held '\"reason\":\"refactor\"'
+        b lock.lock filePath=/p/edited -> held '\"reason\":\"\"'
+        a lock.lock filePath=/p/why reason=release -> ok
+        a lock.lock filePath=/p/why -> ok
+        b lock.lock filePath=/p/why -> held '\"reason\":\"release\"'
+    ",
+    );
+}
+
+#[test]
 fn a_lock_of_a_command_lasts_as_long_as_its_connection_whatever_its_lease() {
     check(
         "

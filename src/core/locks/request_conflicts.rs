@@ -95,7 +95,15 @@ impl LockRequest {
             Some(old) if old.owner != self.owner => &LockOwner::Turn,
             _ => &self.owner,
         };
-        let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
+        let reason = match old {
+            // The lock outlives this edit, and "editing" would not say why the agent requested the lock.
+            Some(old) if is_edit && !old.owner.is_edit() => &old.reason,
+            // A lock that an edit took now belongs to the peer. It does not end with the turn, so "editing" would soon
+            // be wrong.
+            Some(old) if old.owner.is_edit() => &self.reason,
+            Some(old) if self.reason.is_empty() => &old.reason,
+            _ => &self.reason,
+        };
         // If this request does not contain the work tree of the path, the lock keeps the work tree from an earlier
         // request.
         let (repo, repo_path) = match self.tree_of(path) {
@@ -109,7 +117,7 @@ impl LockRequest {
             path: path.to_owned(),
             holder: self.holder.clone(),
             owner: owner.clone(),
-            reason: if self.reason.is_empty() { old_reason() } else { self.reason.clone() },
+            reason: reason.clone(),
             host: self.host.clone(),
             repo_path,
             repo,
