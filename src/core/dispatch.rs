@@ -30,6 +30,8 @@ pub struct CallContext {
     pub conn: ConnId,
     /// The id of the acting peer, if the caller acts as a peer.
     pub actor: Option<PeerId>,
+    /// Whether a hook of the acting peer has announced the call. If so, it is certain that this peer makes the call.
+    pub is_announced: bool,
     /// The current time, in ms.
     pub now: i64,
     /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
@@ -101,6 +103,7 @@ impl Mesh {
         let mut ctx = CallContext {
             conn: call.conn,
             actor: None,
+            is_announced: false,
             now,
             until: None,
             cursor: None,
@@ -108,7 +111,10 @@ impl Mesh {
             id: call.id.clone(),
             ancestors: call.ancestors.clone(),
         };
-        match self.peers.acting_peer(&call, now) {
+        let announcer = self.peers.announcer(&call, now);
+        ctx.is_announced = matches!(announcer, Ok(Some(_)));
+        let acting = |id: Option<PeerId>| id.map_or_else(|| self.peers.acting_peer(&call), |id| Ok(Some(id)));
+        match announcer.and_then(acting) {
             Ok(actor) => ctx.actor = actor,
             Err(error) => {
                 self.turn.push(Effect::Reply { conn: call.conn, id: call.id, result: Err(error) });
@@ -229,7 +235,7 @@ impl Mesh {
             object.insert("notice".into(), json!(notice));
         }
         if let Some(note) =
-            actor.filter(|_| call.op.tool.is_some()).and_then(|id| self.peers.caller_note(call.ctx.conn, id))
+            actor.filter(|_| call.op.tool.is_some()).and_then(|id| self.peers.caller_note(&call.ctx, id))
             && let Some(object) = value.as_object_mut()
         {
             object.insert("actedAs".into(), note);

@@ -191,6 +191,7 @@ mod tests {
         let ctx = CallContext {
             conn: 1,
             actor: None,
+            is_announced: false,
             now: 0,
             until: None,
             cursor: None,

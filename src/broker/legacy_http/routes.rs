@@ -67,6 +67,7 @@ fn run_operation(mesh: &mut Mesh, op: &'static Op, params: Value, now: i64) -> R
     let context = CallContext {
         conn: 0,
         actor: None,
+        is_announced: false,
         now,
         until: None,
         cursor: None,

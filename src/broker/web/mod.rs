@@ -182,6 +182,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     let ctx = CallContext {
         conn: 0,
         actor: Some(actor),
+        is_announced: false,
         now,
         until: None,
         cursor: None,

@@ -238,14 +238,12 @@ impl Peers {
         now.or_else(|| latest(peers.filter(|peer| peer.has_key(key) && !runs_elsewhere(peer))))
     }
 
-    /// Returns the acting peer of a tool call, a verb or the guard; `None` if the caller needs no identity.
+    /// Returns the acting peer of a tool call, a verb or the guard; `None` if the caller needs no identity. A tool call
+    /// that a hook announced belongs to the announced session instead.
     ///
     /// # Errors
     /// When the caller must not act as the requested peer, or when several sessions may have made the call.
-    pub(in crate::core) fn acting_peer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
-        if let Some(session) = self.announcer(call, now)? {
-            return Ok(Some(session));
-        }
+    pub(in crate::core) fn acting_peer(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let own = self.attached_to(call.conn);
         match (&call.acting, own) {
             (None, [only]) => Ok(Some(only.clone())),

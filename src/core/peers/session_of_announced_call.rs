@@ -89,7 +89,7 @@ impl Peers {
     ///
     /// # Errors
     /// When hooks of several sessions announced the same call. The error lists these sessions.
-    pub(super) fn announcer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
+    pub(in crate::core) fn announcer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
         if self.announced.is_empty() || call.op.tool.is_none() {
             return Ok(None);
         }
@@ -141,13 +141,13 @@ impl Peers {
     /// Returns the id and the name of the peer that made a call, for the reply; `None` if the client knows this peer
     /// anyway. If no hook announced the call, the result contains a warning that another session of the client may have
     /// made the call.
-    pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
+    pub(in crate::core) fn caller_note(&self, ctx: &CallContext, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;
         }
-        let one = self.attachments.get(conn).filter(|one| !one.peers().is_empty() && !one.is_keyed)?;
+        let one = self.attachments.get(ctx.conn).filter(|one| !one.peers().is_empty() && !one.is_keyed)?;
         let view = json!({ "id": actor.as_str(), "name": self.name_of(actor) });
-        if !one.peers().contains(actor) {
+        if ctx.is_announced || !one.peers().contains(actor) {
             return Some(view);
         }
         let process = one.agent.filter(|_| one.peers().len() == 1)?;

@@ -1,6 +1,6 @@
 //! Tests tool calls that a hook has announced. Such a call belongs to the session of the hook.
 
-use super::{Road, Session, World, each_with_hooks};
+use super::{Effect, Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
 
 #[test]
@@ -37,13 +37,42 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         announce(world, &two, "d");
         let error = summarise(world, "d").unwrap_err();
         assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
+        // The attached session makes an announced call, so nothing is uncertain.
         announce(world, &one, "d");
-        assert_eq!(summarise(world, "d").unwrap()["actedAs"]["id"], json!(first));
+        let name = world.mesh.as_ref().unwrap().peers().name_of(&first);
+        assert_eq!(summarise(world, "d").unwrap()["actedAs"], json!({ "id": first, "name": name }));
         // An announcement is ignored if its session has ended.
         announce(world, &two, "e");
         let mut end = world.hook_args(&two);
         end["leave"] = json!(true);
         world.call_once("hook.turn_end", end, &two.above).unwrap();
         assert!(summarise(world, "e").unwrap().get("actedAs").is_none(), "only one session is left");
+    });
+}
+
+#[test]
+fn an_announced_call_that_waits_is_as_certain_as_one_that_does_not() {
+    each_with_hooks(|world, mut one, _| {
+        let identity = &one.agent.identity;
+        if identity.session_variable.is_some() || identity.has_many_sessions {
+            return; // the calls of this agent name their session
+        }
+        let first = world.speak(&mut one, &[Road::Server, Road::Hook]);
+        let two = world.tab(&one);
+        world.hook(&two);
+        let wait = json!({ "waitSeconds": 60 });
+        let mut args = world.hook_args(&one);
+        (args["operation"], args["arguments"]) = (json!("inbox"), wait.clone());
+        world.call_once("hook.announce", args, &one.above).unwrap();
+        let (_, waiting) = world.send(one.conn.unwrap(), "inbox", wait, &one.above).unwrap();
+        let person = world.connect(&[]);
+        let (effects, _) = world.send(person, "send", json!({ "to": first, "message": "hello" }), &[]).unwrap();
+        let answer = effects.into_iter().find_map(|effect| match effect {
+            Effect::Reply { id, result, .. } if id == waiting => Some(result.unwrap()),
+            _ => None,
+        });
+        let acted_as = &answer.expect("the wait ends")["actedAs"];
+        assert_eq!(acted_as["id"], json!(first));
+        assert!(acted_as.get("note").is_none(), "{}: {acted_as}", one.agent.id);
     });
 }
