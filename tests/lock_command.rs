@@ -7,7 +7,7 @@ use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use support::{BIN, Place, lives, put_program, until};
+use support::{BIN, Place, freeze, lives, put_program, thaw, until};
 
 /// A running `slm-mesh lock FILE -- COMMAND`, and the output of the command.
 struct Locked {
@@ -230,6 +230,30 @@ fn a_command_whose_lock_another_command_of_the_same_person_takes_says_so_at_once
     assert!(said.contains("was lost, and the command is still running") && said.contains("a.rs"), "{said}");
     drop(loser.wrapper.stdin.take());
     assert_eq!((loser.status(), errors.next()), (Some(1), None), "the loss is reported once");
+}
+
+#[test]
+fn a_renewal_takes_no_lock_from_an_agent_even_if_the_command_began_with_steal() {
+    let place = Place::new();
+    let script = "echo ready; read -r end";
+    let mut command = place.command(&["lock", "a.rs", "--steal", "--as", "human", "--", "sh", "-c", script]);
+    let mut loser = Locked::run(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
+    assert_eq!(loser.line(), "ready");
+    // While the process that holds the lock is stopped, the broker is replaced. So the lock ends, and the agent gets it.
+    freeze(loser.wrapper.id());
+    let broker = place.broker_pid().unwrap();
+    signal("KILL", broker);
+    until("the broker is dead", || !lives(broker));
+    let mut agent = place.session("codex", ".");
+    let lock = json!({ "action": "lock", "filePath": "a.rs", "waitSeconds": 60 });
+    let holder = agent.tool("mesh_lock", lock)["lock"]["holder"].clone();
+    thaw(loser.wrapper.id());
+    let mut errors = BufReader::new(loser.wrapper.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said = errors.next().unwrap();
+    assert!(said.contains("was lost, and the command is still running") && said.contains("codex"), "{said}");
+    assert_eq!(place.json(&["lock", "list"])["locks"][0]["holder"], holder);
+    drop(loser.wrapper.stdin.take());
+    assert_eq!((loser.status(), errors.next()), (Some(1), None));
 }
 
 #[test]

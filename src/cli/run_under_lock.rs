@@ -62,6 +62,9 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
+    // The person took the lock from its holder once. If somebody else holds a file by now, only the person may decide
+    // to take that lock as well.
+    params.remove("steal");
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
     // The thread that renews the lock starts before the command. If the system allows no further thread, the command
