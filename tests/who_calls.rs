@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::process::Stdio;
 use support::Place;
+use support::home::Home;
 
 /// Runs a hook of Claude Code, and returns its output.
 fn hook(place: &Place, event: &str, session: &str, more: Value) -> String {
@@ -82,6 +83,31 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     assert!(is_denied(&denial) && denial.contains("another subagent of this session"), "{denial}");
     hook(&place, "SubagentStop", "s1", json!({ "agent_id": "sub-1" }));
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
+}
+
+/// Codex runs only the hooks that `setup` has written, so this test runs them too.
+#[test]
+fn a_subagent_of_codex_that_has_ended_blocks_no_other() {
+    let home = Home::new();
+    home.ok(&["codex"]);
+    let hooks = home.value(".codex/hooks.json")["hooks"].clone();
+    let run = |event: &str, subagent: &str| {
+        let line = hooks[event][0]["hooks"][0]["command"].as_str().unwrap_or_else(|| panic!("{event}: {hooks}"));
+        let patch = "*** Begin Patch\n*** Update File: a.rs\n@@\n-a\n+b\n*** End Patch";
+        let input = json!({
+            "hook_event_name": event, "session_id": "root", "agent_id": subagent, "agent_type": "worker",
+            "cwd": home.place.root, "tool_name": "apply_patch", "tool_input": { "command": patch },
+        });
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", line]).envs(home.place.command(&[]).get_envs().filter_map(|(k, v)| Some((k, v?))));
+        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(run("PreToolUse", "one"), "");
+    assert!(is_denied(&run("PreToolUse", "two")), "the first subagent edits the file");
+    assert_eq!(run("SubagentStop", "one"), "");
+    assert_eq!(run("PreToolUse", "two"), "");
 }
 
 /// The hook must notice a locked file even if the edit has many files or a path that is too long, or if the session key

@@ -13,6 +13,8 @@ const HOOKS: HookFile = HookFile {
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),
+        // Codex sends the id of the subagent with each tool call of a subagent, so the subagent has locks of its own.
+        ("SubagentStop", ""),
         ("Interrupt", ""),
         ("SessionEnd", ""),
     ],
