@@ -60,7 +60,9 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
     let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh has no hooks for an agent called {agent}"));
     let run = |agent: HookAgent| {
-        let input = read_input().inspect_err(|why| warn_user(agent.dialect, why))?;
+        let input = read_input().inspect_err(|why| {
+            warn_user(agent.dialect, &format!("a hook could not check whether a file is locked: {why}"));
+        })?;
         run(agent, &input)
     };
     known.and_then(run).unwrap_or_else(|why| {
@@ -82,11 +84,11 @@ fn append_to_log(line: &str) {
     }
 }
 
-/// If the agent can show a warning, warns the user that a hook could not check locks.
-fn warn_user(dialect: &Dialect, why: &str) {
+/// If the agent can show a warning, warns the user about a tool call that the mesh does not protect.
+fn warn_user(dialect: &Dialect, what: &str) {
     if let Some(warn) = dialect.warn {
         // If the agent is gone, the warning is not needed.
-        let _ = print(&warn(&format!("slm-mesh: a hook could not check whether a file is locked: {why}")).to_string());
+        let _ = print(&warn(&format!("slm-mesh: {what}")).to_string());
     }
 }
 
@@ -148,7 +150,14 @@ fn answer_of(
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::MeshCall(_)
     );
     facts["mayBeLate"] = json!(!begins);
-    let answer = ask(&places, &work, &mut client, facts, budget).map_err(|error| error.text)?;
+    let answer = ask(&places, &work, &mut client, facts, budget).inspect_err(|error| {
+        // The broker has checked the other peers' locks. But the agent goes on without a lock of its own, so another
+        // agent may write the same files.
+        if error.kind == ErrorKind::Full && !work.run.named.is_empty() {
+            warn_user(agent.dialect, &format!("the files of a tool call were not locked: {error}"));
+        }
+    });
+    let answer = answer.map_err(|error| error.text)?;
     Ok(answer.map(|answer| (answer, Some(client))))
 }
 

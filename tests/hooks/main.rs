@@ -1,6 +1,7 @@
 //! Runs hooks in the same way as agents. Each event starts one process, which reads JSON and prints JSON in the form
 //! that the agent expects.
 
+mod full_lock_table;
 mod input;
 mod long_mail;
 mod outlasting_locks;
