@@ -234,7 +234,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     if !work.run.maybe_written.is_empty() {
         name_files(&mut facts, &[]);
         let answer = client.call("hook.edit", &facts)?;
-        let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
+        let held = work.held.protected_paths(&others_locks(client, &answer, &facts)?);
         // Other peers hold these files, so the broker denies the call, unless the peers have just released their locks.
         // The call requests all its locks together, so that a denied command locks nothing.
         files.extend(files_git_would_replace::replaced(&work.run.maybe_written, &held));
@@ -254,6 +254,28 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
             }
             Ok(None)
         }
+    }
+}
+
+/// Returns the locks of other peers in the work tree, from the answer to `hook.edit`. This answer lists only as many
+/// locks as hooks watch. If it lists that many, asks for all locks, because a git command may replace any held file.
+fn others_locks(client: &mut Client, answer: &Value, facts: &Value) -> Result<Vec<LockedPath>, Error> {
+    let watched = LockedPath::list(&answer["others"]);
+    if watched.len() < limits::WATCHED_FILES_MAX {
+        return Ok(watched);
+    }
+    let mut params = json!({
+        "as": answer["you"]["id"], "project": facts["project"], "repo": facts["repo"], "gitRoot": facts["gitRoot"],
+        "keyedCalls": facts["keyedCalls"],
+    });
+    let mut all = Vec::new();
+    loop {
+        let page = client.call("lock.others", &params)?;
+        all.extend(LockedPath::list(&page["locks"]));
+        if !page["next"].is_string() {
+            return Ok(all);
+        }
+        params["after"] = page["next"].clone();
     }
 }
 

@@ -13,6 +13,8 @@ const fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name, ArgKind::Flag, help).at(CliPlace::Hidden)
 }
 
+pub(crate) const KEYED_CALLS: Arg = flag("keyedCalls", "Tool calls of this agent carry the session's key");
+
 /// The arguments that identify the session of a call.
 pub(crate) const NAMING: [Arg; 13] = [
     arg("agent", limits::WORD_MAX, "Agent type").required(),
@@ -29,7 +31,7 @@ pub(crate) const NAMING: [Arg; 13] = [
     arg("name", limits::WORD_MAX, "The name that the user chose for the session"),
     flag("sharedHooks", "Other agents also run hooks in this dialect"),
     flag("continues", "The agent has said that its session continues under this key"),
-    flag("keyedCalls", "Tool calls of this agent carry the session's key"),
+    KEYED_CALLS,
     flag(
         "mayBeLate",
         "The hook reports something that has already happened, so its report may arrive after the session has ended",

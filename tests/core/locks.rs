@@ -218,6 +218,21 @@ fn a_background_task_keeps_the_locks_of_its_turn_however_many_they_are() {
 }
 
 #[test]
+fn hooks_watch_the_newest_locks_if_there_are_too_many() {
+    let mut script = Script::new();
+    script.run("h connects");
+    script.run("a joins");
+    for part in 0..5 {
+        let files: Vec<String> = (0..60).map(|n| format!("\"/p/{part}-{n}\"")).collect();
+        script.run(&format!("a lock.lock filePaths=[{}] -> ok", files.join(",")));
+    }
+    script.run("a lock.lock filePath=/p/last -> ok");
+    let hook = |session: &str| format!("agent=test session={session} project=/p files=[] withLocks=true");
+    script.run(&format!("h hook.edit {} -> ok others.0.filePath=/p/last others.255.filePath=/p/0-21", hook("new")));
+    script.run(&format!("h hook.edit {} -> ok own.0.filePath=/p/last", hook("key-a")));
+}
+
+#[test]
 fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_its_turn() {
     check(
         "

@@ -1,6 +1,7 @@
 //! Tests reports about changes that no lock prevented: a shell command hid the files that it writes, or a person made
 //! the change. The hooks get recorded inputs of real agents.
 
+mod many_locks;
 #[path = "../support/mod.rs"]
 mod support;
 mod turn_end;

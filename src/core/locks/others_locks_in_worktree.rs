@@ -13,8 +13,10 @@ use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;
 use crate::core::pagination::{self, Page};
 use crate::core::peers::Peers;
+use crate::core::session_identifying_args::KEYED_CALLS;
 use crate::store::LockRow;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
 
 const PATH: ArgKind = ArgKind::Text { min: 1, max: limits::PATH_MAX };
 
@@ -26,6 +28,7 @@ pub static OTHERS: Op = Op {
         Arg::new("project", PATH, "Absolute path of the working directory").required().at(CliPlace::Hidden),
         Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
         Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden),
+        KEYED_CALLS,
         pagination::next_page(pagination::CURSOR_MAX).at(CliPlace::Hidden),
     ],
     actor: Auth::Required,
@@ -46,8 +49,10 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     };
     // If a lock was requested over a connection of the caller's agent process, it may belong to any session of that
     // process. So the lock blocks none of these sessions. `hook_operations` makes the same exception for edits.
-    let is_shared =
-        |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
+    let keyed = args.flag("keyedCalls").unwrap_or(false);
+    let is_shared = |lock: &LockRow| {
+        !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
+    };
     let mut found: Vec<(&LockRow, String)> = locks_of_others(locks, &here, is_shared).collect();
     found.sort_by_key(|(lock, _)| (lock.token, lock.path.as_str()));
     if let Some(after) = args.text("after") {
@@ -76,14 +81,23 @@ pub(in crate::core) struct WorkPlace {
 }
 
 /// Returns the locks that a hook watches: at most `WATCHED_FILES_MAX` locks of other peers that affect the work tree.
+/// If there are more, returns the newest ones, because their holders are probably writing these files now.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
     here: &WorkPlace,
     is_harmless: impl Fn(&LockRow) -> bool,
 ) -> Vec<Value> {
-    let found = locks_of_others(locks, here, is_harmless);
-    found.take(limits::WATCHED_FILES_MAX).map(|(lock, path)| short_view(peers, lock, &path)).collect()
+    let found = newest(locks_of_others(locks, here, is_harmless));
+    found.iter().map(|(lock, path)| short_view(peers, lock, path)).collect()
+}
+
+/// Returns the newest of these locks, at most `WATCHED_FILES_MAX`.
+fn newest<'a>(found: impl Iterator<Item = (&'a LockRow, String)>) -> Vec<(&'a LockRow, String)> {
+    let mut found: Vec<(&LockRow, String)> = found.collect();
+    found.sort_by_key(|(lock, _)| Reverse(lock.token));
+    found.truncate(limits::WATCHED_FILES_MAX);
+    found
 }
 
 /// Finds the locks of other peers that affect a work tree. Returns each lock with its path in this work tree.
@@ -106,10 +120,10 @@ fn locks_of_others<'a>(
     others.filter_map(move |lock| Some((lock, path_here(lock)?)))
 }
 
-/// Returns a session's own locks. The session's hooks watch these locks, too.
+/// Returns a session's own locks, at most `WATCHED_FILES_MAX`. The session's hooks watch these locks, too.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
-    let own = locks.all().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
-    own.map(|lock| short_view(peers, lock, &lock.path)).collect()
+    let own = locks.all().filter(|lock| lock.holder == me).map(|lock| (lock, lock.path.clone()));
+    newest(own).iter().map(|(lock, path)| short_view(peers, lock, path)).collect()
 }
 
 /// The facts that a hook needs about a lock.
