@@ -135,9 +135,10 @@ impl Waiting {
         self.calls.iter().filter_map(WaitingCall::lock_request)
     }
 
-    /// The waiting lock requests that are ahead of the current call in the line.
-    pub(super) fn lock_requests_ahead(&self) -> impl Iterator<Item = &LockRequest> {
-        self.calls.iter().take(self.n_ahead).filter_map(WaitingCall::lock_request)
+    /// The waiting lock requests that are ahead of the current call in the line, and the connections of their calls.
+    pub(super) fn lock_requests_ahead(&self) -> impl Iterator<Item = (ConnId, &LockRequest)> {
+        let ahead = self.calls.iter().take(self.n_ahead);
+        ahead.filter_map(|call| Some((call.ctx.conn, call.lock_request()?)))
     }
 
     /// Removes and returns the matching calls.

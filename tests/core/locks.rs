@@ -217,6 +217,26 @@ fn a_background_task_keeps_the_locks_of_its_turn_however_many_they_are() {
     }
 }
 
+/// The broker may be unable to see the processes of a session, for example because they are in another container.
+#[test]
+fn a_session_that_only_hooks_have_shown_keeps_its_locks_until_their_leases_end() {
+    check(
+        "
+        h connects
+        h hook.edit agent=claude-code session=s1 project=/p files=[\"/p/x\"] -> ok
+        h hook.edit agent=claude-code session=s2 project=/p files=[\"/p/x\"] -> held
+        +10s
+        h hook.edit agent=claude-code session=s2 project=/p files=[\"/p/x\"] -> held
+        crash
+        +10s
+        h connects
+        h hook.edit agent=claude-code session=s2 project=/p files=[\"/p/x\"] -> held
+        +100s
+        h hook.edit agent=claude-code session=s2 project=/p files=[\"/p/x\"] -> ok
+    ",
+    );
+}
+
 #[test]
 fn hooks_watch_the_newest_locks_if_there_are_too_many() {
     let mut script = Script::new();

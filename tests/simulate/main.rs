@@ -4,6 +4,7 @@
 //!
 //! `make sim SEED=7 STEPS=100000` runs seed 7 for 100000 steps.
 
+mod ask;
 mod breaks;
 mod engine;
 mod events;

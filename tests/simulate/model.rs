@@ -1,6 +1,7 @@
 //! A model of the mesh, without the mesh's code. From requests, answers and pushed events alone, it predicts what the
 //! mesh must do.
 
+use crate::ask::Ask;
 use crate::events::Stream;
 use crate::locks::{LockRequest, Locks};
 use crate::mail::{ACKED, Mail, READ};
@@ -18,19 +19,6 @@ pub const WEB: std::ops::Range<Who> = 6..9;
 /// The time in ms after which an HTTP client without a heartbeat is no longer a peer.
 pub const DEAD_MS: i64 = 60_000;
 pub const STALE_MS: i64 = 30_000;
-
-/// A request that has no answer yet.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    pub id: u64,
-    pub conn: u64,
-    pub who: Who,
-    /// The name of an operation, or a route of the old HTTP API.
-    pub op: &'static str,
-    pub args: Value,
-    /// The time at which the call stops waiting; `None` if it does not wait.
-    pub until: Option<i64>,
-}
 
 /// The model's state: all that can be known from requests, answers and pushed events.
 #[derive(Debug)]
@@ -204,7 +192,7 @@ impl Model {
     fn check_wait(&self, ask: &Ask, pending: &[&Ask]) {
         assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
         match ask.op {
-            "lock.lock" if self.is_served(ask.who) => {
+            "lock.lock" if self.is_served(ask) => {
                 assert!(self.may_wait(ask, pending), "nothing is in the way of {ask:?}, and still it waits");
             }
             "inbox" => {
@@ -215,9 +203,9 @@ impl Model {
         }
     }
 
-    /// Whether waiting calls of this peer are answered. The peer must be online, or be the human.
-    fn is_served(&self, who: Who) -> bool {
-        who == HUMAN || self.is_here(who)
+    /// Whether a waiting call is answered. The peer must be online or be the human, or a verb must have made the call.
+    fn is_served(&self, ask: &Ask) -> bool {
+        ask.who == HUMAN || ask.is_verb || self.is_here(ask.who)
     }
 
     /// Whether a lock call may have to wait, for a lock or for an older lock call.
@@ -229,7 +217,7 @@ impl Model {
 
     /// The requests of all older lock calls that still wait.
     fn older_calls(&self, ask: &Ask, pending: &[&Ask]) -> impl Iterator<Item = LockRequest> {
-        let is_ahead = |older: &&&Ask| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who);
+        let is_ahead = |older: &&&Ask| older.op == "lock.lock" && older.id < ask.id && self.is_served(older);
         pending.iter().filter(is_ahead).map(|older| LockRequest::new(older.who, &older.args))
     }
 
@@ -238,10 +226,7 @@ impl Model {
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
         for older in pending.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {
-            assert!(
-                !self.is_served(older.who) || self.may_wait(older, &pending),
-                "{ask:?} was served before {older:?}"
-            );
+            assert!(!self.is_served(older) || self.may_wait(older, &pending), "{ask:?} was served before {older:?}");
         }
         let request = LockRequest::new(ask.who, &ask.args);
         // The second check needs a caller that holds no lock and has no other waiting call, because nobody waits for
@@ -400,7 +385,7 @@ impl Model {
             // The error contains a queue, so the call was prevented by an older call, and not by a lock.
             ("lock.lock", ErrorKind::Held) if data["queue"].is_array() => assert!(ask.until.is_some(), "{error}"),
             // The error contains no lock, so the caller was away when the lock became free.
-            ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),
+            ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask), "{error} {ask:?}"),
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
                 assert!(self.locks.may_be_held(&request()), "a cycle without a lock: {error}");
             }

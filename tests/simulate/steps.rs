@@ -1,7 +1,8 @@
 //! The random steps of a simulation: what agents, people and programs do next.
 
+use crate::ask::Ask;
 use crate::locks::PATHS;
-use crate::model::{Ask, HUMAN, NAMES, WEB, Who};
+use crate::model::{HUMAN, NAMES, WEB, Who};
 use crate::world::{Command, World};
 use serde_json::{Value, json};
 

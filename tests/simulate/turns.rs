@@ -1,7 +1,8 @@
 //! Runs one turn as the broker does: makes calls, commits, and sends the answers. Some answers and events are lost on
 //! the way.
 
-use crate::model::{Ask, HUMAN, NAMES, texts};
+use crate::ask::Ask;
+use crate::model::{HUMAN, NAMES, texts};
 use crate::world::World;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;

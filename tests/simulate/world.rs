@@ -1,7 +1,8 @@
 //! The surroundings of a simulated mesh: its store, clocks, connections and clients.
 
+use crate::ask::Ask;
 use crate::hubs::Hubs;
-use crate::model::{Ask, DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
+use crate::model::{DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
 use serde_json::{Value, json};
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
@@ -293,7 +294,8 @@ impl World {
         self.next += 1;
         let wait = args["waitSeconds"].as_i64().filter(|seconds| *seconds > 0);
         let until = wait.map(|seconds| self.now() + seconds * 1000);
-        Ask { id: self.next, conn, who, op, args, until }
+        let is_verb = !WEB.contains(&who) && !self.agents[who].conns.contains(&conn);
+        Ask { id: self.next, conn, who, op, args, is_verb, until }
     }
 
     /// Ends a connection. The broker learns of this in a separate turn.

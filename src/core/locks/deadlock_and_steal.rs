@@ -9,7 +9,7 @@ use crate::base::id_types::PeerId;
 use crate::base::json_text::JsonObjectText;
 use crate::base::stored_enums::{LockOwner, MessageType};
 use crate::base::untrusted_text;
-use crate::core::peers::{Peer, Peers};
+use crate::core::peers::Peers;
 use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, Effect, Mesh};
 use crate::store::{LockRow, Message};
@@ -145,13 +145,13 @@ impl Locks {
     ) -> Option<&'a LockRequest> {
         let new = LockRequest { paths: self.new_paths(request), ..request.clone() };
         let matcher = LockMatcher::new(&new);
-        let is_gone = |other: &LockRequest| peers.get(&other.holder).is_some_and(Peer::is_gone);
-        waiting.lock_requests_ahead().find(|other| {
+        let ahead = waiting.lock_requests_ahead().find(|(conn, other)| {
             !is_same_party(requester(other), requester(request))
-                && !is_gone(other)
+                && !peers.is_out_of_reach(&other.holder, *conn)
                 && would_block(peers, other, &matcher)
                 && !self.waits_for(peers, waiting, other, requester(request))
-        })
+        });
+        ahead.map(|(_, other)| other)
     }
 
     /// Whether the requester waits for the party `target`, directly or through others. A party waits for the holders of

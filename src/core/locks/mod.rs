@@ -17,7 +17,7 @@ use super::event_loop_turn::Turn;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
-use super::peers::{Peer, Peers};
+use super::peers::Peers;
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
@@ -190,7 +190,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     // A disconnected session would not learn that it has the lock. So the lock is not granted yet. But the request
     // keeps its position in the queue, because the session may reconnect.
-    if ctx.until.is_some() && peers.get(&request.holder).is_none_or(Peer::is_gone) {
+    if ctx.until.is_some() && peers.is_out_of_reach(&request.holder, ctx.conn) {
         let name = peers.name_of(&request.holder);
         return match until {
             Some(until) => Ok(Outcome::Pending(WaitReason::Locks(request.into()), until)),

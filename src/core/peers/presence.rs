@@ -118,6 +118,14 @@ impl Peers {
         self.attachments.get(conn).is_some()
     }
 
+    /// Whether nobody would learn that this peer got the lock for which a call on this connection waits. This is so if
+    /// the peer has ended or hangs, and the client on the connection does not answer either. If the client answers, it
+    /// acts for the peer, although the mesh may not see the peer's process.
+    pub(in crate::core) fn is_out_of_reach(&self, id: &str, conn: ConnId) -> bool {
+        let answers = self.attachments.get(conn).is_some_and(|one| !one.unresponsive);
+        !answers && self.get(id).is_none_or(Peer::is_gone)
+    }
+
     /// How many connections are open.
     pub(in crate::core) fn connection_count(&self) -> usize {
         self.attachments.len()
@@ -400,9 +408,11 @@ impl Peers {
         // period, or a rollback may have restored locks that were released at the end of that period.
         for peer in self.peers.iter_mut() {
             // The end of a process on another machine is not reported. So a session on another machine gets a grace
-            // period even if its process is known.
+            // period even if its process is known. But a session that only hooks have registered, and whose process
+            // this machine can't see, has no connection that could return, so its locks last until their leases end.
             let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
-            let has_left = peer.row.process.is_none() || is_far_server;
+            let is_known_to_end = peer.row.pid != 0 || peer.has_left;
+            let has_left = peer.row.process.is_none() && is_known_to_end || is_far_server;
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && has_left;
             if is_lost && locks.has_shared(&peer.row.id) {
                 peer.offline_since = Some(now);

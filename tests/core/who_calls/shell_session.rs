@@ -1,7 +1,7 @@
 //! An agent runs `slm-mesh` commands in a shell that has a session id in its environment. Tests which session such a
 //! command acts as, and when the command is refused.
 
-use super::{AGENTS, Session, World, id_of, process};
+use super::{AGENTS, Effect, Session, World, id_of, process};
 use serde_json::{Value, json};
 
 #[test]
@@ -46,6 +46,33 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         assert!(refusal(world, &terminal, &id).contains("does not run in"), "a person's terminal has it");
         world.call_once("hook.turn_end", with_leave(world.hook_args(&outer)), &outer.above).unwrap();
         assert!(refusal(world, &outer, &id).contains("has ended"));
+    });
+}
+
+#[test]
+fn a_shell_that_waits_for_a_lock_gets_it_although_the_process_of_its_session_is_unseen() {
+    once_with_hooks(|world, one| {
+        let unseen = Session { above: Vec::new(), ..one };
+        let id = world.hook(&unseen);
+        let file = format!("{}/a.rs", world.project);
+        let lock = |seconds: i64| json!({ "filePath": file, "waitSeconds": seconds });
+        world.call_once("lock.lock", lock(0), &[]).unwrap();
+        world.shell_session = Some(id.clone());
+        let shell = world.connect(&[]);
+        let (effects, call) = world.send(shell, "lock.lock", lock(60), &[]).unwrap();
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "it waits");
+        // The person's next script waits behind the shell, and does not pass it.
+        world.shell_session = None;
+        let behind = world.connect(&[]);
+        world.send(behind, "lock.lock", lock(60), &[]).unwrap();
+        let conn = world.connect(&[]);
+        let (effects, _) = world.send(conn, "lock.unlock", json!({ "filePath": file }), &[]).unwrap();
+        let granted = effects.into_iter().find_map(|effect| match effect {
+            Effect::Reply { id, result, .. } if id == call => Some(result.unwrap()),
+            _ => None,
+        });
+        let granted = granted.expect("the shell gets the lock as soon as it is free");
+        assert_eq!(granted["lock"]["lockedBy"], json!(id));
     });
 }
 
