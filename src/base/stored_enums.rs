@@ -154,6 +154,14 @@ impl LockOwner {
         matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
     }
 
+    /// The id of the subagent, if a subagent owns the lock.
+    pub fn subagent(&self) -> Option<&str> {
+        match self {
+            LockOwner::Subagent(id) => Some(id),
+            LockOwner::Peer | LockOwner::Turn | LockOwner::Command(_) => None,
+        }
+    }
+
     /// Whether two locks with these owners exclude each other even if the same peer holds both. This applies to two
     /// different commands and to two different subagents.
     pub fn excludes(&self, other: &LockOwner) -> bool {

@@ -207,6 +207,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.note_transcript(turn, &id, args.text("transcript"))?;
     if let Some(subagent) = args.text("subagent") {
         let is_last = peers.end_background_task(&id, subagent);
+        locks.keep_editors(&id, |one| one != subagent);
         let ends = |owner: &LockOwner| match owner {
             LockOwner::Subagent(one) => one == subagent,
             owner => is_last && *owner == LockOwner::Turn,
@@ -219,6 +220,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let running = if leaves { Vec::new() } else { args.texts("running") };
     peers.set_turn_active(turn, &id, None);
     peers.set_background_tasks(&id, &running);
+    locks.keep_editors(&id, |subagent| running.contains(&subagent));
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
         // A call of this session may have come over another session's connection, and may still be waiting for a lock

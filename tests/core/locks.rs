@@ -217,6 +217,56 @@ fn a_background_task_keeps_the_locks_of_its_turn_however_many_they_are() {
     }
 }
 
+#[test]
+fn two_subagents_do_not_edit_one_file_at_once_even_if_their_session_edits_it_too() {
+    check(
+        "
+        h connects
+        a joins
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/x\"] -> ok you.name=a
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/x\"] subagent=one -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/x\"] -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/x\"] subagent=two -> held 'another subagent'
+        h hook.turn_end agent=test session=key-a project=/p subagent=one -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/x\"] subagent=two -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/y\"] subagent=two -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/y\"] -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/y\"] subagent=one -> held 'another subagent'
+        a lock.lock filePath=/p/z -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/z\"] subagent=one -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/z\"] subagent=two -> held 'another subagent'
+        h hook.turn_end agent=test session=key-a project=/p running=[\"one\"] -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/y\"] subagent=three -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/z\"] subagent=two -> held 'another subagent'
+        h hook.turn_end agent=test session=key-a project=/p -> ok
+        h hook.edit agent=test session=key-a project=/p files=[\"/p/z\"] subagent=two -> ok
+    ",
+    );
+}
+
+#[test]
+fn locks_that_ended_with_a_turn_stay_ended_however_many_they_are() {
+    let mut script = Script::new();
+    script.run("h connects");
+    script.run("a joins");
+    let name = |n: usize| format!("/p/{}/file-{n}", "d".repeat(60));
+    for part in 0..3 {
+        let files: Vec<String> = (part * 300..part * 300 + 300).map(|n| format!("\"{}\"", name(n))).collect();
+        let files = files.join(",");
+        script.run(&format!("h hook.edit agent=claude-code session=s1 project=/p files=[{files}] -> ok"));
+    }
+    script.run("h hook.turn_end agent=claude-code session=s1 project=/p -> ok");
+    // The broker ends the last locks a few turns later. Until then, they refuse a new session. This failed call undoes
+    // the changes of this broker turn, and a hook of the first session shows that its next turn is running.
+    let refused = format!("h hook.edit agent=codex session=t1 project=/p files=[\"{}\"] -> held", name(899));
+    script.run(&refused);
+    script.run("h hook.mail agent=claude-code session=s1 project=/p -> ok");
+    script.run("+1s");
+    for n in [0, 450, 899] {
+        script.run(&format!("a lock.lock filePath={} -> ok", name(n)));
+    }
+}
+
 /// The broker may be unable to see the processes of a session, for example because they are in another container.
 #[test]
 fn a_session_that_only_hooks_have_shown_keeps_its_locks_until_their_leases_end() {
@@ -233,6 +283,23 @@ fn a_session_that_only_hooks_have_shown_keeps_its_locks_until_their_leases_end()
         h hook.edit agent=claude-code session=s2 project=/p files=[\"/p/x\"] -> held
         +100s
         h hook.edit agent=claude-code session=s2 project=/p files=[\"/p/x\"] -> ok
+    ",
+    );
+}
+
+#[test]
+fn an_unlock_of_a_file_names_the_folder_or_glob_that_is_locked() {
+    check(
+        "
+        a joins
+        b joins
+        b lock.lock filePath=/p/docs/ -> ok
+        a lock.lock filePath=/p/src/*.rs -> ok
+        a lock.unlock filePath=/p/src/a.rs -> not_found 'you have locked /p/src/*.rs' 'unlock'
+        b lock.unlock filePath=/p/src/a.rs -> not_found 'a has locked /p/src/*.rs' 'only the holder'
+        a lock.unlock filePath=/p/docs/a.md -> not_found 'b has locked /p/docs/'
+        a lock.unlock filePath=/p/src/ -> not_found 'you have locked /p/src/*.rs'
+        a lock.unlock filePath=/p/lib/a.rs -> not_found 'is not locked; to list the locks'
     ",
     );
 }

@@ -6,6 +6,7 @@
 mod deadlock_and_steal;
 mod indexed_locks;
 pub mod others_locks_in_worktree;
+mod refusal_errors;
 pub mod request_conflicts;
 mod table;
 

@@ -227,7 +227,9 @@ impl Locks {
         request: &'a LockRequest,
     ) -> impl Iterator<Item = &'a LockRow> {
         let matcher = LockMatcher::new(request);
-        self.locks.candidates(request).into_iter().filter(move |lock| matcher.conflicts(peers, lock))
+        self.locks.candidates(request).into_iter().filter(move |lock| {
+            matcher.conflicts(peers, lock) || self.is_edited_by_other_subagent(lock, request) && matcher.collides(lock)
+        })
     }
 }
 

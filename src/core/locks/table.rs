@@ -2,21 +2,18 @@
 
 use super::indexed_locks::IndexedLocks;
 use super::request_conflicts::LockRequest;
-use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{CountedMap, PeerId};
-use crate::base::shell_wildcards::shell_quoted;
+use crate::base::limits;
 use crate::base::stored_enums::LockOwner;
-use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::event_loop_turn::Turn;
 use crate::core::peers::Peers;
 use crate::core::settings::FormerHost;
-use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, ConnId};
 use crate::store::LockRow;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The locks in force.
 #[derive(Debug, Default)]
@@ -31,9 +28,22 @@ pub struct Locks {
     /// so many locks, so the next turns write the rest. The keys are tokens and paths, and the values are the new times
     /// of expiry, in ms.
     unwritten: BTreeMap<(i64, String), i64>,
+    /// The tokens and paths of locks that have ended, but are still in the database. One turn can't end so many locks,
+    /// so the next turns end the rest.
+    ending: BTreeSet<(i64, String)>,
     /// For each connection, the commands whose locks end when the connection ends.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
     recent_grants: VecDeque<RecentGrant>,
+    /// For each lock that a subagent shares with its session, the subagent that edited the file last. Until this
+    /// subagent ends, the session's other subagents may not edit the file. The keys are tokens and paths.
+    editors: BTreeMap<(i64, String), Editor>,
+}
+
+/// A subagent that edits a file on which its session has a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Editor {
+    session: PeerId,
+    subagent: String,
 }
 
 /// New locks that were granted to a call. The locks end if the client cancels the call before it reads the answer.
@@ -114,6 +124,11 @@ impl Locks {
         for lock in self.locks.iter_mut().filter(|_| !self.unwritten.is_empty()) {
             let end = self.unwritten.get(&(lock.token, lock.path.clone()));
             lock.expires = end.copied().unwrap_or(lock.expires);
+        }
+        for lock in self.locks.iter_mut().filter(|_| !self.ending.is_empty()) {
+            if self.ending.contains(&(lock.token, lock.path.clone())) {
+                lock.expires = lock.expires.min(now);
+            }
         }
         self.note_first_expiry();
         self.orphans.clear();
@@ -251,7 +266,14 @@ impl Locks {
             let old = self.held(request, path);
             let is_new = old.is_none();
             let row = request.grant(path, old, token, now);
+            let owners = [Some(&request.owner), old.map(|old| &old.owner)];
+            let subagent = owners.into_iter().flatten().find_map(LockOwner::subagent);
+            if let Some(subagent) = subagent.filter(|_| row.owner.subagent().is_none()) {
+                let editor = Editor { session: row.holder.clone(), subagent: subagent.to_owned() };
+                self.editors.insert((row.token, row.path.clone()), editor);
+            }
             turn.store.put_lock(&row)?;
+            self.ending.remove(&(row.token, row.path.clone()));
             self.first_expiry = Some(self.first_expiry.map_or(row.expires, |first| first.min(row.expires)));
             self.locks.put(row.clone());
             if is_new {
@@ -263,6 +285,19 @@ impl Locks {
             grants.push(row);
         }
         Ok(grants)
+    }
+
+    /// Whether a subagent makes the request, and another subagent of the same session edits the locked file. The lock
+    /// itself does not show this if it belongs to the session or to its turn.
+    pub(super) fn is_edited_by_other_subagent(&self, lock: &LockRow, request: &LockRequest) -> bool {
+        let Some(subagent) = request.owner.subagent().filter(|_| lock.holder == request.holder) else { return false };
+        let editor = self.editors.get(&(lock.token, lock.path.clone()));
+        editor.is_some_and(|editor| editor.subagent != subagent)
+    }
+
+    /// Records which subagents of a session are still running. The files of the others are free for any subagent.
+    pub(in crate::core) fn keep_editors(&mut self, session: &str, is_running: impl Fn(&str) -> bool) {
+        self.editors.retain(|_, editor| editor.session != session || is_running(&editor.subagent));
     }
 
     /// The requested paths that the requester does not hold yet.
@@ -344,7 +379,10 @@ impl Locks {
         expires: i64,
     ) -> Result<(), Error> {
         let mut room = CHANGED_BYTES;
-        for lock in self.locks.iter_mut().filter(|lock| fits(lock) && lock.expires < expires) {
+        let ending = &self.ending;
+        let has_ended = |lock: &LockRow| !ending.is_empty() && ending.contains(&(lock.token, lock.path.clone()));
+        let is_due = |lock: &LockRow| fits(lock) && lock.expires < expires && !has_ended(lock);
+        for lock in self.locks.iter_mut().filter(|lock| is_due(lock)) {
             lock.expires = expires;
             if room < change_size(lock) {
                 self.unwritten.insert((lock.token, lock.path.clone()), expires);
@@ -395,6 +433,7 @@ impl Locks {
             } else {
                 // One of the next turns ends this lock.
                 lock.expires = lock.expires.min(now);
+                self.ending.insert((lock.token, lock.path.clone()));
                 self.first_expiry = Some(self.first_expiry.map_or(now, |first| first.min(now)));
             }
         }
@@ -408,68 +447,12 @@ impl Locks {
         }
         for lock in &ended {
             self.locks.remove(lock.token, &lock.path);
+            let key = (lock.token, lock.path.clone());
+            self.ending.remove(&key);
+            self.editors.remove(&key);
         }
         turn.dirty.locks = true;
         Ok(())
-    }
-
-    /// Returns the error for a path that could not be released.
-    pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
-        Error::not_found(match self.locks.on_path(path).find(|lock| lock.path == path) {
-            Some(lock) if lock.holder == me => {
-                format!("{path} is locked by a running command of yours; the lock ends when that command ends")
-            }
-            Some(lock) => {
-                let name = peers.name_of(&lock.holder);
-                format!("{path} is locked by {name}, not by you; only the holder can release the lock")
-            }
-            None => format!(
-                "{path} is not locked; to list the locks, use mesh_lock with action `query` (slm-mesh lock list)"
-            ),
-        })
-    }
-
-    /// Returns the error for a request that a lock blocks. The error contains the holder, the reason, the remaining
-    /// time, and a suggestion.
-    pub(in crate::core) fn held_error(
-        &self,
-        peers: &Peers,
-        waiting: &Waiting,
-        lock: &LockRow,
-        request: &LockRequest,
-        now: i64,
-    ) -> Error {
-        let (holder, left) = (peers.name_of(&lock.holder), time_format::span(lock.expires - now));
-        let reason = if lock.reason.is_empty() {
-            String::new()
-        } else {
-            format!("reason: {}, ", untrusted_text::quoted(&lock.reason, limits::REASON_MAX))
-        };
-        let path = untrusted_text::shown_path(&lock.path);
-        let text = if lock.holder == request.holder && lock.owner.is_edit() {
-            format!(
-                "{path} is being edited by another subagent of this session ({left} left); let that subagent finish \
-                 first"
-            )
-        } else if lock.holder == request.holder {
-            let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
-                (false, _) => "the lock ends when that command ends".to_owned(),
-                (true, true) => "renew that lock with --renew".to_owned(),
-                // A command can renew only its own locks, not a lock that the peer took without a command.
-                (true, false) => {
-                    let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
-                    format!("release that lock first with slm-mesh unlock {word}")
-                }
-            };
-            format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")
-        } else {
-            format!(
-                "{path} is locked by {holder} ({reason}{left} left); wait with waitSeconds (on the command line: \
-                 --wait 60), or ask the holder with mesh_send to {holder} (slm-mesh send {holder} \"…\")"
-            )
-        };
-        let queue = deadlock_and_steal::names_for(peers, lock, &deadlock_and_steal::matchers(waiting));
-        Error::new(ErrorKind::Held, text).with(json!({ "lock": lock_view(peers, lock, now), "queue": queue }))
     }
 }
 
