@@ -240,8 +240,9 @@ fn a_long_message_comes_in_parts() {
     let mut sender = Bare::legacy(&place, "2025-11-25", "q");
     let mut reader = Bare::legacy(&place, "2025-11-25", "p");
     let name = reader.name();
-    // Some of these characters need an escape in JSON. Others have several bytes, and must not be cut in half.
-    for unit in ["x", "\"", "\\", "\u{1}", "\u{e4}", "\u{1f980}", "a\u{1f980}"] {
+    // Some of these characters need an escape in JSON, and others because they are invisible. Others have several
+    // bytes, and must not be cut in half.
+    for unit in ["x", "\"", "\\", "\u{1}", "\u{7f}", "\u{202e}", "\u{e0041}", "\u{e4}", "\u{1f980}", "a\u{1f980}"] {
         let text = unit.repeat(65_536 / unit.len());
         let sent = short(&mut sender, 1, "mesh_send", json!({ "to": name, "message": text }));
         let (mut parts, mut n_calls) = (Vec::<(i64, String)>::new(), 0);
@@ -294,7 +295,7 @@ fn many_messages_come_in_pages() {
     let mut sender = Bare::legacy(&place, "2025-11-25", "q");
     let mut reader = Bare::legacy(&place, "2025-11-25", "p");
     let name = reader.name();
-    let text = |n: i64| format!("{n}: {}", "\"long\" \u{1f980} ".repeat(150));
+    let text = |n: i64| format!("{n}: {}", ["\"long\" \u{1f980} ", "\u{ad}\u{7f}"][n as usize % 2].repeat(150));
     for n in 0..100 {
         short(&mut sender, n, "mesh_send", json!({ "to": name, "message": text(n) }));
     }
@@ -325,7 +326,8 @@ fn a_long_list_of_events_stays_short() {
     let place = Place::new().with("SLM_MESH_RATE", "1000");
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     for n in 0..20 {
-        let payload = json!({ "n": n, "text": "\"".repeat(4_000) });
+        let text = ["\"", "\u{7f}"][n as usize % 2].repeat(2_000);
+        let payload = json!({ "n": n, "text": text });
         short(&mut session, n, "mesh_events", json!({ "action": "emit", "type": "long.one", "payload": payload }));
     }
     let latest = short(&mut session, 100, "mesh_events", json!({ "limit": 200 }));
@@ -366,7 +368,7 @@ fn a_long_list_of_entries_stays_short() {
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     for n in 0..40 {
         let key = format!("{n:03}{}", "k".repeat(500));
-        let value = "\"".repeat(2_000);
+        let value = ["\"", "\u{7f}"][n as usize % 2].repeat(2_000);
         short(&mut session, n, "mesh_state", json!({ "action": "set", "key": key, "value": value }));
     }
     let list = short(&mut session, 100, "mesh_state", json!({ "action": "list" }));
@@ -380,7 +382,7 @@ fn a_long_list_of_entries_stays_short() {
 fn a_long_value_stays_short() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
-    for (n, unit) in ["x", "\"", "\u{1}", "a\u{1f980}"].into_iter().enumerate() {
+    for (n, unit) in ["x", "\"", "\u{1}", "\u{7f}", "\u{202e}", "a\u{1f980}"].into_iter().enumerate() {
         let value = unit.repeat(65_536 / unit.len());
         let set = json!({ "action": "set", "key": "long", "value": value });
         let version = json!(n + 1);

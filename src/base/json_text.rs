@@ -1,6 +1,7 @@
 //! Formats JSON values as text. The `Display` of [`Value`] gives the same text, but needs twice as many instructions as
 //! these functions.
 
+use super::untrusted_text;
 use serde_json::Value;
 use std::io;
 
@@ -12,18 +13,33 @@ pub fn json_text(value: &Value) -> String {
 
 /// The length of the text of a value, in bytes.
 pub fn json_length(value: &Value) -> usize {
-    let mut length = ByteCounter(0);
-    // An error is impossible, for the same reasons as in `json_text`.
-    let _ = serde_json::to_writer(&mut length, value);
-    length.0
+    length_by(value, <[u8]>::len)
 }
 
-/// Counts the bytes that are written, but does not keep them.
-struct ByteCounter(usize);
+/// The length that the text of a value has in a tool result, in bytes. There, [`untrusted_text::visible_json`] escapes
+/// invisible characters, so the text can be six times as long as that of [`json_text`].
+pub fn visible_json_length(value: &Value) -> usize {
+    // serde_json writes the text in pieces and never cuts a character, so each piece is UTF-8.
+    length_by(value, |bytes| str::from_utf8(bytes).map_or(bytes.len(), untrusted_text::visible_length))
+}
 
-impl io::Write for ByteCounter {
+/// The sum of the lengths of all pieces that make up the text of a value.
+fn length_by(value: &Value, length: fn(&[u8]) -> usize) -> usize {
+    let mut counter = LengthCounter { length, sum: 0 };
+    // An error is impossible, for the same reasons as in `json_text`.
+    let _ = serde_json::to_writer(&mut counter, value);
+    counter.sum
+}
+
+/// Adds up the lengths of the bytes that are written, but does not keep the bytes.
+struct LengthCounter {
+    length: fn(&[u8]) -> usize,
+    sum: usize,
+}
+
+impl io::Write for LengthCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
+        self.sum += (self.length)(bytes);
         Ok(bytes.len())
     }
 
@@ -109,11 +125,13 @@ mod tests {
             json!(null),
             json!(-1.5e300),
             json!("ä \u{7} \" \\ \u{1F600}"),
+            json!(["\u{7f}\u{ad}\u{202e}", "\n\u{e0041}\u{85} 👨\u{200d}👩"]),
             json!({ "b": [1, true, {}], "a": { "nested": [[]] } }),
         ];
         for value in values {
             assert_eq!(json_text(&value), value.to_string());
             assert_eq!(json_length(&value), value.to_string().len());
+            assert_eq!(visible_json_length(&value), untrusted_text::visible_json(value.to_string()).len());
             let mut quoted = String::new();
             push_quoted_json(&mut quoted, &json_text(&value));
             assert_eq!(quoted, json_text(&json!(json_text(&value))));

@@ -14,6 +14,9 @@ pub const NAME_MAX: usize = 40;
 /// machine.
 const SHOWN_NAME_MAX: usize = 100;
 
+/// The length of `\uXXXX`, in bytes.
+const ESCAPE_LENGTH: usize = 6;
+
 /// What the function `line` does with a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -200,6 +203,16 @@ pub fn visible_json(json: String) -> String {
         }
     }
     escaped
+}
+
+/// The length of a piece of JSON text after [`visible_json`], in bytes.
+pub fn visible_length(json: &str) -> usize {
+    if is_plain_ascii(json) { json.len() } else { json.chars().map(visible_char_length).sum() }
+}
+
+/// The length of a character of JSON text after [`visible_json`], in bytes.
+pub fn visible_char_length(c: char) -> usize {
+    if is_visible(c) { c.len_utf8() } else { ESCAPE_LENGTH * c.len_utf16() }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use super::Arg;
 use super::op_definition::ArgKind;
 use crate::base::error::Error;
-use crate::base::json_text::json_length;
+use crate::base::json_text::visible_json_length;
 use crate::base::limits;
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ impl Page {
     /// Otherwise, a row that is too long for any page would block all later rows.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
-        self.size += json_length(&row);
+        self.size += visible_json_length(&row);
         let fits = self.rows.is_empty() || self.size <= self.size_max;
         if fits {
             self.rows.push(row);

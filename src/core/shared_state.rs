@@ -12,7 +12,7 @@ use super::peers::Peers;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::json_text::json_length;
+use crate::base::json_text::visible_json_length;
 use crate::base::{limits, time_format};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
@@ -152,7 +152,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
     let n = new.value.len();
-    if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
+    if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && visible_json_length(&row) > limits::PAGE_MAX {
         // A value that is too long is left out of the reply, because the caller has just sent it and does not need it.
         row["value"] = Value::Null;
     }
@@ -166,7 +166,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let (mut page, mut next) = (Page::default(), None);
     for (n, entry) in found.iter().enumerate() {
         let mut row = view(&mesh.peers, entry);
-        if json_length(&row) > limits::PAGE_MAX {
+        if visible_json_length(&row) > limits::PAGE_MAX {
             row["value"] = Value::Null;
             row["note"] = json!("the value is too long for a list; get the entry by its key");
         }

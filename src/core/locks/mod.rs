@@ -24,7 +24,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, paginatio
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
-use crate::base::json_text::json_length;
+use crate::base::json_text::visible_json_length;
 use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time_format};
@@ -362,7 +362,7 @@ fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
 fn fitting(rows: &[Value]) -> usize {
     let mut size = 0;
     let fits = |row: &&Value| {
-        size += json_length(row);
+        size += visible_json_length(row);
         size <= limits::PAGE_MAX / 2
     };
     rows.iter().take_while(fits).count().max(1)

@@ -11,7 +11,7 @@ use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
-use crate::base::json_text::json_length;
+use crate::base::json_text::visible_json_length;
 use crate::base::stored_enums::MessageState;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageScan, ScanEnd, ScanSource, ScannedMessage, Store};
@@ -250,7 +250,7 @@ impl Mail {
                 row["copies"] = json!(send.copies.len());
                 row["receipts"] = send.receipts();
             }
-            size += json_length(&row);
+            size += visible_json_length(&row);
             if size > bytes_max && n > 0 {
                 let done = &found[n - 1];
                 (cursor, is_complete) = (Some(if scan.newest { done.first } else { done.last }), false);

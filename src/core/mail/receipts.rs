@@ -6,7 +6,7 @@ use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::stored_enums::MessageState;
-use crate::base::{limits, time_format};
+use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::event_loop_turn::Turn;
 use crate::core::op_definition::ArgKind;
@@ -376,8 +376,8 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
     map.insert("note".into(), json!(note));
 }
 
-/// Splits a payload into parts, and returns the start of each part. A part has at most `limits::PART_MAX` bytes in
-/// JSON.
+/// Splits a payload into parts, and returns the start of each part. A part has at most `limits::PART_MAX` bytes in the
+/// JSON of a tool result, which escapes invisible characters, too.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
     // In JSON, each byte of a payload becomes at most six bytes (such as \u0007). So a payload that is this short
@@ -389,7 +389,7 @@ pub(crate) fn part_starts(body: &str) -> Vec<usize> {
         let cost = match c {
             '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
             c if (c as u32) < 0x20 => 6,
-            c => c.len_utf8(),
+            c => untrusted_text::visible_char_length(c),
         };
         if size + cost > limits::PART_MAX {
             starts.push(at);
