@@ -191,6 +191,24 @@ fn mail_in_a_batch_is_read_wherever_its_call_stands() {
 }
 
 #[test]
+fn mail_in_a_batch_is_read_although_the_answer_to_it_is_not_the_last() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-03-26", "p");
+    let name = session.name();
+    let inbox = call(1, "mesh_inbox", json!({}));
+    // The session answers these requests on its own. They take longer than the broker needs to deliver the mail.
+    let lists = (2..100).map(|n| request(n, "tools/list", json!({})));
+    let batch: Vec<Value> = std::iter::once(inbox.clone()).chain(lists).collect();
+    for _ in 0..3 {
+        place.ok(&["send", &name, "important"]);
+        session.send(&json!(batch));
+        assert!(session.read().unwrap().to_string().contains("important"));
+        let (value, _) = content(&session.ask(&inbox));
+        assert_eq!(value["messages"], json!([]), "{value}");
+    }
+}
+
+#[test]
 fn a_malformed_message_gets_an_error_with_the_reason() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");

@@ -8,7 +8,7 @@ mod state;
 mod stuck_broker_watch;
 mod wakeups;
 
-use super::pending_call::PendingCall;
+use super::pending_call::{BatchReply, PendingCall};
 use super::stdout_writer::StdoutWriter;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::threads;
@@ -91,15 +91,13 @@ impl BrokerClient {
     /// Sends a call to the broker, either now or as soon as a broker is connected.
     pub fn submit(&self, call: PendingCall) {
         if let Some(Err(error)) = &self.thread {
-            call.target.reply(&self.out, Err(threads::refused("connect to the broker", error)));
-            return;
+            return self.shared.fail_call(&self.out, &call, threads::refused("connect to the broker", error));
         }
         let mut state = self.shared.lock();
         if state.calls.len() >= CALLS_MAX {
             drop(state);
             let text = format!("{CALLS_MAX} calls are already in progress; wait for one of them to end");
-            call.target.reply(&self.out, Err(Error::new(ErrorKind::Limited, text)));
-            return;
+            return self.shared.fail_call(&self.out, &call, Error::new(ErrorKind::Limited, text));
         }
         let wants_progress = call.progress.is_some() && call.may_wait();
         let request = state.next_request();
@@ -118,6 +116,11 @@ impl BrokerClient {
         }
         drop(state);
         self.shared.announce_change();
+    }
+
+    /// Tells the broker which mail in a batch was read. The batch must already have been written.
+    pub fn send_reports(&self, batch: &BatchReply) {
+        self.shared.lock().send_reports(batch);
     }
 
     /// Drops a call whose answer the client no longer wants.

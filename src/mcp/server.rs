@@ -115,8 +115,10 @@ impl McpServer {
         let n_wanted = messages.iter().filter(wants_answer).count();
         let reply = Arc::new(BatchReply::new(n_wanted, Arc::clone(&self.out)));
         for message in messages {
-            if let Some(answer) = self.handle(message, Some(&reply)) {
-                reply.add(answer);
+            let answer = self.handle(message, Some(&reply));
+            // The broker may already have answered the batch's other calls, so this answer may complete the batch.
+            if answer.is_some_and(|answer| reply.add(answer)) {
+                self.broker.send_reports(&reply);
             }
         }
     }

@@ -377,7 +377,7 @@ impl ReaderThread {
                 "the connection to {broker_name} ended during this call; check whether the call took effect before you \
                  try again"
             );
-            call.target.reply(&self.out, Err(Error::new(ErrorKind::Gone, text)));
+            self.shared.fail_call(&self.out, &call, Error::new(ErrorKind::Gone, text));
         }
     }
 
@@ -385,7 +385,7 @@ impl ReaderThread {
     fn fail_queued(&self, error: &Error, fails: impl Fn(&PendingCall) -> bool) {
         let failed = self.shared.lock().take_queued(fails);
         for call in failed {
-            call.target.reply(&self.out, Err(error.clone()));
+            self.shared.fail_call(&self.out, &call, error.clone());
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::super::agent_waker::AgentNotifier;
 use super::super::pending_call::{BatchReply, PendingCall};
 use super::super::session_identity::{ClientIdentity, attach_params};
+use super::super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
 use crate::base::id_types::CountedMap;
 use crate::client::stream::BrokerStream;
@@ -47,6 +48,14 @@ impl SharedState {
         state = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
         state.n_waiting -= 1;
         state
+    }
+
+    /// Answers a call with an error that does not come from the broker.
+    pub fn fail_call(&self, out: &StdoutWriter, call: &PendingCall, error: Error) {
+        let is_whole = call.target.reply(out, Err(error));
+        if let Some(batch) = call.target.batch.as_ref().filter(|_| is_whole) {
+            self.lock().send_reports(batch);
+        }
     }
 
     /// Waits while the condition is true, but not beyond the time `until`.
@@ -220,10 +229,34 @@ impl ClientState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::pending_call::ReplyTarget;
+    use super::super::super::protocol_version::ProtocolVersion;
     use super::*;
+    use crate::base::error::ErrorKind;
+    use crate::core;
+    use serde_json::Map;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    #[test]
+    fn mail_in_a_batch_is_read_although_the_last_call_fails_in_the_session() {
+        let (ours, mut broker) = UnixStream::pair().unwrap();
+        let shared = SharedState::default();
+        shared.lock().socket = Some(BrokerStream::Socket(ours));
+        let out = Arc::new(StdoutWriter::keeping());
+        let batch = Arc::new(BatchReply::new(2, Arc::clone(&out)));
+        batch.add(json!({ "id": 1, "result": "mail" }));
+        batch.add_report("read\n".into());
+        let target = ReplyTarget { id: json!(2), version: ProtocolVersion::V2025_03_26, batch: Some(batch) };
+        let call = PendingCall::new(target, core::op("peers").unwrap(), Map::new(), String::new());
+        shared.fail_call(&out, &call, Error::new(ErrorKind::Limited, "too many calls"));
+        shared.lock().socket = None;
+        let mut reported = String::new();
+        broker.read_to_string(&mut reported).unwrap();
+        assert_eq!(reported, "read\n");
+    }
 
     #[test]
     fn nothing_follows_a_line_that_the_broker_did_not_read_whole() {

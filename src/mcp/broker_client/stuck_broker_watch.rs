@@ -38,7 +38,7 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
             let (calls, error) = (state.give_up(), state.stuck_error.take());
             drop(state);
             for (call, error) in calls.into_iter().zip(error.iter().cycle()) {
-                call.target.reply(out, Err(error.clone()));
+                shared.fail_call(out, &call, error.clone());
             }
             state = shared.lock();
         }
