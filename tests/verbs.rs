@@ -80,7 +80,8 @@ fn each_verb_speaks_to_people_and_to_programs() {
         (&["peers", "--scope", "machine", "--all"], &["codex-api"], "/peers/0/status", json!("active")),
         (&["whoami"], &["human"], "/kind", json!("human")),
         (&["summary", "watching", "it"], &["set"], "/ok", json!(true)),
-        (&["send", "codex-api", "two", "words"], &["codex-api"], "/recipients/0/name", json!("codex-api")),
+        (&["send", "codex-api", "two", "words", "--key=k"], &["sent to codex-api"], "/repeated", json!(true)),
+        (&["send", "human", "other", "--key=k"], &["key k was already sent to codex-api"], "/repeated", json!(true)),
         (&["send", "codex-api", "{}", "--type", "json"], &["codex-api"], "/recipients/0/receipt", json!("accepted")),
         (&["broadcast", "hello", "all"], &["codex-api"], "/recipients/0/name", json!("codex-api")),
         (&["inbox", "--filter", "sent"], &["two words", "accepted"], "/messages/0/payload", json!("two words")),
@@ -91,6 +92,8 @@ fn each_verb_speaks_to_people_and_to_programs() {
         (&["send", "#api", "hello"], &["no other peer has joined #api"], "/recipients", json!([])),
         (&["leave", "api"], &["#api"], "/channel", json!("#api")),
         (&["state", "set", "port", "8080"], &["port", "8080", "version"], "/entry/value", json!("8080")),
+        (&["state", "set", "k", &"x".repeat(30_000)], &["Set k (30000 bytes, version 1)"], "/ok", json!(true)),
+        (&["state", "list"], &["k     (too long for a list)"], "/entries/0/value", Value::Null),
         (&["state", "get", "port"], &["8080"], "/entry/key", json!("port")),
         (&["state", "list", "--prefix", "po"], &["KEY", "port", "8080"], "/entries/0/key", json!("port")),
         (

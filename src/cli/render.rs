@@ -79,9 +79,16 @@ pub fn summary_set(_: &Value, _: &ParsedCommand) -> Rendered {
 }
 
 /// Renders the answer of `state set`.
-pub fn state_set(answer: &Value, _: &ParsedCommand) -> Rendered {
-    let (key, value) = (word(&answer["entry"]["key"]), word(&answer["entry"]["value"]));
-    Rendered::Text(format!("Set {key} = {value} (version {})", answer["version"]))
+pub fn state_set(answer: &Value, parsed: &ParsedCommand) -> Rendered {
+    let (key, version) = (word(&answer["entry"]["key"]), &answer["version"]);
+    Rendered::Text(match answer["entry"]["value"].as_str() {
+        Some(value) => format!("Set {key} = {} (version {version})", plain(value)),
+        // The broker does not send a long value back.
+        None => {
+            let n = parsed.args["value"].as_str().map_or(0, str::len);
+            format!("Set {key} ({}, version {version})", counted(n, "byte", "bytes"))
+        }
+    })
 }
 
 /// Renders the answer of `state delete`.
@@ -115,7 +122,10 @@ pub fn event(row: &Value) -> String {
         "toPeer" => format!("{name}={:.8}", word(value)),
         _ => format!("{}={}", plain(name), word(value)),
     };
-    let facts: Vec<String> = payload.iter().filter(|(name, _)| !hidden.contains(&name.as_str())).map(fact).collect();
+    // The value of an entry is missing if it is too long for an event, or if the entry was deleted later.
+    let is_gone = |value: &Value| value.is_null() && row["type"] == json!("state_changed");
+    let is_shown = |(name, value): &(&String, &Value)| !is_gone(value) && !hidden.contains(&name.as_str());
+    let facts: Vec<String> = payload.iter().filter(is_shown).map(fact).collect();
     format!(
         "{}  {:<17} {:<20} {}",
         clock(&row["createdAt"]),
@@ -182,7 +192,7 @@ pub fn state_entries(value: &Value, _: &ParsedCommand) -> Rendered {
     let cells = rows.iter().map(|row| {
         vec![
             word(&row["key"]),
-            cut(&word(&row["value"]), 48),
+            row["value"].as_str().map_or("(too long for a list)".into(), |value| cut(&plain(value), 48)),
             row["version"].to_string(),
             word(&row["updatedByName"]),
             ago(&row["updatedAt"]),

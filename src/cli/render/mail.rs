@@ -10,7 +10,7 @@ use crate::sys::terminal::columns;
 use serde_json::{Value, json};
 
 /// Renders the answer of `send` and `broadcast`.
-pub fn message_sent(value: &Value, _: &ParsedCommand) -> Rendered {
+pub fn message_sent(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let rows = rows(value, "recipients");
     if let Some(note) = value["note"].as_str() {
         return Rendered::Text(plain(note));
@@ -22,7 +22,13 @@ pub fn message_sent(value: &Value, _: &ParsedCommand) -> Rendered {
             format!("{}{away}", word(&row["name"]))
         })
         .collect();
-    Rendered::Text(format!("Message sent to {}", recipients.join(", ")))
+    let recipients = recipients.join(", ");
+    Rendered::Text(match parsed.args.get("key").filter(|_| value["repeated"] == json!(true)) {
+        // The earlier message may have another text and other recipients than this command.
+        Some(key) => format!("A message with the key {} was already sent to {recipients}", word(key)),
+        // Without a key of the user, only the program itself has repeated the call, after a lost connection.
+        None => format!("Message sent to {recipients}"),
+    })
 }
 
 /// Renders the answer of `inbox`.
