@@ -70,6 +70,24 @@ fn an_agent_sees_its_own_messages_alone() {
 }
 
 #[test]
+fn a_call_cannot_wait_for_mail_that_is_not_new() {
+    check(
+        "
+        a joins
+        a inbox filter=sent waitSeconds=5 -> usage waitSeconds 'filter sent'
+        a inbox search=plan waitSeconds=5 -> usage waitSeconds search
+        a inbox filter=all from=#api waitSeconds=5 -> usage waitSeconds channel
+        a inbox search=plan waitSeconds=0 -> ok messages=[]
+        b joins
+        c joins
+        a inbox search=' ' waitSeconds=5 -> waits
+        b inbox from=#api waitSeconds=5 -> waits
+        c inbox filter=all waitSeconds=5 -> waits
+    ",
+    );
+}
+
+#[test]
 fn a_thread_is_a_message_and_the_replies_to_it_and_to_those() {
     check(
         "

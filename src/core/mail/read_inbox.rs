@@ -97,6 +97,20 @@ fn filter<'a>(
     }
 }
 
+/// Refuses to wait for messages in lists that the arrival of a message does not wake: a search, sent messages, and the
+/// history of a channel. If the call returned at once instead, a client that calls in a loop would never pause.
+fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(), Error> {
+    let text = match view {
+        _ if is_search => "does not work with a search; leave out search to wait for new messages",
+        MailView::Sent => "does not work with filter sent; leave out filter to wait for new messages",
+        _ if is_history => {
+            "does not work with all messages of a channel; leave out filter to wait for the channel's unread messages"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::usage("waitSeconds", text))
+}
+
 fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, journal, .. } = mesh;
     for id in args.texts("ack") {
@@ -108,10 +122,14 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
-    let words = args.text("search").unwrap_or("");
+    let words = args.text("search").unwrap_or("").trim();
+    let is_history = is_channel && view != MailView::Unread;
+    if args.int("waitSeconds").is_some_and(|seconds| seconds > 0) {
+        check_waitable(view, !words.is_empty(), is_history)?;
+    }
     // There is no index for the messages of one channel in a mailbox. So these messages are found by a search in
     // bounded steps.
-    if !words.trim().is_empty() || is_channel && view != MailView::Unread {
+    if !words.is_empty() || is_history {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }
     let (me, after) = (ctx.me(), args.int("after"));
@@ -119,7 +137,6 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let mut found = turn.store.messages(&filter)?;
     found.retain(|m| view != MailView::Unread || m.expires.is_none_or(|at| at > ctx.now));
     if found.is_empty()
-        && view != MailView::Sent
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
         return Ok(Outcome::Pending(WaitReason::Mail(ctx.my_id()), until));
