@@ -136,3 +136,27 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
         assert_eq!(texts_and_hint(&said), (texts.to_vec(), hint), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn a_list_of_events_says_how_to_see_the_rest() {
+    let place = Place::new();
+    for n in 1..=4 {
+        place.ok(&["events", "emit", "n.n", &json!({ "n": n }).to_string(), "--as", "human"]);
+    }
+    let events = |args: &[&str]| place.ok(&[&["events", "--types", "n.n", "--limit", "2"], args].concat());
+    let latest = events(&[]);
+    let lines: Vec<&str> = latest.lines().collect();
+    assert_eq!(lines[0], "there are older events; show them with --after 0 (oldest first)");
+    assert!(lines.len() == 3 && lines[1].ends_with("n=3") && lines[2].ends_with("n=4"), "{latest}");
+    let first = events(&["--after", "0"]);
+    let lines: Vec<&str> = first.lines().collect();
+    assert!(lines.len() == 3 && lines[0].ends_with("n=1") && lines[1].ends_with("n=2"), "{first}");
+    let after = lines[2].strip_prefix("there are more events; continue with --after ").unwrap();
+    let last = events(&["--after", after]);
+    let lines: Vec<&str> = last.lines().collect();
+    assert!(lines.len() == 2 && lines[0].ends_with("n=3") && lines[1].ends_with("n=4"), "{last}");
+    // `seq` of the latest events is the cursor for later ones, so programs learn how to get the earlier ones.
+    let latest = place.json(&["events", "--types", "n.n", "--limit", "2"]);
+    assert!(latest["note"].as_str().unwrap().contains("set `after` to 0"), "{latest}");
+    assert!(place.json(&["events", "--types", "n.n", "--limit", "4"])["note"].is_null());
+}

@@ -243,7 +243,15 @@ pub fn events(value: &Value, _: &ParsedCommand) -> Rendered {
     if rows.is_empty() {
         return Rendered::Text("No events.".into());
     }
-    Rendered::Text(rows.iter().map(event).collect::<Vec<_>>().join("\n"))
+    let mut lines: Vec<String> = rows.iter().map(event).collect();
+    if value["more"] == json!(true) {
+        // With this note, the list ends with the latest event, so the events that are missing are older.
+        match value["note"].is_string() {
+            true => lines.insert(0, dim("there are older events; show them with --after 0 (oldest first)")),
+            false => lines.push(dim(&format!("there are more events; continue with --after {}", value["seq"]))),
+        }
+    }
+    Rendered::Text(lines.join("\n"))
 }
 
 /// Renders the answer of `status`.

@@ -145,14 +145,14 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         Some(row) if more || cursor.is_none() => row["seq"].as_i64().unwrap_or(last),
         _ => last,
     };
-    let events = Value::Array(rows);
-    Ok(Outcome::Ready(json_object([
-        ("ok", Value::Bool(true)),
-        ("events", events),
-        ("seq", seq.into()),
-        ("gap", gap.into()),
-        ("more", more.into()),
-    ])))
+    let (ok, events) = (Value::Bool(true), Value::Array(rows));
+    let mut value =
+        json_object([("ok", ok), ("events", events), ("seq", seq.into()), ("gap", gap.into()), ("more", more.into())]);
+    if more && filter.newest {
+        // `seq` leads to later events, so a caller that wants the remaining events needs another cursor.
+        value["note"] = json!("there are older events; to read the events from the oldest one on, set `after` to 0");
+    }
+    Ok(Outcome::Ready(value))
 }
 
 fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
