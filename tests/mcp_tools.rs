@@ -342,12 +342,18 @@ fn a_long_list_of_events_stays_short() {
         after = page["seq"].as_i64().unwrap();
     }
     assert_eq!(found, (0..20).collect::<Vec<i64>>());
-    // This event is too long for any answer. The answer must still contain the event's type, but not its whole payload.
+    // This event is too long for a tool result. The result must still contain the event's type, and say how to see the
+    // payload.
     let payload = json!({ "text": "\u{1}".repeat(8_000) });
-    let sent = json!({ "action": "emit", "type": "too.long", "payload": payload });
+    let sent = json!({ "action": "emit", "type": "too.long", "payload": payload.clone() });
     assert!(short(&mut session, 102, "mesh_events", sent)["seq"].is_number());
     let page = short(&mut session, 103, "mesh_events", json!({ "after": after }));
     assert_eq!(page["events"][0]["type"], json!("too.long"), "{page}");
+    let after = page["events"][0]["seq"].as_i64().unwrap() - 1;
+    let shown = format!("slm-mesh events --after {after} --limit 1 --json");
+    assert!(page["events"][0]["payload"]["note"].as_str().unwrap().ends_with(&shown), "{page}");
+    let whole = place.json(&["events", "--after", &after.to_string(), "--limit", "1"]);
+    assert!(whole["events"][0]["payload"] == payload, "the verb shows {} bytes", whole.to_string().len());
 }
 
 #[test]

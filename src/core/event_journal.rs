@@ -11,7 +11,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, p
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::id_types::{CountedMap, PeerId, PublicIds};
-use crate::base::json_text::{json_text, visible_json_length};
+use crate::base::json_text::json_text;
 use crate::base::stored_enums::EventKind;
 use crate::base::{limits, time_format};
 use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
@@ -128,11 +128,9 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     found.truncate(limit as usize);
     let mut page = Page::default();
     for event in &found {
-        let mut row = journal.view(peers, event);
-        if visible_json_length(&row) > limits::PAGE_MAX {
-            row["payload"] = json!({ "note": "too long to show", "bytes": event.payload.len() });
-        }
-        if !page.add(row) {
+        // An event may be too long for a tool result. It then has a page of its own, so that programs get it whole. The
+        // MCP server shortens it.
+        if !page.add(journal.view(peers, event)) {
             more = true;
             break;
         }

@@ -3,8 +3,8 @@
 use super::protocol_version::ProtocolVersion;
 use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
-use crate::base::json_text::{json_text, push_quoted_json};
-use crate::base::untrusted_text;
+use crate::base::json_text::{json_length, json_text, push_quoted_json, visible_json_length};
+use crate::base::{limits, untrusted_text};
 use crate::core::op_definition::{ArgKind, WAITING_SINCE};
 use crate::core::{Op, event_journal};
 use crate::sys;
@@ -196,6 +196,26 @@ impl PendingCall {
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
         ptr::eq(self.op, &event_journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
+    }
+
+    /// Whether the broker's answer to this call contains an event that is too long for a tool result.
+    pub fn has_long_event(&self, answer: &str) -> bool {
+        ptr::eq(self.op, &event_journal::READ) && untrusted_text::visible_length(answer) > limits::RESULT_MAX
+    }
+
+    /// If this call reads events, replaces each payload that is too long for a tool result with a note that says how to
+    /// see the payload.
+    pub fn leave_out_long_payloads(&self, answer: &mut Value) {
+        let events = answer.get_mut("events").and_then(Value::as_array_mut);
+        for row in events.filter(|_| ptr::eq(self.op, &event_journal::READ)).into_iter().flatten() {
+            if visible_json_length(row) > limits::PAGE_MAX {
+                let after = row["seq"].as_i64().unwrap_or(0) - 1;
+                let note = format!(
+                    "too long for a tool result; to see it, run slm-mesh events --after {after} --limit 1 --json"
+                );
+                row["payload"] = json!({ "note": note, "bytes": json_length(&row["payload"]) });
+            }
+        }
     }
 
     /// Makes the call ask only for events after the event `seq`, if the call is sent again.

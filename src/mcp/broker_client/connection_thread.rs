@@ -304,10 +304,11 @@ impl ReaderThread {
 
     fn write_parsed(&mut self, call: &PendingCall, result: Result<Value, Value>) {
         let mut result = result.map_err(|error| rpc::decode_error(&error));
-        if let Ok(answer) = &mut result
-            && call.arguments.contains_key("detail")
-        {
-            peer_transcript::add_last_words(answer);
+        if let Ok(answer) = &mut result {
+            call.leave_out_long_payloads(answer);
+            if call.arguments.contains_key("detail") {
+                peer_transcript::add_last_words(answer);
+            }
         }
         self.write_answer(call, result);
     }
@@ -401,11 +402,12 @@ fn peer_id(attached: &Value) -> String {
 }
 
 /// Whether the session must parse this reply, because the reply may contain unread messages, a new peer for the
-/// session, or a transcript to read. All other replies are passed on unparsed.
+/// session, a transcript to read, or an event that is too long. All other replies are passed on unparsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")
         || rpc::may_have_field(answer, "you")
+        || call.has_long_event(answer)
 }
 
 /// Parses the result of a call. If this fails, returns an error in the form of a JSON-RPC error.
