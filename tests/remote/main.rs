@@ -5,6 +5,7 @@
 mod clients;
 mod discovered_hubs;
 mod false_hubs;
+mod hub_settings;
 mod ssh_hubs;
 mod streams_to_hub;
 mod several_hubs;

@@ -76,8 +76,9 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (mesh, clock, role) = opener.open_first()?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
-    // A hub that shares a log keeps running while it is idle, so that it can take over at any time.
-    let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
+    // A hub keeps running while it is idle, because its guests can't start it. If the hub is one of several, it must
+    // also be able to take over at any time.
+    let idle_ms = if is_hub { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let shutdown = watch_signals()
         .and_then(|pipe| ShutdownDecision::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
         .map_err(|error| places.error("can't be used, because the broker can't watch for signals", &error))?;
