@@ -92,6 +92,22 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
 }
 
 #[test]
+fn a_message_over_a_link_that_was_removed_is_refused_once() {
+    let [a, b] = meshes([&[1], &[]]);
+    let mut codex = b.session("codex-mcp-client", "web");
+    codex.tool("mesh_status", json!({}));
+    until("the peer is listed", || names(&a).contains(&"codex-web".into()));
+    let there = full_name(&a, "codex-web");
+    a.ok(&["stop"]);
+    // With this limit, a few repetitions of the call would show the error of the limit instead.
+    let a = a.with("SLM_MESH_PEER_URL", "").with("SLM_MESH_RATE", "2");
+    let sent = a.run(&["send", &there, "over there?", "--as", "human"]);
+    let said = String::from_utf8_lossy(&sent.stderr).into_owned();
+    assert_eq!(sent.status.code(), Some(1), "{said}");
+    assert!(said.contains("is no longer linked") && said.contains("set SLM_MESH_PEER_URL"), "{said}");
+}
+
+#[test]
 fn meshes_in_a_ring_see_only_their_neighbour() {
     let places = meshes([&[1], &[2], &[0]]);
     let mut sessions: Vec<Session> =

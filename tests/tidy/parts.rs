@@ -187,3 +187,16 @@ fn file_names_use_common_words() {
     }
     check("name files with common words, which a new reader would guess", &breaches);
 }
+
+#[test]
+fn no_rule_fails_as_if_the_broker_were_gone() {
+    let mut breaches = Vec::new();
+    for source in sources(&["src/core"]) {
+        for (n, line) in source.code() {
+            if ["ErrorKind::Gone", "ErrorKind::Standby"].iter().any(|kind| line.contains(kind)) {
+                breaches.push(format!("{}:{n}: {line}", source.path));
+            }
+        }
+    }
+    check("use another kind, because a client repeats a call that fails with one of these kinds", &breaches);
+}

@@ -52,7 +52,7 @@ impl Federation {
                  SLM_MESH_PEER_URL",
                 peer.row.name
             );
-            return Err(Error::new(ErrorKind::Gone, text));
+            return Err(Error::new(ErrorKind::Refused, text));
         };
         let max = SLM_CHARS_MAX - addressed_to(&peer.row.name).chars().count();
         let n = body.chars().count();
