@@ -21,14 +21,14 @@ const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Starts a real broker. Returns the broker, and the role of a fake hub that passes all requests on to this broker.
-fn broker() -> (Place, Role) {
+pub fn broker() -> (Place, Role) {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
     let socket = place.dir.join("mesh.sock");
     (place, Role::Leads(socket))
 }
 
-fn guest(hubs: &[&str]) -> Place {
+pub fn guest(hubs: &[&str]) -> Place {
     Place::new()
         .with("SLM_MESH_HOST", &hubs.join(","))
         .with("SLM_MESH_ROLE", "client")
@@ -264,6 +264,28 @@ fn a_message_whose_receipt_was_lost_on_the_way_arrives_once() {
 }
 
 #[test]
+fn a_message_whose_receipt_never_came_may_have_arrived_and_its_sender_is_told_to_check() {
+    let (broker, leads) = broker();
+    let Role::Leads(socket) = leads.clone() else { unreachable!() };
+    let hub = FalseHub::start(leads);
+    let cable = Front::start(Cable::To(hub.port()));
+    let guest = guest(&[&cable.address()]);
+    let mut session = guest.session("claude-code", "api");
+    own_id(&mut session);
+    hub.become_(Role::LosesAnswers(socket));
+    let arguments = json!({ "to": "human", "message": "one" });
+    let sent = session.ask("tools/call", json!({ "name": "mesh_send", "arguments": arguments }));
+    let mail = || broker.json(&["inbox", "--as", "human", "--filter", "all"])["messages"].clone();
+    until("it has arrived", || mail()[0]["payload"] == json!("one"));
+    cable.switch(Cable::To(dead().rsplit(':').next().unwrap().parse().unwrap()));
+    let (failed, is_error) = Session::content(&session.answer(sent));
+    let said = failed["error"].as_str().unwrap();
+    assert!(is_error && said.contains("check whether the call took effect before you try again"), "{said}");
+    let (failed, _) = session.try_tool("mesh_send", json!({ "to": "human", "message": "two" }));
+    assert!(!failed["error"].as_str().unwrap().contains("took effect"), "this call was never sent: {failed}");
+}
+
+#[test]
 fn with_one_hub_a_verb_sends_what_it_always_sent() {
     let (_broker, leads) = broker();
     let hub = FalseHub::start(leads);
@@ -318,7 +340,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
 }
 
 /// Opens the socket of a local broker that is a standby. The broker's errors contain the leader's address.
-fn standby_on_this_machine(place: &Place, leader: String) {
+pub fn standby_on_this_machine(place: &Place, leader: String) {
     std::fs::create_dir_all(&place.dir).unwrap();
     let listener = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
     std::thread::spawn(move || {

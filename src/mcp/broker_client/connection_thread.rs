@@ -386,7 +386,11 @@ impl ReaderThread {
     fn fail_queued(&self, error: &Error, fails: impl Fn(&PendingCall) -> bool) {
         let failed = self.shared.lock().take_queued(fails);
         for call in failed {
-            self.shared.fail_call(&self.out, &call, error.clone());
+            let mut error = error.clone();
+            if call.was_sent {
+                error.text += "; this call was sent before, so check whether the call took effect before you try again";
+            }
+            call.target.reply(&self.out, Err(error));
         }
     }
 }
