@@ -1,13 +1,42 @@
 //! Checks facts that this machine's own broker knows and the leading hub does not. These are the broker's settings, the
 //! address at which the broker serves other machines, and the reason why a hub on standby can't take over.
 
-use super::doctor::{ANSWERS_WITHIN, Check};
+use super::doctor::{ANSWERS_WITHIN, Check, check_http};
+use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
 use crate::client::Client;
+use crate::client::route_to_broker::session_port;
 use crate::sys::data_dir::DataDir;
+use crate::sys::hubs_setting::HubAddress;
 use crate::sys::local_or_hub_endpoint::Endpoint;
 use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};
+
+/// Checks this machine's broker after no connection to a leading hub could be made, which failed with `error`. If the
+/// broker answers, it is a hub on standby. Nothing else can be checked while the leading hub can't be reached.
+pub fn check_without_leader(error: &Error, places: &DataDir, settings: &Settings) -> Vec<Check> {
+    let about = "broker";
+    if error.kind == ErrorKind::TimedOut {
+        // The broker is stuck, so it would not answer the next question either. The rest of the text is about the call.
+        let mut clauses = error.text.split("; ");
+        let found = clauses.next().unwrap_or_default();
+        return vec![Check::error(about, found, clauses.next().unwrap_or("run slm-mesh stop --force"))];
+    }
+    let Some(own) = OwnBroker::ask(places) else {
+        let is_unreachable = error.kind == ErrorKind::Gone;
+        let cure = if is_unreachable { "check who owns the data directory" } else { "follow this advice" };
+        return vec![Check::error(about, error.text.clone(), cure)];
+    };
+    let mut checks = vec![own.check_standby()];
+    checks.extend(own.check_settings(settings, places));
+    checks.push(own.check_guests(settings));
+    checks.extend(own.check_hub());
+    if own.hub["leader"].is_string() {
+        checks.push(Check::error("leader", error.text.clone(), "follow this advice; until then, every command fails"));
+    }
+    checks.push(check_http(places, own.http_port()));
+    checks
+}
 
 /// What this machine's own broker says about itself.
 pub struct OwnBroker {
@@ -63,15 +92,26 @@ impl OwnBroker {
         Some(Check::error("this hub", format!("{prefix}{}", line(found)), line(cure)))
     }
 
-    /// Says whether the broker serves other machines, and at which address.
-    pub fn check_guests(&self) -> Check {
-        Check::well(
-            "other machines",
-            match self.info["serves"].as_str() {
-                Some(at) => format!("the broker serves them at {}", line(at)),
-                None => "the broker serves only this machine".into(),
-            },
-        )
+    /// Says whether the broker serves other machines, and at which address. It is a fault if the broker uses another
+    /// port than its settings say, because guests with the same settings do not find it.
+    pub fn check_guests(&self, settings: &Settings) -> Check {
+        let about = "other machines";
+        let Some(at) = self.info["serves"].as_str().map(line) else {
+            return Check::well(about, "the broker serves only this machine");
+        };
+        let found = format!("the broker serves them at {at}");
+        let usual = session_port(&HubAddress::Network { host: String::new(), port: None }, settings);
+        let port = at.rsplit(':').next().unwrap_or_default();
+        // If the settings have changed since the broker started, the check of the settings says so.
+        if self.info["settings"] != settings.fingerprint() || port == usual.to_string() {
+            return Check::well(about, found);
+        }
+        let cure = format!(
+            "end the program that uses the HTTP port {}, and restart the hub; or set SLM_MESH_WS_PORT={port} on each \
+             guest",
+            settings.int("SLM_MESH_PORT")
+        );
+        Check::error(about, format!("{found}, but its guests expect it on port {usual}"), cure)
     }
 
     /// Reports settings that have different values in the running broker and in this program.

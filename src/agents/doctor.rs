@@ -3,7 +3,7 @@
 //! **Invariant:** doctor tries a thing out before it reports that the thing works. It shows a process id only if the
 //! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
-use super::broker_role_and_settings_check::OwnBroker;
+use super::broker_role_and_settings_check::{OwnBroker, check_without_leader};
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
 use super::desktop_notification_check::check_notifications;
@@ -125,18 +125,10 @@ fn check_hubs(settings: &Settings) -> Check {
 
 fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     let about = "broker";
-    let mut client = match Client::connect(places) {
+    let mut client = match Client::connect_to_running(places) {
         Ok(client) => client,
-        Err(error) if client::is_absent(&error) => return vec![check_absent_broker(places)],
-        Err(error) => {
-            let is_stuck = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
-            let own = if is_stuck { None } else { OwnBroker::ask(places) };
-            if let Some(own) = own {
-                return check_own_standby(&own, places, settings);
-            }
-            let found = format!("{} can't be reached ({error})", places.socket().display());
-            return vec![Check::error(about, found, "check who owns the data directory")];
-        }
+        Err(error) if error.kind == ErrorKind::NotFound => return vec![check_absent_broker(places)],
+        Err(error) => return check_without_leader(&error, places, settings),
     };
     let process = match client.broker_pid() {
         Some(pid) => format!("PID {pid}"),
@@ -161,7 +153,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     let own = OwnBroker::ask(places);
     if let Some(own) = &own {
         checks.extend(own.check_settings(settings, places));
-        checks.push(own.check_guests());
+        checks.push(own.check_guests(settings));
     }
     let own_fault = own.as_ref().and_then(OwnBroker::check_hub);
     let has_own_fault = own_fault.is_some();
@@ -186,28 +178,13 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             let found = format!("the broker accepted a connection but did not answer in {waited} s ({process})");
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
-        kind => {
-            // `Standby` is the error of a hub on standby. Either no hub leads, or this program's settings do not say
-            // where the leading hub is.
-            let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
+        // Either no hub leads, or this program's settings do not say where the leading hub is.
+        ErrorKind::Standby => check_without_leader(&error, places, settings),
+        _ => {
             let found = format!("the broker does not report its status ({process}): {}", error.text);
-            own.map_or_else(
-                || vec![Check::error(about, found, "follow this advice")],
-                |own| check_own_standby(&own, places, settings),
-            )
+            vec![Check::error(about, found, "follow this advice")]
         }
     })
-}
-
-/// Checks this machine's broker, which is a hub on standby. Nothing else can be checked while the leading hub can't be
-/// reached.
-fn check_own_standby(own: &OwnBroker, places: &DataDir, settings: &Settings) -> Vec<Check> {
-    let mut checks = vec![own.check_standby()];
-    checks.extend(own.check_settings(settings, places));
-    checks.push(own.check_guests());
-    checks.extend(own.check_hub());
-    checks.push(check_http(places, own.http_port()));
-    checks
 }
 
 /// Checks a link to another mesh. The broker polls all its links, so this check only reads what the broker found.
@@ -282,7 +259,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
 }
 
 /// Checks that the port file contains the broker's HTTP port, and that the broker answers on this port.
-fn check_http(places: &DataDir, port: u16) -> Check {
+pub fn check_http(places: &DataDir, port: u16) -> Check {
     let named = places.read(&places.port()).unwrap_or_default();
     let cure = "run slm-mesh stop; the next broker uses the port in SLM_MESH_PORT or, if that port is taken, one of \
                 the next nine ports";

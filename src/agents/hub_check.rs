@@ -4,6 +4,7 @@
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;
+use crate::base::untrusted_text::line;
 use crate::client::route_to_broker::{HubAnswer, HubRole, RemoteTarget};
 use crate::client::{Client, discovered_hub};
 use crate::sys::data_dir::DataDir;
@@ -17,7 +18,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
     // Even if none of these hubs leads, a standby may know a leader that is missing from the settings. In that case,
     // the trial lock is requested from that leader.
-    let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
+    let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_), .. }));
     if has_leader || answers.iter().any(names_one) {
         checks.push(match Client::connect_to_running(places) {
             Ok(mut client) => check_lock(&mut client, places),
@@ -48,11 +49,18 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
             );
             Check::error(&about, found, "install the same version on both machines")
         }
-        Ok(HubRole::StandsBy { leader: Some(leader) }) => {
-            Check::well(&about, format!("answers in {took} ms; it is a standby, and {leader} is the leader"))
-        }
-        Ok(HubRole::StandsBy { leader: None }) => {
-            Check::well(&about, format!("answers in {took} ms; it is a standby that does not know the leader"))
+        Ok(HubRole::StandsBy { leader, trouble }) => {
+            let found = match leader {
+                Some(leader) => format!("answers in {took} ms; it is a standby, and {leader} is the leader"),
+                None => format!("answers in {took} ms; it is a standby that does not know the leader"),
+            };
+            let Some(trouble) = trouble else { return Check::well(&about, found) };
+            let (why, cure) = trouble.split_once("; ").unwrap_or((trouble, "run slm-mesh doctor on this hub"));
+            Check::error(
+                &about,
+                format!("{found}; it can't take over: {}", line(why)),
+                format!("on this hub: {}", line(cure)),
+            )
         }
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));

@@ -74,8 +74,8 @@ impl<'a> LeaderSearch<'a> {
     /// are asked again, because one of them may be about to take over.
     ///
     /// # Errors
-    /// `Standby` if hubs answer but none leads, `Refused` if all hubs reject us, and `Gone` otherwise. The error says
-    /// for each hub what is wrong.
+    /// `Refused` if the leader or all hubs reject us, `Standby` if hubs answer but none leads, and `Gone` otherwise. The
+    /// error says for each hub what is wrong.
     pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
         let began = Instant::now();
         let mut next_at = began;
@@ -175,6 +175,9 @@ impl<'a> LeaderSearch<'a> {
             );
             return Error::new(ErrorKind::Standby, text);
         }
+        if let Some((leader, refusal)) = self.leader_that_refuses() {
+            return Error::new(refusal.kind, format!("{leader} is the leader, but {}", refusal.text));
+        }
         if has(ErrorKind::Standby) {
             let has_trouble = self.candidates.iter().any(|(_, progress)| progress.trouble().is_some());
             let or_else = if has_trouble { ", or run slm-mesh doctor on the hub that reports a problem" } else { "" };
@@ -191,16 +194,34 @@ impl LeaderSearch<'_> {
     /// Returns the leader that a standby named, if this machine can't connect to that leader. The machine can't connect
     /// if the settings contain neither the leader nor a secret.
     fn leader_out_of_reach(&self) -> Option<HubAddress> {
-        let mut hints = self.candidates.iter().filter_map(|(_, progress)| match progress {
-            Progress::StandsBy(error) => leader_hint(error),
-            _ => None,
-        });
+        let mut hints = self.leaders_named_by_standbys();
         let is_listed = |hint: &HubAddress| {
             let mut hubs = self.candidates.iter().filter_map(|(candidate, _)| candidate.hub());
             hubs.any(|hub| self.group.is_named_by(hub, hint))
         };
         let found = hints.find(|hint| !is_listed(hint));
         found.filter(|_| !self.group.has_secret())
+    }
+
+    /// Returns the leader that a standby named, if that hub refuses this machine, and its refusal. Another attempt
+    /// would fail in the same way.
+    fn leader_that_refuses(&self) -> Option<(HubAddress, &Error)> {
+        self.leaders_named_by_standbys().find_map(|hint| {
+            let refusal = self.candidates.iter().find_map(|(candidate, progress)| match progress {
+                Progress::Failed(_, error) if error.kind == ErrorKind::Refused => {
+                    candidate.hub().filter(|hub| self.group.is_named_by(hub, &hint)).map(|_| error)
+                }
+                _ => None,
+            })?;
+            Some((hint, refusal))
+        })
+    }
+
+    fn leaders_named_by_standbys(&self) -> impl Iterator<Item = HubAddress> + '_ {
+        self.candidates.iter().filter_map(|(_, progress)| match progress {
+            Progress::StandsBy(error) => leader_hint(error),
+            _ => None,
+        })
     }
 }
 

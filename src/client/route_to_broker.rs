@@ -122,6 +122,8 @@ pub enum HubRole {
     StandsBy {
         /// The hub that leads, if the standby knows it.
         leader: Option<String>,
+        /// Why the hub can't take over, and what to do; `None` if the hub can take over.
+        trouble: Option<String>,
     },
 }
 
@@ -200,7 +202,10 @@ fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
     match asked.and_then(|_| client.call_once("status", &json!({}))) {
         Ok(status) => Ok(HubRole::Leads { version: status["version"].as_str().unwrap_or("?").to_owned() }),
         Err(error) if error.kind == ErrorKind::Standby => {
-            Ok(HubRole::StandsBy { leader: leader_hint(&error).map(|leader| leader.to_string()) })
+            let leader = leader_hint(&error).map(|leader| leader.to_string());
+            // If the standby does not answer this question, its role is still worth reporting.
+            let status = client.call_once("hub.status", &json!({})).unwrap_or_default();
+            Ok(HubRole::StandsBy { leader, trouble: status["trouble"].as_str().map(str::to_owned) })
         }
         Err(error) => Err(error),
     }

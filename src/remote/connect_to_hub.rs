@@ -79,9 +79,19 @@ impl HubAddress<'_> {
         Error::new(ErrorKind::Gone, text)
     }
 
+    /// The error for a name that has no address. The hub was not asked, so neither the hub nor a firewall is the cause.
+    fn unknown_name(&self, why: &io::Error) -> Error {
+        let text = format!(
+            "the hub {} can't be reached, because its name has no address ({why}); check the name in SLM_MESH_HOST, or \
+             write the hub's address there; see also slm-mesh help machines",
+            self.host
+        );
+        Error::new(ErrorKind::Gone, text)
+    }
+
     fn open_stream(&self) -> Result<HubSocket, Error> {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        let found = (bare, self.port).to_socket_addrs().map_err(|error| self.unreachable(&error))?;
+        let found = (bare, self.port).to_socket_addrs().map_err(|error| self.unknown_name(&error))?;
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in found.take(ADDRESSES_TRIED) {
             match self.open_one(&address) {

@@ -23,6 +23,23 @@ pub enum Role {
     LosesAnswers(PathBuf),
     /// Refuses each request. The error contains the address of the hub that leads, if there is one.
     StandsBy(Option<String>),
+    /// Refuses each request, and names the hub with this address as the leader. If it is asked about itself, the hub
+    /// says that it can't take over because of [`TROUBLE`].
+    CannotTakeOver(String),
+}
+
+/// Why a hub with the role [`Role::CannotTakeOver`] can't take over, and what to do.
+pub const TROUBLE: &str = "this hub's database is too old; run slm-mesh start --rejoin";
+
+impl Role {
+    /// The leader that a standby names, if any; `None` if the hub is no standby.
+    fn standby(&self) -> Option<Option<String>> {
+        match self {
+            Role::Leads(_) | Role::LosesAnswers(_) => None,
+            Role::StandsBy(leader) => Some(leader.clone()),
+            Role::CannotTakeOver(leader) => Some(Some(leader.clone())),
+        }
+    }
 }
 
 /// A fake hub that accepts encrypted connections. A test can change its role at any time.
@@ -104,7 +121,7 @@ impl FalseHub {
     /// Changes the role of the hub, and returns its old role. A hub that begins to stand by refuses all waiting calls.
     pub fn become_(&self, role: Role) -> Role {
         let former = std::mem::replace(&mut *self.role.lock().unwrap(), role.clone());
-        if let Role::StandsBy(leader) = role {
+        if let Some(leader) = role.standby() {
             for connection in self.connections.lock().unwrap().iter() {
                 for id in std::mem::take(&mut *connection.open.lock().unwrap()).into_keys() {
                     connection.refuse(&id, leader.as_ref());
@@ -132,10 +149,10 @@ impl Connection {
             methods.lock().unwrap().extend(message["method"].as_str().map(str::to_owned));
             let id = message.get("id").filter(|_| message["method"].is_string()).map(Value::to_string);
             let now = role.lock().unwrap().clone();
-            match now {
-                Role::StandsBy(leader) => {
+            match now.clone() {
+                Role::StandsBy(_) | Role::CannotTakeOver(_) => {
                     if let Some(id) = id {
-                        self.refuse(&id, leader.as_ref());
+                        self.answer_as_standby(&id, message["method"].as_str().unwrap_or_default(), &now);
                     }
                 }
                 Role::Leads(socket) | Role::LosesAnswers(socket) => {
@@ -172,6 +189,20 @@ impl Connection {
             let _ = self.guest.lock().unwrap().shutdown(Shutdown::Both);
         });
         broker
+    }
+
+    /// Answers what a standby answers: questions about the hub itself. Refuses all other requests.
+    fn answer_as_standby(&self, id: &str, method: &str, role: &Role) {
+        let leader = role.standby().flatten();
+        let trouble = matches!(role, Role::CannotTakeOver(_)).then_some(TROUBLE);
+        let result = match method {
+            "broker.info" => json!({ "version": env!("CARGO_PKG_VERSION"), "port": 1 }),
+            "hub.status" => json!({ "role": "standby", "leader": leader, "trouble": trouble }),
+            _ => return self.refuse(id, leader.as_ref()),
+        };
+        let id: Value = serde_json::from_str(id).unwrap();
+        // The write fails if the client has already closed the connection.
+        let _ = writeln!(self.guest.lock().unwrap(), "{}", json!({ "jsonrpc": "2.0", "id": id, "result": result }));
     }
 
     fn refuse(&self, id: &str, leader: Option<&String>) {

@@ -4,6 +4,7 @@
 #[path = "../clients/mod.rs"]
 mod clients;
 mod discovered_hubs;
+mod doctor_on_machines;
 mod false_hubs;
 mod hub_settings;
 mod ssh_hubs;

@@ -34,14 +34,14 @@ impl DatabaseLogMatch {
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
             (Some(_), None) => DatabaseLogMatch::Refused(
                 "this hub's database has messages, state or locks that are not in the log in etcd: either the log \
-                 belongs to another mesh, or this hub has run without SLM_MESH_STORE. To set this database aside and \
-                 join the mesh in etcd, run slm-mesh start --rejoin. To keep this database, give its mesh another name \
+                 belongs to another mesh, or this hub has run without SLM_MESH_STORE; to set this database aside and \
+                 join the mesh in etcd, run slm-mesh start --rejoin; to keep this database, give its mesh another name \
                  in SLM_MESH_STORE"
                     .into(),
             ),
             (Some(end), Some(own)) if end.log != own.log => DatabaseLogMatch::Refused(
-                "this hub's database does not belong to the log in etcd, but to another log. To set this database \
-                 aside and join the mesh in etcd, run slm-mesh start --rejoin. To keep this database, give its mesh \
+                "this hub's database does not belong to the log in etcd, but to another log; to set this database \
+                 aside and join the mesh in etcd, run slm-mesh start --rejoin; to keep this database, give its mesh \
                  another name in SLM_MESH_STORE"
                     .into(),
             ),
@@ -86,7 +86,9 @@ mod tests {
             let DatabaseLogMatch::Refused(why) = DatabaseLogMatch::of(found, own, false) else {
                 panic!("{found:?} {own:?}")
             };
-            assert!(why.contains("slm-mesh start --rejoin"), "{why}");
+            // The cure begins after the first semicolon, because doctor splits the text there.
+            let cure = why.split_once("; ").map_or("", |(_, cure)| cure);
+            assert!(cure.contains("slm-mesh start --rejoin"), "{why}");
         }
     }
 }
