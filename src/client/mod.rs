@@ -18,6 +18,7 @@ pub mod stream;
 mod wait_while_output_is_read;
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::untrusted_text;
 use crate::sys::data_dir::DataDir;
 use crate::sys::read_git_files;
 use crate::sys::settings::Settings;
@@ -46,6 +47,8 @@ pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
 /// How many bytes to read at once. Most answers fit, and longer ones take several reads.
 const READ_BYTES: usize = 4096;
+/// How many characters to show of a line that is no message.
+const SHOWN_MAX: usize = 80;
 /// How long the broker may take to accept a connection, or to read the next part of a long request.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
@@ -381,7 +384,11 @@ impl Client {
                         self.note_standby(&message);
                         return Ok(parsed(message));
                     }
-                    Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+                    Err(_) => {
+                        let text: String = String::from_utf8_lossy(line).chars().take(SHOWN_MAX).collect();
+                        let text = format!("expected a message of slm-mesh, got \"{}\"", untrusted_text::line(&text));
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                    }
                 }
             }
             match self.stream.read(&mut buffer) {

@@ -5,8 +5,9 @@ use super::carrier_process::Carrier;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read};
+use crate::wire::rpc::{self, RpcMessage};
+use serde_json::json;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -20,12 +21,10 @@ const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// If ssh fails or the hub does not answer. The error contains the last line that ssh printed.
 pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Client, Error> {
-    let failed = |why: &str| {
-        let text = format!(
-            "the hub at ssh://{target} can't be reached: {why}; to find the cause, run ssh {target} slm-mesh status"
-        );
-        Error::new(ErrorKind::Gone, text)
+    let error = |why: &str, cure: &str| {
+        Error::new(ErrorKind::Gone, format!("the hub at ssh://{target} can't be reached: {why}; {cure}"))
     };
+    let failed = |why: &str| error(why, &format!("to find the cause, run ssh {target} slm-mesh status"));
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
     let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
     let mut command = Command::new("ssh");
@@ -43,11 +42,8 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     drop(command);
     let stderr = child.stderr.take();
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(Carrier::of(child)));
-    let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
-    let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
-    // A refusal by a standby also shows that the hub can be reached.
-    match answer.or_else(|error| if error.kind == ErrorKind::Standby { Ok(Value::Null) } else { Err(error) }) {
-        Ok(_) => {
+    match client.set_receive_timeout(Some(SSH_TIMEOUT)).and_then(|()| await_first_answer(&mut client)) {
+        Ok(()) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
             if let Some(stderr) = stderr {
                 // Everything that ssh prints later goes to our own standard error.
@@ -59,7 +55,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
             }
             Ok(client)
         }
-        Err(_) => {
+        Err(why) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(ssh)) = (stderr, client.carrier.take()) {
                 // Ends ssh if it is still running, so that its error output can be read to the end. The last line of
@@ -67,8 +63,21 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
                 ssh.kill();
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }
+            // ssh itself prints only to standard error, so the hub's shell has printed this line.
+            if why.kind() == io::ErrorKind::InvalidData {
+                let cure = "on the hub, remove the command that prints this from the files that the shell reads when it \
+                            starts, such as ~/.bashrc";
+                return Err(error(&why.to_string(), cure));
+            }
             let last = messages.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not respond");
             Err(failed(last.trim()))
         }
     }
+}
+
+/// Waits until the hub has answered a ping. A refusal also shows that the hub can be reached.
+fn await_first_answer(client: &mut Client) -> io::Result<()> {
+    client.send(&rpc::request(&json!(client.last_id), "ping", &json!({})))?;
+    while !matches!(client.receive()?, RpcMessage::Response { .. }) {}
+    Ok(())
 }

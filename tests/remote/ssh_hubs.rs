@@ -37,6 +37,19 @@ fn ssh_carries_the_same_lines_and_reports_its_errors() {
 }
 
 #[test]
+fn text_that_the_hubs_shell_prints_is_named_as_the_cause() {
+    let hub = Place::new();
+    let guest = guest_of(&hub);
+    let ssh = hub.root.join("bin/ssh");
+    let script = std::fs::read_to_string(&ssh).unwrap();
+    let greeting = "#!/bin/sh\necho 'Welcome to hub'\necho 'ssh: a warning' >&2\n";
+    put_program(&ssh, script.replacen("#!/bin/sh\n", greeting, 1).as_bytes());
+    let failed = guest.run(&["state", "get", "port"]);
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(said.contains("Welcome to hub") && said.contains(".bashrc"), "{said}");
+}
+
+#[test]
 fn a_program_that_reconnects_through_ssh_leaves_no_dead_ssh_behind() {
     let hub = Place::new();
     let guest = guest_of(&hub);
