@@ -77,6 +77,9 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
         );
         return Err(Error::new(ErrorKind::Usage, text));
     }
+    if role == "auto" && is_own_name(host) {
+        return Err(own_address_error(host));
+    }
     // With the role `client`, a loopback address is the entrance of a tunnel to a hub, so it does not stand for this
     // machine.
     let is_local = role != "client" && (is_loopback || host.is_wildcard() || role == "broker" || is_own(host));
@@ -98,6 +101,22 @@ fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
+/// Whether the hub's name is the name of this machine. A hub does not listen at its name, because the name often has
+/// only a loopback address on the machine itself.
+fn is_own_name(hub: &HubAddress) -> bool {
+    let own = super::host();
+    let names = [hub.host(), hub.host().strip_suffix(".local").unwrap_or_default()];
+    hub.is_network() && names.iter().any(|name| name.eq_ignore_ascii_case(&own))
+}
+
+fn own_address_error(hub: &HubAddress) -> Error {
+    let text = format!(
+        "SLM_MESH_HOST: {hub} is this machine, but only a guest lists hubs; on a hub, set SLM_MESH_HOST=0.0.0.0; if \
+         {hub} is a tunnel to a hub, set SLM_MESH_ROLE=client"
+    );
+    Error::new(ErrorKind::Usage, text)
+}
+
 /// Refuses a list of hubs if it contains this machine, or if this machine has the role `broker`. Otherwise, this
 /// machine would be both a hub and a guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
@@ -106,15 +125,10 @@ fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
                     SLM_MESH_HOST=0.0.0.0 on a hub";
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    match hubs.iter().find(|hub| role != "client" && (hub.is_loopback() || is_own(hub))) {
+    let is_here = |hub: &&HubAddress| hub.is_loopback() || is_own(hub) || is_own_name(hub);
+    match hubs.iter().find(is_here).filter(|_| role != "client") {
         None => Ok(()),
-        Some(hub) => {
-            let text = format!(
-                "SLM_MESH_HOST: {hub} is this machine, but only a guest lists hubs; on a hub, set \
-                 SLM_MESH_HOST=0.0.0.0; if {hub} is a tunnel to a hub, set SLM_MESH_ROLE=client"
-            );
-            Err(Error::new(ErrorKind::Usage, text))
-        }
+        Some(hub) => Err(own_address_error(hub)),
     }
 }
 

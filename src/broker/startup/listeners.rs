@@ -92,9 +92,6 @@ pub(super) fn start_remote(
     credentials: PortCredentials,
     waker: &Arc<Waker>,
 ) -> Result<RemoteListener, Error> {
-    if let Some(warning) = weak_secret_warning(settings) {
-        log(&warning);
-    }
     // If no port for HTTP is free, sessions use the port after the last one that was tried.
     let last_tried = (settings.int("SLM_MESH_PORT") as u16).saturating_add(PORTS_TRIED - 1);
     let port = sessions_port(settings, http_port.unwrap_or(last_tried));
@@ -103,6 +100,9 @@ pub(super) fn start_remote(
             format!("port {port} for other machines can't be opened ({error}); set SLM_MESH_WS_PORT to a free port");
         Error::new(ErrorKind::Refused, text)
     })?;
+    if let Some(warning) = hub_warning(settings, port) {
+        log(&warning);
+    }
     let (accepted, inbox) = sync_channel(ARRIVALS_MAX);
     let bearer = credentials.subscriber_check();
     let hooks = BrokerHooks { accepted, wake: wake_loop(waker), bearer, log };
@@ -121,12 +121,32 @@ pub(super) fn start_remote(
 }
 
 /// Returns a warning if the secret is easy to guess. The warning is logged, and shown to the user who starts the hub.
-pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
+fn weak_secret_warning(settings: &Settings) -> Option<String> {
     let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
     is_weak.then(|| {
         format!(
             "WARNING: {SECRET} is so short that it can be guessed, and this mesh is open to the network; generate a \
              better one with slm-mesh secret"
+        )
+    })
+}
+
+/// Returns the warnings for the user who starts this hub, if any. `port` is the port for sessions from other machines.
+pub(super) fn hub_warning(settings: &Settings, port: u16) -> Option<String> {
+    let warnings = [moved_port_warning(settings, port), weak_secret_warning(settings)];
+    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+    (!warnings.is_empty()).then(|| warnings.join("; "))
+}
+
+/// Returns a warning if sessions from other machines do not use the port that their settings lead them to. This
+/// happens if another program uses the HTTP port, because the HTTP port decides the port for sessions.
+fn moved_port_warning(settings: &Settings, port: u16) -> Option<String> {
+    let http_port = settings.int("SLM_MESH_PORT") as u16;
+    let usual = sessions_port(settings, http_port);
+    (port != usual).then(|| {
+        format!(
+            "WARNING: port {http_port} is in use, so this hub serves its guests on port {port} instead of {usual}; end \
+             the program that uses port {http_port} and restart the hub, or set SLM_MESH_WS_PORT={port} on each guest"
         )
     })
 }

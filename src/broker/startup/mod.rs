@@ -35,8 +35,7 @@ use crate::sys::local_or_hub_endpoint::{self, Endpoint};
 use crate::sys::settings::{NOTIFY, Settings};
 use crate::sys::typescript_broker;
 use listeners::{
-    HttpListener, PortCredentials, sessions_port, start_http, start_remote, wake_loop, watch_signals,
-    weak_secret_warning,
+    HttpListener, PortCredentials, hub_warning, sessions_port, start_http, start_remote, wake_loop, watch_signals,
 };
 use load_mesh_from_database::mesh_settings;
 use serde_json::json;
@@ -90,7 +89,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let clients = UnixClients::new(listener, LivenessLimits { heartbeat_ms, dead_ms }, poll.registry())
         .map_err(|error| places.error("contains a socket that can't be watched", &error))?;
     let warning = database::set_aside_warning(places, started);
-    let warning = warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub));
+    let warning = warning.or_else(|| if is_hub { hub_warning(&settings, remote.port()) } else { None });
     let mut event_loop = EventLoop {
         clock,
         turn_began: Instant::now(),
