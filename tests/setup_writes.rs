@@ -140,7 +140,7 @@ fn the_next_run_removes_what_a_killed_run_has_left() {
     home.ok(&["copilot", "--remove", "--project"]);
     leave_a_copy();
     home.ok(&["copilot", "--remove", "--project"]);
-    assert_eq!(files(&project), [file.clone()], "after setup --remove");
+    assert_eq!(files(&project), std::slice::from_ref(&file), "after setup --remove");
     assert!(fs::read_to_string(&file).unwrap() == theirs);
 }
 
