@@ -209,16 +209,17 @@ fn an_older_entry_of_ours_is_brought_up_to_date_in_its_place() {
     home.write(".gemini/settings.json", &format!("{old:#}\n"));
     home.ok(&["gemini"]);
     let new = home.value(".gemini/settings.json");
-    let ours =
-        json!({ "type": "command", "name": "slm-mesh", "command": format!("{BIN} hook gemini"), "timeout": 5000 });
+    let line = format!("{BIN} hook gemini");
+    let ours = |limit: i64| json!({ "type": "command", "name": "slm-mesh", "command": line, "timeout": limit });
     assert_eq!(new["mcpServers"]["slm-mesh"], json!({ "command": BIN, "args": ["mcp"], "env": { "A": "1" } }));
-    assert_eq!(new["hooks"]["BeforeAgent"], json!([{ "hooks": [{ "type": "command", "command": "theirs" }, ours] }]));
-    assert_eq!(new["hooks"]["AfterTool"], json!([{ "hooks": [ours] }]));
+    let theirs = json!({ "type": "command", "command": "theirs" });
+    assert_eq!(new["hooks"]["BeforeAgent"], json!([{ "hooks": [theirs, ours(1)] }]));
+    assert_eq!(new["hooks"]["AfterTool"], json!([{ "matcher": "x", "hooks": [ours(5000)] }]));
     assert!(new["hooks"].get("Notification").is_none());
     home.ok(&["gemini", "--remove"]);
     let left = home.value(".gemini/settings.json");
     assert_eq!(left["mcpServers"], json!({ "z": {} }));
-    assert_eq!(left["hooks"]["BeforeAgent"], json!([{ "hooks": [{ "type": "command", "command": "theirs" }] }]));
+    assert_eq!(left["hooks"]["BeforeAgent"], json!([{ "hooks": [theirs] }]));
     assert!(!left.to_string().contains("slm-mesh"), "{left}");
 }
 

@@ -235,3 +235,186 @@ fn folders_that_setup_created_go_with_its_files() {
     assert_eq!(home.read(".kimi-code/sessions.json"), "theirs");
     assert!(!home.place.dir.exists(), "nor is there a data directory, because there was none before");
 }
+
+/// A second path of the program, as after an update by a package manager.
+fn second_program(home: &Home) -> PathBuf {
+    let folder = home.place.root.join("bin2");
+    std::fs::create_dir_all(&folder).unwrap();
+    symlink(support::BIN, folder.join("slm-mesh")).unwrap();
+    folder
+}
+
+/// Runs `setup` with the program at its second path, and then puts the old text of a file back. That is the state after
+/// a run that could not write the file, because `setup` records each file before it writes the file.
+fn fail_to_update(home: &Home, program: &Path, agent: &str, file: &str) {
+    let old = home.read(file);
+    let mut command = home.place.command(&["setup", agent]);
+    let path = format!("{}:{}:/usr/bin:/bin", program.display(), home.bin.display());
+    let out = command.env("PATH", path).current_dir(home.place.root.join("project")).output().unwrap();
+    assert!(out.status.success() && home.read(file) != old, "{out:?}");
+    home.write(file, &old);
+}
+
+#[test]
+fn an_entry_that_setup_replaced_comes_back_although_the_file_has_changed() {
+    let home = Home::new();
+    let entry = "{\"command\":\"npx\",\"args\":[\"-y\",\"slm-mesh\",\"mcp\"],\"env\":{\"KEY\":\"s3cret\"}}";
+    let json = format!("{{\"mcpServers\":{{\"slm-mesh\":{entry}}},\"theme\":\"dark\"}}\n");
+    let toml = "[mcp_servers.slm-mesh]\ncommand = \"npx\"\n[mcp_servers.slm-mesh.env]\nKEY = \"s3cret\"\n";
+    home.write(".gemini/settings.json", &json);
+    home.write(".codex/config.toml", toml);
+    home.ok(&["gemini", "codex"]);
+    // The last run of `setup` happens after the edit, and records what it finds.
+    for is_repeated in [false, true] {
+        home.write(".gemini/settings.json", &home.read(".gemini/settings.json").replace("dark", "light"));
+        home.write(".codex/config.toml", &(home.read(".codex/config.toml") + "\n[projects.\"/x\"]\na = 1\n"));
+        if is_repeated {
+            home.ok(&["gemini", "codex"]);
+        }
+        home.ok(&["gemini", "codex", "--remove"]);
+        assert_eq!(home.read(".gemini/settings.json"), json.replace("dark", "light"));
+        let left = home.read(".codex/config.toml");
+        assert!(left.contains("npx") && left.contains("s3cret") && left.contains("[projects"), "{left}");
+        home.write(".gemini/settings.json", &json);
+        home.write(".codex/config.toml", toml);
+        home.ok(&["gemini", "codex"]);
+    }
+}
+
+#[test]
+fn a_write_that_failed_loses_nothing() {
+    let home = Home::new();
+    let program = second_program(&home);
+    let before = "{\"mcpServers\":{\"slm-mesh\":{\"command\":\"npx\",\"env\":{\"A\":\"s3cret\"}}} }\n";
+    home.write(".cursor/mcp.json", before);
+    home.ok(&["cursor"]);
+    fail_to_update(&home, &program, "cursor", ".cursor/mcp.json");
+    home.ok(&["cursor"]);
+    fail_to_update(&home, &program, "cursor", ".cursor/mcp.json");
+    home.ok(&["cursor", "--remove"]);
+    assert_eq!(home.read(".cursor/mcp.json"), before);
+}
+
+#[test]
+fn a_file_of_our_own_is_brought_up_to_date_after_a_write_that_failed() {
+    let home = Home::new();
+    let (program, file) = (second_program(&home), ".config/opencode/plugin/slm-mesh.js");
+    home.ok(&["opencode"]);
+    fail_to_update(&home, &program, "opencode", file);
+    let doctor = |path: &Path| {
+        let mut command = home.place.command(&["doctor"]);
+        let path = format!("{}:{}:/usr/bin:/bin", path.display(), home.bin.display());
+        let out = command.env("PATH", path).current_dir(home.place.root.join("project")).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let said = doctor(&program);
+    assert!(said.contains("only 0 of 1 files are up to date"), "{said}");
+
+    let old = home.read(file);
+    let mut command = home.place.command(&["setup", "opencode"]);
+    let out = command.env("PATH", format!("{}:/usr/bin:/bin", program.display())).output().unwrap();
+    assert!(out.status.success() && home.read(file) != old, "{out:?}");
+    assert!(!doctor(&program).contains("files are up to date"));
+    home.write(file, &old);
+    home.ok(&["opencode", "--remove"]);
+    assert!(!home.home.join(file).exists());
+}
+
+#[test]
+fn a_large_file_does_not_make_the_records_unreadable() {
+    let home = Home::new();
+    let text = format!("{{\n  \"x\": \"{}\"\n}}\n", "a".repeat(8_700_000));
+    home.write(".cursor/mcp.json", &text);
+    home.ok(&["cursor"]);
+    home.ok(&["codex"]);
+    home.ok(&["cursor", "codex", "--remove"]);
+    assert!(home.read(".cursor/mcp.json") == text && !home.home.join(".codex").exists());
+}
+
+#[test]
+fn folders_that_the_user_had_stay() {
+    let home = Home::new();
+    for folder in [".gemini/commands", ".codex/skills", ".config/opencode/plugin"] {
+        std::fs::create_dir_all(home.home.join(folder)).unwrap();
+    }
+    let before = everything(&home.home);
+    home.ok(&["gemini", "codex", "opencode"]);
+    home.ok(&["gemini", "codex", "opencode", "--remove"]);
+    assert_eq!(everything(&home.home), before);
+}
+
+#[test]
+fn an_empty_data_directory_that_the_user_had_stays() {
+    let home = Home::new();
+    std::fs::create_dir_all(&home.place.dir).unwrap();
+    home.ok(&["cursor"]);
+    home.ok(&["cursor", "--remove"]);
+    assert_eq!(everything(&home.place.dir), BTreeMap::new());
+    assert!(home.place.dir.exists());
+}
+
+#[test]
+fn folders_behind_a_dangling_link_go_again() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.home.join(".codex")).unwrap();
+    symlink("../dot/codex/config.toml", home.home.join(".codex/config.toml")).unwrap();
+    home.ok(&["codex"]);
+    assert!(home.read("dot/codex/config.toml").contains("slm-mesh"));
+    home.ok(&["codex", "--remove"]);
+    assert!(!home.home.join("dot").exists() && home.home.join(".codex/config.toml").is_symlink());
+}
+
+#[test]
+fn two_agents_with_one_file_leave_it_as_it_was() {
+    for order in [["gemini", "qwen"], ["qwen", "gemini"]] {
+        for is_edited in [false, true] {
+            let home = Home::new();
+            let before = "{\"theme\": \"dark\"}\n";
+            home.write(".gemini/settings.json", before);
+            std::fs::create_dir_all(home.home.join(".qwen")).unwrap();
+            symlink("../.gemini/settings.json", home.home.join(".qwen/settings.json")).unwrap();
+            home.ok(&["gemini"]);
+            home.ok(&["qwen"]);
+            let with = home.read(".gemini/settings.json");
+            home.ok(&["gemini", "qwen"]);
+            assert_eq!(home.read(".gemini/settings.json"), with, "the second time changes nothing");
+            if is_edited {
+                home.write(".gemini/settings.json", &with.replace("dark", "light"));
+            }
+            let said = home.ok(&[order[0], "--remove"]);
+            assert!(said.contains(&format!("because {} also uses this file", order[1])), "{said}");
+            let left = home.read(".gemini/settings.json");
+            assert!(left.contains("mcpServers") && !left.contains(&format!("hook {}", order[0])), "{left}");
+            home.ok(&[order[1], "--remove"]);
+            let wanted = if is_edited { before.replace("dark", "light") } else { before.to_owned() };
+            assert_eq!(home.read(".gemini/settings.json"), wanted);
+        }
+    }
+}
+
+#[test]
+fn the_home_directory_is_no_project() {
+    let home = Home::new();
+    home.ok(&["cursor"]);
+    let (before, records) = (everything(&home.home), home.place.dir.join("setup.json"));
+    let run = |args: &[&str]| {
+        let mut command = home.place.command(&[&["setup"], args].concat());
+        let out = command.env("PATH", &home.bin).current_dir(&home.home).output().unwrap();
+        (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
+    };
+    for args in [&["cursor", "--project"][..], &["cursor", "--remove", "--project"], &["--remove", "--project"]] {
+        let (status, said) = run(args);
+        assert!(status == 2 && said.contains("the working directory is your home directory"), "{args:?}: {said}");
+        assert_eq!(everything(&home.home), before, "{args:?}");
+    }
+
+    // An older version has set up a project here. Its file can still be removed, and the user's files stay.
+    home.ok(&["claude", "--project"]);
+    let project = home.place.root.join("project").canonicalize().unwrap();
+    let text = std::fs::read_to_string(&records).unwrap();
+    let real_home = home.home.canonicalize().unwrap();
+    std::fs::write(&records, text.replace(project.to_str().unwrap(), real_home.to_str().unwrap())).unwrap();
+    std::fs::rename(project.join(".mcp.json"), home.home.join(".mcp.json")).unwrap();
+    let (status, said) = run(&["--remove", "--project"]);
+    assert_eq!((status, everything(&home.home)), (0, before), "{said}");
+}

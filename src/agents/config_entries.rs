@@ -1,15 +1,19 @@
 //! Adds, removes and finds the entries of slm-mesh in an agent's settings file.
 //!
 //! **Invariant:** entries of other programs stay unchanged, byte for byte. A server entry is ours if it has our name
-//! and starts our program. A hook is ours if it runs our program with the word `hook` and the agent's id.
+//! and starts our program. A hook is ours if it only runs our program with the word `hook` and the agent's id. If the
+//! hook's command does more than that, the hook is the user's: it stays, and only the path of our program is updated.
 
 use super::generated_file_texts::{NAME, is_our_program};
+use super::hook_command_line::{ProgramCall, call_in_line, call_of, line_of, with_program};
 use super::json_edit::{self, PathStep};
+use super::json_hook_entry::{grouped_item, hook_path, put_matcher, remove_hook, update_hook, with_arguments};
 use super::{toml_entry, toml_hooks, yaml_entry};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Map, Value, json};
+use std::slice::from_ref;
 
 /// The time limit, in seconds, of the hook that waits for mail and then wakes its agent: one day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
@@ -61,8 +65,8 @@ impl Entries<'_> {
             };
         }
         if let Some(hooks) = self.toml_hooks() {
-            let is_ours = |command: &str| self.is_our_hook(&json!({ "command": command }));
-            return toml_hooks::put(text, hooks.events, &self.hook_line(), HOOK_SECONDS, is_ours);
+            let updated = |line: &str| self.updated_line(line);
+            return toml_hooks::put(text, hooks.events, &self.hook_line(), HOOK_SECONDS, updated);
         }
         let mut text = text.to_owned();
         if json_edit::is_blank(&text) {
@@ -135,7 +139,7 @@ impl Entries<'_> {
         }
         // An older version may have written hooks for other events. Those hooks are removed.
         let is_kept = |event: &str| hooks.events.iter().any(|(kept, _)| *kept == event);
-        text = self.remove_hooks(&text, hooks, None, |event, _| !is_kept(event))?;
+        text = self.remove_hooks(&text, hooks, None, |event, _, _| !is_kept(event))?;
         for (event, tools) in hooks.events {
             text = self.put_event(&text, hooks, event, tools)?;
         }
@@ -145,24 +149,31 @@ impl Entries<'_> {
     fn put_event(&self, text: &str, hooks: &HookFile, event: &str, tools: &str) -> Result<String, String> {
         let path: Vec<PathStep> = hooks.key.into_iter().chain([event]).map(PathStep::Key).collect();
         let whole = json_edit::parse(text)?;
-        let found = self.our_places(at(&whole, &path), hooks.has_groups);
-        let wanted = self.hooks_for(event, hooks);
+        let found = self.calls_in(at(&whole, &path), hooks.has_groups);
         let mut text = text.to_owned();
-        for (n, hook) in wanted.iter().enumerate() {
-            let item = grouped_item(hooks, hook, tools);
-            let Some((item_n, hook_n)) = found.get(n) else {
-                text = json_edit::push(&text, &path, &item)?;
-                continue;
-            };
-            let n_in_group = at(&whole, &path)[*item_n]["hooks"].as_array().map_or(1, Vec::len);
-            let mut place = [path.clone(), vec![PathStep::Item(*item_n)]].concat();
-            let is_alone = !hooks.has_groups || n_in_group == 1;
-            if !is_alone {
-                place.extend([PathStep::Key("hooks"), PathStep::Item(*hook_n)]);
+        for (place, hook, _) in found.iter().filter(|(.., call)| !call.is_whole) {
+            if let Some((field, line)) = line_of(hook) {
+                let path = [hook_path(&path, *place, hooks.has_groups), vec![PathStep::Key(field)]].concat();
+                text = json_edit::put(&text, &path, &json!(with_program(line, self.program)))?;
             }
-            text = json_edit::put(&text, &place, if is_alone { &item } else { hook })?;
         }
-        self.remove_hooks(&text, hooks, None, |name, n| name == event && n >= wanted.len())
+        let wanted = self.hooks_for(event, hooks);
+        for hook in &wanted {
+            let is_wake = call_of(hook).is_some_and(|call| call.is_wake());
+            let mut same = found.iter().filter(|(.., call)| call.is_wake() == is_wake);
+            text = match same.clone().find(|(.., call)| call.is_whole) {
+                Some((place, old, call)) => {
+                    let group = &at(&whole, &path)[place.0];
+                    let text = put_matcher(&text, hooks, group, &path, place.0, tools)?;
+                    update_hook(&text, &hook_path(&path, *place, hooks.has_groups), old, call, hook)?
+                }
+                // One of the user's hooks already calls our program.
+                None if same.next().is_some() => text,
+                None => json_edit::push(&text, &path, &grouped_item(hooks, hook, tools))?,
+            };
+        }
+        let has_wake_hook = wanted.len() > 1;
+        self.remove_hooks(&text, hooks, None, |name, n, is_wake| name == event && (n > 0 || is_wake && !has_wake_hook))
     }
 
     /// Our hooks for an event. The first hook answers at once. A second hook, if there is one, waits for mail and then
@@ -214,7 +225,7 @@ impl Entries<'_> {
             };
         }
         if self.toml_hooks().is_some() {
-            return toml_hooks::remove(text, |command| self.is_our_hook(&json!({ "command": command })));
+            return toml_hooks::remove(text, |line| self.updated_line(line).is_some_and(|line| line.is_whole));
         }
         let whole = json_edit::parse(text)?;
         let mut text = text.to_owned();
@@ -225,7 +236,7 @@ impl Entries<'_> {
             text = remove_if_empty(&text, &[PathStep::Key(server.key)], before)?;
         }
         if let Some(hooks) = self.hooks {
-            let without = self.remove_hooks(&text, &hooks, before, |_, _| true)?;
+            let without = self.remove_hooks(&text, &hooks, before, |_, _, _| true)?;
             let is_changed = without != text;
             text = without;
             if is_changed && hooks.has_version && before.is_some_and(|before| before.get("version").is_none()) {
@@ -233,6 +244,25 @@ impl Entries<'_> {
             }
         }
         Ok(text)
+    }
+
+    /// Puts the server entry back that our entry has replaced. `before` is the file's text before set-up.
+    ///
+    /// # Errors
+    /// If the text can't be changed safely; the error says why.
+    pub fn put_back(&self, text: &str, before: &str) -> Result<String, String> {
+        let Some(server) = self.server else { return Ok(text.to_owned()) };
+        if let Some(server) = self.other_format() {
+            let is_toml = server.entry == EntryShape::TomlTable;
+            return if is_toml { toml_entry::put_back(text, server.key, before) } else { Ok(text.to_owned()) };
+        }
+        // If `before` is not valid, no entry can be found in it.
+        let whole = json_edit::parse(before).unwrap_or_default();
+        let replaced = &whole[server.key][NAME];
+        if replaced.is_null() || registered_program(&whole, &server).is_some_and(|program| is_our_program(&program)) {
+            return Ok(text.to_owned());
+        }
+        json_edit::put(text, &[PathStep::Key(server.key), PathStep::Key(NAME)], replaced)
     }
 
     /// The text of a file that contains our entries and nothing else.
@@ -263,64 +293,112 @@ impl Entries<'_> {
         text.trim().is_empty() || text == frame || is_json && !has_comment(text) && has_same_value()
     }
 
-    /// All our hooks in a file, each with the name of its event.
+    /// Whether a JSON text is what `setup` writes into a new file, apart from the path of the program. Without a record,
+    /// this is the only sign that `setup` created the file. Files in other formats have no such sign, so the answer for
+    /// them is always true.
+    pub fn is_new_file(&self, text: &str) -> bool {
+        if self.other_format().is_some() || self.toml_hooks().is_some() {
+            return true;
+        }
+        let Ok(whole) = json_edit::parse(text) else { return false };
+        let hooks = self.hooks.map(|hooks| self.hooks_in(&whole, &hooks)).unwrap_or_default();
+        let of_server = || self.server.and_then(|server| registered_program(&whole, &server));
+        let program = hooks.iter().find_map(|(_, hook)| hook_program(hook)).or_else(of_server);
+        program.is_some_and(|program| Entries { program: &program, ..*self }.alone() == text)
+    }
+
+    /// All hooks in a file that call our program, each with the name of its event.
     pub fn hooks_in<'v>(&self, whole: &'v Value, hooks: &HookFile) -> Vec<(&'v str, &'v Value)> {
         let events = hooks.key.map_or(whole, |key| &whole[key]);
-        let mut found = Vec::new();
-        for (event, list) in events.as_object().into_iter().flatten() {
-            for (item_n, hook_n) in self.our_places(list, hooks.has_groups) {
-                let item = &list[item_n];
-                found.push((event.as_str(), if hooks.has_groups { &item["hooks"][hook_n] } else { item }));
-            }
-        }
-        found
+        let events = events.as_object().into_iter().flatten();
+        let calls = |(event, list): (&'v String, &'v Value)| {
+            self.calls_in(list, hooks.has_groups).into_iter().map(|(_, hook, _)| (event.as_str(), hook))
+        };
+        events.flat_map(calls).collect()
     }
 
-    fn is_our_hook(&self, hook: &Value) -> bool {
-        hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
+    /// Whether a text contains a hook of the user that calls our program.
+    pub fn has_users_call(&self, text: &str) -> bool {
+        let Some(hooks) = self.hooks else { return false };
+        let is_toml = hooks.command == HookCommand::TomlLine;
+        let whole = if is_toml { toml_hooks::as_json(text) } else { json_edit::parse(text).ok() };
+        let is_users = |hook: &Value| call_of(hook).is_some_and(|call| !call.is_whole);
+        whole.is_some_and(|whole| self.hooks_in(&whole, &hooks).iter().any(|(_, hook)| is_users(hook)))
     }
 
-    /// The positions of our hooks in an event's list. Each position consists of two indexes: the index of an item in
-    /// the list, and the index of a hook in the item. The second index is 0 if the items are single hooks, not groups
-    /// of hooks.
-    fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
+    /// The call of our program in a hook, if the call has the id of our agent.
+    fn our_call(&self, hook: &Value) -> Option<ProgramCall> {
+        call_of(hook).filter(|call| call.agent == self.agent.id)
+    }
+
+    /// Updates a shell line that calls our program. Returns `None` if the line does not call it.
+    fn updated_line(&self, line: &str) -> Option<UpdatedLine> {
+        let call = call_in_line(line).filter(|call| call.agent == self.agent.id)?;
+        let is_whole = call.is_whole;
+        let text = if is_whole {
+            with_arguments(&self.hook_line(), call.users_arguments())
+        } else {
+            with_program(line, self.program)
+        };
+        Some(UpdatedLine { text, is_whole })
+    }
+
+    /// The hooks in an event's list that call our program. Each has a position, which consists of two indexes: the index
+    /// of an item in the list, and the index of a hook in the item. The second index is 0 if the items are single hooks,
+    /// not groups of hooks.
+    fn calls_in<'v>(&self, list: &'v Value, has_groups: bool) -> Vec<((usize, usize), &'v Value, ProgramCall)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
-            if has_groups {
-                let group = item["hooks"].as_array().into_iter().flatten().enumerate();
-                found.extend(group.filter(|(_, hook)| self.is_our_hook(hook)).map(|(hook_n, _)| (item_n, hook_n)));
-            } else if self.is_our_hook(item) {
-                found.push((item_n, 0));
-            }
+            let group =
+                if has_groups { item["hooks"].as_array().map_or(&[][..], Vec::as_slice) } else { from_ref(item) };
+            let calls = group.iter().enumerate();
+            found.extend(calls.filter_map(|(hook_n, hook)| Some(((item_n, hook_n), hook, self.our_call(hook)?))));
         }
         found
     }
 
-    /// Removes each of our hooks for which `picks` returns true. The arguments of `picks` are the name of the event and
-    /// the position of the hook among our hooks for this event.
+    /// Removes each of our hooks for which `picks` returns true. The arguments of `picks` are the name of the event,
+    /// whether the hook waits for mail in the background, and, before that, the position of the hook among our hooks for
+    /// this event that have the same purpose.
     fn remove_hooks(
         &self,
         text: &str,
         hooks: &HookFile,
         before: Option<&Value>,
-        picks: impl Fn(&str, usize) -> bool,
+        picks: impl Fn(&str, usize, bool) -> bool,
     ) -> Result<String, String> {
         let whole = json_edit::parse(text)?;
         let root: Vec<PathStep> = hooks.key.into_iter().map(PathStep::Key).collect();
         let mut left = text.to_owned();
         for (event, list) in at(&whole, &root).as_object().into_iter().flatten() {
             let path = [root.clone(), vec![PathStep::Key(event)]].concat();
-            let places = self.our_places(list, hooks.has_groups).into_iter().enumerate().rev();
-            let n_before = left.len();
-            for (_, place) in places.filter(|(n, _)| picks(event, *n)) {
-                left = remove_hook(&left, &path, place, hooks.has_groups)?;
+            let mut counts = [0, 0];
+            let mut places = Vec::new();
+            for (place, _, call) in self.calls_in(list, hooks.has_groups).iter().filter(|(.., call)| call.is_whole) {
+                let count = &mut counts[usize::from(call.is_wake())];
+                if picks(event, *count, call.is_wake()) {
+                    places.push(*place);
+                }
+                *count += 1;
             }
-            if left.len() < n_before {
+            for place in places.iter().rev() {
+                left = remove_hook(&left, &path, *place, hooks.has_groups)?;
+            }
+            if !places.is_empty() {
                 left = remove_if_empty(&left, &path, before)?;
             }
         }
         if left == text { Ok(left) } else { remove_if_empty(&left, &root, before) }
     }
+}
+
+/// A shell line that calls our program, with the present path of the program.
+#[derive(Debug)]
+pub struct UpdatedLine {
+    /// The new text of the line.
+    pub text: String,
+    /// Whether the line does nothing but call our program.
+    pub is_whole: bool,
 }
 
 /// Returns the new value of `command` or `args`. The user may have added arguments after `mcp` to the old value. These
@@ -332,67 +410,19 @@ fn with_users_arguments(new: &Value, old: &Value) -> Value {
     new_words.iter().chain(added).cloned().collect()
 }
 
-fn remove_hook(text: &str, event: &[PathStep], place: (usize, usize), has_groups: bool) -> Result<String, String> {
-    let item = [event, &[PathStep::Item(place.0)]].concat();
-    if !has_groups {
-        return Ok(json_edit::remove(text, &item));
-    }
-    let group = [&item[..], &[PathStep::Key("hooks")]].concat();
-    let text = json_edit::remove(text, &[&group[..], &[PathStep::Item(place.1)]].concat());
-    let is_empty = at(&json_edit::parse(&text)?, &group).as_array().is_some_and(Vec::is_empty);
-    Ok(if is_empty { json_edit::remove(&text, &item) } else { text })
-}
-
-fn grouped_item(hooks: &HookFile, hook: &Value, tools: &str) -> Value {
-    let mut item = if hooks.has_groups { json!({ "hooks": [hook] }) } else { hook.clone() };
-    if !tools.is_empty() {
-        item["matcher"] = json!(tools);
-    }
-    item
-}
-
 /// The program that a JSON settings file registers as the server `slm-mesh`.
 pub fn registered_program(whole: &Value, server: &ServerFile) -> Option<String> {
     let command = whole.get(server.key)?.get(NAME)?.get("command")?;
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
 }
 
-/// The program that our hook runs; `None` if the hook is not ours.
+/// The program that our hook runs; `None` if the hook does not run our program.
 pub fn hook_program(hook: &Value) -> Option<String> {
-    hook_target(hook).map(|(program, _)| program)
+    call_of(hook).map(|call| call.program)
 }
 
-/// The program that our hook runs, and the agent id that follows the word `hook`.
-fn hook_target(hook: &Value) -> Option<(String, String)> {
-    let command = hook["command"].as_str().or(hook["exec"].as_str()).unwrap_or("");
-    if is_our_program(command) && hook["args"][0] == json!("hook") {
-        return Some((command.to_owned(), hook["args"][1].as_str().unwrap_or("").to_owned()));
-    }
-    let words = shell_words(hook["bash"].as_str().unwrap_or(command));
-    let is_call = |words: &&[String]| words[1] == "hook" && is_our_program(&words[0]);
-    let at = words.windows(2).rposition(|words| is_call(&words))?;
-    Some((words[at].clone(), words.get(at + 2).cloned().unwrap_or_default()))
-}
-
-/// Splits a shell line into words. Supports only the quotes and escapes that our own shell lines contain.
-fn shell_words(line: &str) -> Vec<String> {
-    let (mut found, mut word, mut quote) = (Vec::new(), String::new(), None);
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (None, '\'' | '"') => quote = Some(c),
-            (Some(mark), c) if c == mark => quote = None,
-            (None | Some('"'), '\\') => word.extend(chars.next()),
-            (None, c) if c.is_whitespace() => found.push(std::mem::take(&mut word)),
-            (_, c) => word.push(c),
-        }
-    }
-    found.push(word);
-    found.retain(|word| !word.is_empty());
-    found
-}
-
-fn at<'a>(whole: &'a Value, path: &[PathStep]) -> &'a Value {
+/// The value at a path; null if there is none.
+pub(super) fn at<'a>(whole: &'a Value, path: &[PathStep]) -> &'a Value {
     path.iter().fold(whole, |value, step| match step {
         PathStep::Key(key) => &value[*key],
         PathStep::Item(n) => &value[*n],

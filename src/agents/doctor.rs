@@ -395,9 +395,9 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
 /// it contained this version's text before the edit.
 fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bool {
     let record = || records.and_then(|records| records.get(path));
-    let has_record = || record().is_some_and(|record| record.after == *text);
+    let is_edited = |old: &str| record().is_some_and(|record| record.after == *text && !record.has_text(old));
     let old = safe_write::read(path).ok().flatten();
-    old.is_some_and(|old| old == *text || old.contains(MARK) && has_record())
+    old.is_some_and(|old| old == *text || old.contains(MARK) && is_edited(&old))
 }
 
 /// Checks whether the files that `setup` writes as a whole are up to date.

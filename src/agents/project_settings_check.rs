@@ -10,7 +10,7 @@ use super::generated_file_texts::{self, MARK, NAME};
 use super::registered_server_check::find_registered;
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};
-use super::setup_records::{FileRecord, Records};
+use super::setup_records::{FileRecord, Records, real_path};
 use crate::known_agents::settings_files::EntryShape;
 use crate::known_agents::{AGENTS, Agent};
 use std::path::{Path, PathBuf};
@@ -18,9 +18,8 @@ use std::path::{Path, PathBuf};
 /// Checks the project in the working directory. Returns no checks if the project contains no settings that slm-mesh wrote.
 pub fn check_project(environment: &Environment) -> Vec<Check> {
     let environment = Environment { is_project: true, ..environment.clone() };
-    let real = |path: &Path| path.canonicalize().ok();
-    if real(&environment.directory) == real(&environment.home) {
-        // In the home directory, the project's files are the user's files, which are checked anyway.
+    if environment.is_home() {
+        // The user's files are checked anyway.
         return Vec::new();
     }
     // Without the records, it is unknown what `setup` wrote, so no program is run.
@@ -48,7 +47,9 @@ fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf,
     let mut files = environment.edited_files(agent).into_iter().map(|file| file.path).chain(own);
     let text_of = |path: &Path| safe_write::read(path).ok().flatten();
     files.all(|path| {
-        recorded.iter().any(|(known, record)| *known == path && text_of(&path) == Some(record.after.clone()))
+        recorded
+            .iter()
+            .any(|(known, record)| *known == real_path(&path) && text_of(&path) == Some(record.after.clone()))
     })
 }
 

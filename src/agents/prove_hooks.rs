@@ -5,6 +5,7 @@
 
 use super::generated_file_texts;
 use super::hook::hook_agent;
+use super::hook_command_line::call_of;
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, read_hooks};
 use crate::base::error::{Error, ErrorKind};
@@ -212,6 +213,11 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
         return Err(none(format!("{} has no slm-mesh hook; {cure}", path.display())));
     }
     let call = |hook: &Value| match hook["args"].as_array() {
+        // The user's command may do anything, such as showing a notification. Only its call of our program is tested.
+        _ if call_of(hook).is_some_and(|call| !call.is_whole) => {
+            let program = call_of(hook).map(|call| call.program).unwrap_or_default();
+            HookRun::Program(program.into(), vec!["hook".to_owned(), agent.id.to_owned()])
+        }
         Some(args) => {
             let args = args.iter().map(|arg| arg.as_str().unwrap_or("").to_owned()).collect();
             HookRun::Program(hook["command"].as_str().unwrap_or("").into(), args)

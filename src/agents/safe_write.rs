@@ -94,22 +94,13 @@ pub fn remove_left_draft(path: &Path) {
     let _ = remove_unused(&draft_path(&behind_links(path)));
 }
 
-/// Removes a file, and the folders below `root` that become empty. If the path is a symlink, removes the file to which
-/// it points, and keeps the symlink.
+/// Removes a file. If the path is a symlink, removes the file to which it points, and keeps the symlink.
 ///
 /// # Errors
 /// If the file can't be removed; the error says why.
-pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
+pub fn remove(path: &Path) -> Result<(), String> {
     fs::remove_file(behind_links(path))
-        .map_err(|error| format!("it can't be removed ({error}); check who owns its folder"))?;
-    let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
-    for folder in above {
-        // A folder that is not empty stays, so its parent folders stay too.
-        if fs::remove_dir(folder).is_err() {
-            break;
-        }
-    }
-    Ok(())
+        .map_err(|error| format!("it can't be removed ({error}); check who owns its folder"))
 }
 
 /// Checks that the user has permission to write a file. Without this check, the rename would replace even a read-only
@@ -137,7 +128,7 @@ pub fn may_write(path: &Path) -> Result<(), String> {
 }
 
 /// The file to which a symlink points, even if that file does not exist yet.
-fn behind_links(path: &Path) -> PathBuf {
+pub(super) fn behind_links(path: &Path) -> PathBuf {
     let mut real = path.to_path_buf();
     for _ in 0..16 {
         let Ok(target) = fs::read_link(&real) else { break };

@@ -182,13 +182,14 @@ fn new_record(
 ) -> FileRecord {
     let agents = with_agent(known.as_ref(), entries.agent);
     let before = match (&known, old) {
-        (Some(known), Some(old)) if known.after == *old => known.before.clone(),
+        (Some(known), Some(old)) if known.has_text(old) => known.before.clone(),
         (_, None) => None,
         // If our entries can't be removed, the record contains the whole text.
         (known, Some(old)) => text_without_us(known.as_ref(), entries, old).unwrap_or_else(|_| Some(old.clone())),
     };
     let project = environment.project().map(Path::to_path_buf);
-    FileRecord { before, after: new.to_owned(), agents, project, is_own: false }
+    let earlier = old.filter(|old| *old != new && before.as_ref() != Some(*old)).cloned();
+    FileRecord { before, after: new.to_owned(), earlier, agents, project, is_own: false }
 }
 
 /// The agents in a file's record, including `agent`, which is added if it is missing.
@@ -200,7 +201,8 @@ fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     agents
 }
 
-/// Returns the text without our entries. Returns `None` if `setup` created the file and the remaining text contains
+/// Returns the text without our entries. If our server entry has replaced an entry with the same name, that entry is put
+/// back, because it may contain what the user wrote, such as a secret. Returns `None` if `setup` created the file and the remaining text contains
 /// nothing that anybody else wrote.
 ///
 /// # Errors
@@ -211,8 +213,11 @@ pub(super) fn text_without_us(
     text: &str,
 ) -> Result<Option<String>, String> {
     let shape = known.and_then(shape_of);
-    let bare = entries.remove_from(text, shape.as_ref())?;
-    let was_new = known.is_none_or(|record| record.before.is_none());
+    let mut bare = entries.remove_from(text, shape.as_ref())?;
+    if let Some(before) = known.and_then(|record| record.before.as_ref()).filter(|_| bare != text) {
+        bare = entries.put_back(&bare, before)?;
+    }
+    let was_new = known.map_or_else(|| entries.is_new_file(text), |record| record.before.is_none());
     Ok((bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare))
 }
 
@@ -251,7 +256,7 @@ fn write_own_file_once(
     let known = records.get(path);
     let is_same = old.as_deref() == Some(text);
     if let (Some(known), Some(old), false) = (&known, &old, is_same)
-        && known.after != *old
+        && !known.has_text(old)
     {
         return if known.after == text { Ok(KEPT) } else { Err(format!("{EDITED}, and {TWO_TEXTS}")) };
     }
@@ -263,7 +268,8 @@ fn write_own_file_once(
     }
     let agents = with_agent(known.as_ref(), agent);
     let project = environment.project().map(Path::to_path_buf);
-    let record = FileRecord { before: None, after: text.to_owned(), agents, project, is_own: true };
+    let earlier = old.clone().filter(|_| !is_same);
+    let record = FileRecord { before: None, after: text.to_owned(), earlier, agents, project, is_own: true };
     if old.is_none() || known.as_ref() != Some(&record) {
         records.set(path, &record)?;
     }

@@ -119,6 +119,12 @@ impl Environment {
         self.is_project.then_some(self.directory.as_path())
     }
 
+    /// Whether the working directory is the home directory. The project's files are then the user's files.
+    pub fn is_home(&self) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        real(&self.directory) == real(&self.home)
+    }
+
     /// Whether `setup` supports the agent and the agent is installed. An agent is installed if its program or its
     /// settings directory exists.
     pub fn is_installed(&self, agent: &Agent) -> bool {

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The lock, held until this value is dropped. The lock file is then removed, so that `setup --remove` leaves nothing
-/// behind.
+/// behind. If `setup` created the data directory and it is empty, it is removed too.
 #[derive(Debug)]
 pub struct SetupLock {
     path: PathBuf,
     file: File,
+    is_own_directory: bool,
 }
 
 impl SetupLock {
@@ -27,7 +28,10 @@ impl SetupLock {
     pub fn take(places: &DataDir) -> Result<SetupLock, String> {
         let path = places.dir.join("setup.lock");
         let end = Instant::now() + WAIT_MAX;
+        // Another run may have created the directory a moment ago. It then stays until that run removes it.
+        let mut is_own_directory = false;
         while Instant::now() < end {
+            is_own_directory |= !places.dir.exists();
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&places.dir);
             made.map_err(|error| places.error("can't be created", &error).text)?;
             let file = match places.open_lock(&path) {
@@ -41,10 +45,22 @@ impl SetupLock {
             // If the previous holder removed this lock file, another run may have locked a new file at the same path,
             // so this run tries again.
             if is_at(&file, &path) {
-                return Ok(SetupLock { path, file });
+                return Ok(SetupLock { path, file, is_own_directory });
             }
         }
         Err(format!("another run of slm-mesh setup holds {}; wait until that run has ended", path.display()))
+    }
+}
+
+impl SetupLock {
+    /// Whether `setup` created the data directory.
+    pub fn is_own_directory(&self) -> bool {
+        self.is_own_directory
+    }
+
+    /// Remembers that an earlier run of `setup` created the data directory.
+    pub fn own_directory(&mut self) {
+        self.is_own_directory = true;
     }
 }
 
@@ -52,8 +68,10 @@ impl Drop for SetupLock {
     fn drop(&mut self) {
         // If the file stays, the next run locks the same file.
         let _ = fs::remove_file(&self.path);
-        // The directory stays if it contains other files.
-        let _ = self.path.parent().map(fs::remove_dir);
+        if self.is_own_directory {
+            // The directory stays if it contains other files.
+            let _ = self.path.parent().map(fs::remove_dir);
+        }
         // It is not enough to close the file. If a child process had a copy of the descriptor, the lock would stay.
         let _ = self.file.unlock();
     }

@@ -10,10 +10,12 @@
 
 pub mod agent_registrations;
 
-use super::safe_write;
+use super::safe_write::{self, behind_links};
 use super::setup_lock::SetupLock;
 use crate::sys::data_dir::DataDir;
+use crate::sys::regular_file::open_regular;
 use serde_json::{Map, Value, json};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// The record of one file.
@@ -23,6 +25,9 @@ pub struct FileRecord {
     pub before: Option<String>,
     /// The text that `setup` wrote.
     pub after: String,
+    /// The text that the file had before `setup` last wrote it, if our entries were already in it. If that write failed,
+    /// the file still has this text.
+    pub earlier: Option<String>,
     /// The ids of the agents for which `setup` wrote the file.
     pub agents: Vec<String>,
     /// The project's directory, if `setup --project` wrote the file.
@@ -30,6 +35,17 @@ pub struct FileRecord {
     /// Whether `setup` wrote the file as a whole, as it does for slash commands.
     pub is_own: bool,
 }
+
+impl FileRecord {
+    /// Whether the file has not changed since `setup` wrote it, or since a later run of `setup` failed to write it.
+    pub fn has_text(&self, text: &str) -> bool {
+        self.after == text || self.earlier.as_deref() == Some(text)
+    }
+}
+
+/// Maximum size of the records, in bytes. The records contain several texts of each file. If they grew larger than this,
+/// they could not be read again, so `setup` then changes no other file.
+const SIZE_MAX: u64 = 256 << 20;
 
 /// The key that marks the record of a folder that `setup` has created.
 const FOLDER: &str = "folder";
@@ -47,8 +63,34 @@ fn file_of(places: &DataDir) -> PathBuf {
     places.dir.join("setup.json")
 }
 
-fn key_of(path: &Path) -> String {
+/// The text of the records; empty if there are none.
+fn read_text(path: &Path) -> Result<String, String> {
+    let cant_read = |error: std::io::Error| format!("it can't be read ({error}); check who owns it");
+    let file = match open_regular(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err("it is not a regular file; move it away".into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(cant_read(error)),
+    };
+    let mut text = String::new();
+    let n_bytes = file.take(SIZE_MAX + 1).read_to_string(&mut text).map_err(cant_read)?;
+    if n_bytes as u64 > SIZE_MAX {
+        return Err(format!("it is larger than {SIZE_MAX} bytes; move it away"));
+    }
+    Ok(text)
+}
+
+fn text_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// The path under which a file is recorded: without links, so that the settings of two agents have one record if one
+/// path is a link to the other. The file and its folders need not exist.
+pub(super) fn real_path(path: &Path) -> PathBuf {
+    let target = behind_links(path);
+    let found = target.ancestors().skip(1).find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
+    let inside = found.and_then(|(folder, real)| Some(real.join(target.strip_prefix(folder).ok()?)));
+    inside.unwrap_or(target)
 }
 
 impl Records {
@@ -68,12 +110,25 @@ impl Records {
     pub fn load_locked() -> Result<Records, String> {
         let places = DataDir::find().map_err(|error| error.text)?;
         let lock = SetupLock::take(&places)?;
-        Records::read(places, Some(lock))
+        let mut records = Records::read(places, Some(lock))?;
+        records.record_data_directory();
+        Ok(records)
+    }
+
+    /// Records that `setup` created the data directory, or tells the lock so if an earlier run has recorded this.
+    fn record_data_directory(&mut self) {
+        let key = text_of(&self.places.dir);
+        let Some(lock) = self.lock.as_mut() else { return };
+        if self.files.contains_key(&key) {
+            lock.own_directory();
+        } else if lock.is_own_directory() {
+            self.files.insert(key, json!({ FOLDER: true }));
+        }
     }
 
     fn read(places: DataDir, lock: Option<SetupLock>) -> Result<Records, String> {
         let path = file_of(&places);
-        let text = safe_write::read(&path).map_err(|why| format!("{}: {why}", path.display()))?.unwrap_or_default();
+        let text = read_text(&path).map_err(|why| format!("{}: {why}", path.display()))?;
         let files = match serde_json::from_str::<Value>(&text) {
             Ok(Value::Object(files)) => files,
             _ => Map::new(),
@@ -83,13 +138,15 @@ impl Records {
 
     /// The record of a file.
     pub fn get(&self, path: &Path) -> Option<FileRecord> {
-        let record = self.files.get(&key_of(path))?;
+        // Older versions recorded the path of a link.
+        let record = self.files.get(&text_of(&real_path(path))).or_else(|| self.files.get(&text_of(path)))?;
         let text = |name: &str| record[name].as_str().map(str::to_owned);
         let agents = record["agents"].as_array().into_iter().flatten();
         let agents = agents.filter_map(Value::as_str).map(str::to_owned).collect();
         let project = text("project").map(PathBuf::from);
         let is_own = record["own"] == json!(true);
-        Some(FileRecord { before: text("before"), after: text("after")?, agents, project, is_own })
+        let (before, after, earlier) = (text("before"), text("after")?, text("earlier"));
+        Some(FileRecord { before, after, earlier, agents, project, is_own })
     }
 
     /// The files that are recorded for an agent. Returns the files of `project`, or the user's own files if `project`
@@ -100,6 +157,12 @@ impl Records {
             record.project.as_deref() == project && record.agents.iter().any(|known| known == agent)
         };
         all.filter(|(_, record)| is_theirs(record)).collect()
+    }
+
+    /// Whether `setup --project` wrote a file in this project.
+    pub fn has_project(&self, project: &Path) -> bool {
+        let mut records = self.files.keys().filter_map(|path| self.get(Path::new(path)));
+        records.any(|record| record.project.as_deref() == Some(project))
     }
 
     /// The projects that still contain files that `setup --project` wrote for one of these agents.
@@ -147,17 +210,22 @@ impl Records {
     /// # Errors
     /// If the records can't be written.
     pub fn set(&mut self, path: &Path, record: &FileRecord) -> Result<(), String> {
-        let FileRecord { before, after, agents, project, is_own } = record;
+        let FileRecord { before, after, earlier, agents, project, is_own } = record;
         let mut value = json!({ "before": before, "after": after, "agents": agents });
+        if let Some(earlier) = earlier {
+            value["earlier"] = json!(earlier);
+        }
         if let Some(project) = project {
-            value["project"] = json!(key_of(project));
+            value["project"] = json!(text_of(project));
         }
         if *is_own {
             value["own"] = json!(true);
         }
-        self.files.insert(key_of(path), value);
-        for folder in path.ancestors().skip(1).take_while(|folder| folder.symlink_metadata().is_err()) {
-            self.files.insert(key_of(folder), json!({ FOLDER: true }));
+        let real = real_path(path);
+        self.files.shift_remove(&text_of(path));
+        self.files.insert(text_of(&real), value);
+        for folder in real.ancestors().skip(1).take_while(|folder| folder.symlink_metadata().is_err()) {
+            self.files.insert(text_of(folder), json!({ FOLDER: true }));
         }
         self.save()
     }
@@ -167,20 +235,26 @@ impl Records {
     /// # Errors
     /// If the records can't be written.
     pub fn remove_created_folders(&mut self) -> Result<(), String> {
-        let is_folder = |record: &Value| record[FOLDER] == json!(true);
-        let all = self.files.iter().filter(|(_, record)| is_folder(record)).map(|(path, _)| PathBuf::from(path));
+        // The data directory contains the records, so it is removed after them.
+        let data_directory = text_of(&self.places.dir);
+        let is_folder = |path: &str, record: &Value| record[FOLDER] == json!(true) && path != data_directory;
+        let all =
+            self.files.iter().filter(|(path, record)| is_folder(path, record)).map(|(path, _)| PathBuf::from(path));
         let mut folders: Vec<PathBuf> = all.collect();
         let n_before = folders.len();
         // Inner folders are removed first.
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
         folders.retain(|folder| {
-            let mut below = self.files.keys().map(Path::new).filter(|path| path.starts_with(folder));
-            let is_needed = below.any(|path| path != folder);
+            // Older versions recorded the path of a folder with its links.
+            let real = real_path(folder);
+            let is_below =
+                |path: &Path| [folder, &real].iter().any(|folder| path.starts_with(folder) && path != *folder);
+            let is_needed = self.files.keys().any(|path| is_below(Path::new(path)));
             if !is_needed {
                 // If the folder is not empty, it contains files that `setup` did not write. The folder then stays, and
                 // only its record is removed.
                 let _ = std::fs::remove_dir(folder);
-                self.files.shift_remove(&key_of(folder));
+                self.files.shift_remove(&text_of(folder));
             }
             is_needed
         });
@@ -193,7 +267,9 @@ impl Records {
     /// If the records can't be written.
     pub fn forget(&mut self, path: &Path) -> Result<(), String> {
         safe_write::remove_left_draft(path);
-        if self.files.shift_remove(&key_of(path)).is_none() { Ok(()) } else { self.save() }
+        let keys = [text_of(&real_path(path)), text_of(path)];
+        let n_removed = keys.iter().filter_map(|key| self.files.shift_remove(key)).count();
+        if n_removed == 0 { Ok(()) } else { self.save() }
     }
 
     fn save(&self) -> Result<(), String> {
@@ -201,13 +277,22 @@ impl Records {
             return Err("the records of setup were read without the lock, so they can't be written".into());
         }
         let path = file_of(&self.places);
-        if self.files.is_empty() {
+        let data_directory = text_of(&self.places.dir);
+        if self.files.keys().all(|path| *path == data_directory) {
             std::fs::remove_file(&path).map_err(|error| format!("{} can't be removed ({error})", path.display()))?;
-            // Dropping the lock removes the directory if it is empty.
+            // Dropping the lock removes the directory if `setup` created it and it is empty.
             return Ok(());
+        }
+        let text = json!(self.files).to_string();
+        if text.len() as u64 > SIZE_MAX {
+            return Err(format!(
+                "with this file, the records of setup in {} would be larger than {SIZE_MAX} bytes; remove what the file \
+                 does not need",
+                path.display()
+            ));
         }
         // `prepare` is not called, because it would also create folders that stay after `--remove`. The lock has
         // already created the data directory.
-        self.places.write(&path, &json!(self.files).to_string()).map_err(|error| error.text)
+        self.places.write(&path, &text).map_err(|error| error.text)
     }
 }

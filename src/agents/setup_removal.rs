@@ -5,15 +5,20 @@
 
 use super::config_entries::Entries;
 use super::generated_file_texts;
+use super::json_edit;
 use super::register_via_agent_command::{by_agent, unregister};
 use super::safe_write;
 use super::setup::{
     ATTEMPTS, EDITED, KEPT, SAME, SetupStep, changed_lines, contents, load_records, merged, text_without_us,
 };
 use super::setup_environment::{EditedFile, Environment};
-use super::setup_records::{FileRecord, Records};
+use super::setup_records::{FileRecord, Records, real_path};
 use crate::known_agents::Agent;
 use std::path::{Path, PathBuf};
+
+/// Why `setup` can't remove a hook of the user, and what the user can do.
+const USERS_CALL: &str = "a hook in this file runs slm-mesh together with a command of yours; to end that, remove the \
+                          words that run slm-mesh from it";
 
 /// Removes every entry of slm-mesh from an agent's files.
 pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
@@ -28,7 +33,7 @@ pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupSt
     let (own_records, edited): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.is_own);
     let mut files = environment.edited_files(agent);
     for (path, _) in edited {
-        if !files.iter().any(|file| file.path == path) {
+        if !files.iter().any(|file| real_path(&file.path) == real_path(&path)) {
             files.push(environment.recorded_file(agent, &path));
         }
     }
@@ -38,7 +43,8 @@ pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupSt
     let own = scope.own_file.map(|own| environment.path(agent, own.path));
     let commands = environment.command_files(agent).into_iter().map(|(path, _)| path);
     let mut own: Vec<PathBuf> = own.into_iter().chain(commands).collect();
-    own.extend(own_records.into_iter().map(|(path, _)| path).filter(|path| !own.contains(path)).collect::<Vec<_>>());
+    let known: Vec<PathBuf> = own.iter().map(|path| real_path(path)).collect();
+    own.extend(own_records.into_iter().map(|(path, _)| path).filter(|path| !known.contains(&real_path(path))));
     let root = top_folder(environment, agent);
     steps.extend(merged(own.iter().map(|path| remove_own_file(environment, &root, path)).collect()));
     if !environment.is_dry_run {
@@ -86,12 +92,19 @@ fn restore_file_once(
         forget(environment, &mut records, path)?;
         return Ok(Some(step(SAME)));
     };
+    if known.as_ref().is_some_and(|known| is_of_other_scope(environment, known)) {
+        return Ok(Some(step(SAME)));
+    }
     if let Some(known) = known.as_ref().filter(|known| known.agents.iter().any(|id| id != entries.agent.id)) {
-        return keep_for_others(environment, &mut records, file, entries, known).map(Some);
+        return keep_for_others(environment, &mut records, file, entries, known, &text);
     }
     let left = match &known {
-        Some(known) if known.after == text => known.before.clone(),
+        Some(known) if known.has_text(&text) => known.before.clone(),
         known => text_without_us(known.as_ref(), entries, &text)?,
+    };
+    let step = |done| match &left {
+        Some(left) if entries.has_users_call(left) => step(done).because(USERS_CALL),
+        _ => step(done),
     };
     if left.as_ref() == Some(&text) {
         forget(environment, &mut records, path)?;
@@ -100,44 +113,88 @@ fn restore_file_once(
     safe_write::may_write(path)?;
     if environment.is_dry_run {
         let done = if left.is_none() { "would delete" } else { "would write" };
-        return Ok(Some(SetupStep { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
+        let change = changed_lines(&text, left.as_deref().unwrap_or_default());
+        return Ok(Some(SetupStep { change, ..step(done) }));
     }
-    let done = match left {
+    let done = match &left {
         None if safe_write::read(path)?.as_ref() == Some(&text) => {
-            safe_write::remove(path, &top_folder(environment, entries.agent))?;
+            remove_file(path, known.is_some(), &top_folder(environment, entries.agent))?;
             "deleted"
         }
         None => return Ok(None),
-        Some(left) if safe_write::replace(path, Some(&text), &left)? => "taken out",
+        Some(left) if safe_write::replace(path, Some(&text), left)? => "taken out",
         Some(_) => return Ok(None),
     };
     records.forget(path)?;
     Ok(Some(step(done)))
 }
 
-/// Keeps the entries in a file that other agents read too, and records that this agent no longer uses them.
+/// Whether a file was last set up for the user although a project's settings are removed now, or the other way round. Both
+/// may be the same file if the project is the home directory.
+fn is_of_other_scope(environment: &Environment, known: &FileRecord) -> bool {
+    known.project.as_deref() != environment.project()
+}
+
+/// Keeps the server entry in a file that other agents read too, because they use the same entry. Removes the hooks, which
+/// belong to one agent. Returns `None` if another program changed the file during the attempt.
 fn keep_for_others(
     environment: &Environment,
     records: &mut Records,
     file: &EditedFile,
     entries: &Entries,
     known: &FileRecord,
-) -> Result<SetupStep, String> {
+    text: &str,
+) -> Result<Option<SetupStep>, String> {
     let others: Vec<String> = known.agents.iter().filter(|id| *id != entries.agent.id).cloned().collect();
     let why = format!("{} also uses this file", others.join(", "));
-    if !environment.is_dry_run && others.len() < known.agents.len() {
-        records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
+    let step = |done| SetupStep::new(contents(entries), environment.shown(&file.path), done).because(&why);
+    let shape = known.before.as_ref().map(|before| json_edit::parse(before).unwrap_or_default());
+    let left = if entries.hooks.is_some() {
+        Entries { server: None, ..*entries }.remove_from(text, shape.as_ref())?
+    } else {
+        text.to_owned()
+    };
+    if left != text {
+        safe_write::may_write(&file.path)?;
     }
-    Ok(SetupStep::new(contents(entries), environment.shown(&file.path), KEPT).because(&why))
+    if environment.is_dry_run {
+        let done = if left == text { KEPT } else { "would write" };
+        return Ok(Some(SetupStep { change: changed_lines(text, &left), ..step(done) }));
+    }
+    // If the user has changed the file, the record may not call this text its own.
+    let is_unchanged = known.has_text(text) && left != text;
+    let (after, earlier) =
+        if is_unchanged { (left.clone(), Some(text.to_owned())) } else { (known.after.clone(), known.earlier.clone()) };
+    if others.len() < known.agents.len() || is_unchanged {
+        records.set(&file.path, &FileRecord { agents: others, after, earlier, ..known.clone() })?;
+    }
+    if left == text {
+        return Ok(Some(step(KEPT)));
+    }
+    Ok(safe_write::replace(&file.path, Some(text), &left)?.then(|| step("taken out")))
 }
 
 fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// Returns the folder at which the removal of empty folders stops. When a file is removed, the folders above it that
-/// become empty are removed too, but only those below the returned folder. The returned folder itself is removed only
-/// by `remove_created_folders`, if `setup` created the folder and it is empty.
+/// Removes a file. If `setup` has recorded the file, it has also recorded the folders that it created, so they are
+/// removed later. Without a record, as in a project that was moved, all folders below `root` that become empty are
+/// removed.
+fn remove_file(path: &Path, is_recorded: bool, root: &Path) -> Result<(), String> {
+    safe_write::remove(path)?;
+    let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
+    for folder in above.filter(|_| !is_recorded) {
+        // A folder that is not empty stays, so its parent folders stay too.
+        if std::fs::remove_dir(folder).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the folder at which the removal of empty folders stops. The returned folder itself is removed only by
+/// `remove_created_folders`, if `setup` created the folder and it is empty.
 fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }
@@ -146,9 +203,12 @@ fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Setup
     let place = environment.shown(path);
     let removed = (|| {
         let mut records = load_records(environment)?;
+        if records.get(path).is_some_and(|known| is_of_other_scope(environment, &known)) {
+            return Ok(SAME);
+        }
         let text = safe_write::read(path).ok().flatten().filter(|text| text.contains(generated_file_texts::MARK));
         let is_ours = text.is_some();
-        if text.zip(records.get(path)).is_some_and(|(text, known)| known.after != text) {
+        if text.zip(records.get(path)).is_some_and(|(text, known)| !known.has_text(&text)) {
             let mark = generated_file_texts::MARK;
             return Err(format!("{EDITED}; delete the file, or keep it and remove the words \"{mark}\" from it"));
         }
@@ -159,7 +219,7 @@ fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Setup
             return Ok("would delete");
         }
         if is_ours {
-            safe_write::remove(path, root)?;
+            remove_file(path, records.get(path).is_some(), root)?;
         }
         forget(environment, &mut records, path)?;
         Ok(if is_ours { "deleted" } else { SAME })

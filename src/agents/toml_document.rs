@@ -64,6 +64,17 @@ impl<'a> TomlFile<'a> {
         (last + 1, format!("{trailing}{}", if is_first { "" } else { "\n" }))
     }
 
+    /// Gives a table, and the tables in it, positions at the end of the file. Call this before the table is inserted.
+    pub fn move_to_end(&mut self, table: &mut Table) {
+        let (mut position, prefix) = self.make_room_at_end();
+        table.set_position(Some(position));
+        table.decor_mut().set_prefix(prefix);
+        each_table(table, &mut |inner| {
+            position += 1;
+            inner.set_position(Some(position));
+        });
+    }
+
     /// Moves the comments of a removed table to the next table, or to the end of the file.
     pub fn keep_comments_of(&mut self, removed: &Table) {
         let mut comments = prefix_of(removed.decor());

@@ -4,7 +4,7 @@ use super::generated_file_texts::{NAME, is_our_program};
 use super::toml_document::TomlFile;
 use serde_json::json;
 use std::collections::HashMap;
-use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 fn entry_of<'a>(document: &'a DocumentMut, key: &str) -> Option<&'a dyn TableLike> {
     document.get(key)?.as_table_like()?.get(NAME)?.as_table_like()
@@ -108,19 +108,19 @@ fn update(document: &mut DocumentMut, key: &str, program: &str) {
 }
 
 fn insert(file: &mut TomlFile<'_>, key: &str, program: &str) {
-    if let Some(servers) = file.document.get_mut(key).and_then(Item::as_inline_table_mut) {
-        let mut entry = InlineTable::new();
-        entry.insert("command", program.into());
-        entry.insert("args", arguments().into());
-        servers.insert(NAME, entry.into());
-        return;
-    }
     let mut entry = Table::new();
     entry.insert("command", value(program));
     entry.insert("args", value(arguments()));
-    let (position, prefix) = file.make_room_at_end();
-    entry.set_position(Some(position));
-    entry.decor_mut().set_prefix(prefix);
+    insert_entry(file, key, entry);
+}
+
+fn insert_entry(file: &mut TomlFile<'_>, key: &str, mut entry: Table) {
+    if let Some(servers) = file.document.get_mut(key).and_then(Item::as_inline_table_mut) {
+        servers.insert(NAME, entry.into_inline_table().into());
+        return;
+    }
+    entry.set_dotted(false);
+    file.move_to_end(&mut entry);
     let servers = file.document.as_table_mut().entry(key).or_insert_with(|| {
         let mut servers = Table::new();
         servers.set_implicit(true);
@@ -129,6 +129,29 @@ fn insert(file: &mut TomlFile<'_>, key: &str, program: &str) {
     if let Some(servers) = servers.as_table_mut() {
         servers.insert(NAME, Item::Table(entry));
     }
+}
+
+/// Puts the server's table back that our table has replaced. `before` is the text before set-up. If the server's table
+/// in it is ours, or if there is none, nothing is put back.
+///
+/// # Errors
+/// If the file can't be changed safely; the error says why.
+pub fn put_back(text: &str, key: &str, before: &str) -> Result<String, String> {
+    let unchanged = || Ok(text.to_owned());
+    let Ok(before) = before.parse::<DocumentMut>() else { return unchanged() };
+    let Some(replaced) = entry_of(&before, key) else { return unchanged() };
+    if command_of(replaced).is_some_and(|program| is_our_program(&program)) {
+        return unchanged();
+    }
+    let servers = before.get(key).and_then(Item::as_table_like);
+    let Some(entry) = servers.and_then(|servers| servers.get(NAME)?.clone().into_table().ok()) else {
+        return unchanged();
+    };
+    let mut file = TomlFile::parse(text)?;
+    insert_entry(&mut file, key, entry);
+    let new = file.print();
+    let check: DocumentMut = new.parse().map_err(|_| "an edit would make it invalid TOML".to_owned())?;
+    if entry_of(&check, key).is_some() { Ok(new) } else { Err(format!("{key} has a form that setup can't edit")) }
 }
 
 /// Removes the table of the server `slm-mesh` if the table's command is our program.
@@ -200,6 +223,9 @@ mod tests {
             assert!(is_current(&document, KEY, "/bin/slm-mesh"), "{with}");
             assert!(!with.contains("npx") && !with.contains("url") && !with.contains("env"), "{with}");
             assert_eq!(remove(text, KEY).unwrap(), text, "the entry is not ours, so it stays");
+            let back = put_back(&remove(&with, KEY).unwrap(), KEY, text).unwrap();
+            let entry = |text: &str| entry_as_json(text, KEY);
+            assert_eq!((entry(&back), back.contains("url")), (entry(text), text.contains("url")), "{back}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Adds and removes our hooks in a TOML file. Each hook is a table in the list `hooks`, with an event, a command and a
 //! time limit. `toml_edit` keeps comments, order and layout.
 
+use super::config_entries::UpdatedLine;
 use super::toml_document::TomlFile;
 use serde_json::{Value, json};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, value};
@@ -8,8 +9,9 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Removes our older tables from a file, and appends a new table for each event. A table is ours if `is_ours` returns
-/// true for its command. If our older tables equal the new tables, the text stays unchanged.
+/// Updates the commands that call our program, and appends a table for each event that has no such command. `updated`
+/// returns the new command if a command calls our program. Our older tables for other events are removed. Everything
+/// else that a table contains comes from the user, such as another time limit.
 ///
 /// # Errors
 /// If the text is not valid TOML, or if `hooks` is not a list of hooks.
@@ -18,27 +20,43 @@ pub fn put(
     events: &[(&str, &str)],
     line: &str,
     seconds: i64,
-    is_ours: impl Fn(&str) -> bool,
+    updated: impl Fn(&str) -> Option<UpdatedLine>,
 ) -> Result<String, String> {
     let mut file = TomlFile::parse(text)?;
-    let wanted: Vec<_> = events.iter().map(|(event, _)| (Some(*event), Some(line), Some(seconds))).collect();
-    let ours = |table: &&dyn TableLike| text_of(*table, "command").is_some_and(&is_ours);
-    let found: Vec<_> = tables(&file.document).into_iter().filter(ours).map(facts).collect();
-    if found == wanted {
-        return Ok(text.to_owned());
+    let (mut ours, mut users, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, table) in tables_mut(&mut file.document).into_iter().enumerate() {
+        let event = text_of(table, "event").unwrap_or("").to_owned();
+        let Some(new) = text_of(table, "command").and_then(&updated) else { continue };
+        if new.is_whole && (ours.contains(&event) || !events.iter().any(|(wanted, _)| *wanted == event)) {
+            unneeded.push(n);
+            continue;
+        }
+        set_text(table, "command", &new.text);
+        if new.is_whole && !table.contains_key("timeout") {
+            table.insert("timeout", value(seconds));
+        }
+        if new.is_whole { &mut ours } else { &mut users }.push(event);
     }
-    take_out(&mut file, is_ours);
-    events.iter().try_for_each(|(event, _)| insert(&mut file, event, line, seconds))?;
+    take_out(&mut file, &unneeded);
+    let has_hook = |event: &str| ours.iter().chain(&users).any(|known| known == event);
+    let missing = events.iter().filter(|(event, _)| !has_hook(event));
+    missing.into_iter().try_for_each(|(event, _)| insert(&mut file, event, line, seconds))?;
     Ok(file.print())
+}
+
+/// Replaces a text in a table, and keeps the comment beside it.
+fn set_text(table: &mut dyn TableLike, name: &str, new: &str) {
+    if let Some(old) = table.get_mut(name).and_then(Item::as_value_mut)
+        && old.as_str() != Some(new)
+    {
+        let decor = old.decor().clone();
+        *old = new.into();
+        *old.decor_mut() = decor;
+    }
 }
 
 fn text_of<'a>(table: &'a dyn TableLike, name: &str) -> Option<&'a str> {
     table.get(name)?.as_str()
-}
-
-/// The event, the command and the time limit of a hook.
-fn facts(table: &dyn TableLike) -> (Option<&str>, Option<&str>, Option<i64>) {
-    (text_of(table, "event"), text_of(table, "command"), table.get("timeout").and_then(Item::as_integer))
 }
 
 /// The hooks in a file. They may be written as tables, or as a list in one line.
@@ -48,6 +66,18 @@ fn tables(document: &DocumentMut) -> Vec<&dyn TableLike> {
         Some(item) => {
             let list = item.as_array().into_iter().flatten();
             list.filter_map(|hook| hook.as_inline_table()).map(|table| table as &dyn TableLike).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// The hooks in a file, in order to change them.
+fn tables_mut(document: &mut DocumentMut) -> Vec<&mut dyn TableLike> {
+    match document.get_mut(LIST) {
+        Some(Item::ArrayOfTables(list)) => list.iter_mut().map(|table| table as &mut dyn TableLike).collect(),
+        Some(item) => {
+            let list = item.as_array_mut().into_iter().flat_map(|list| list.iter_mut());
+            list.filter_map(|hook| hook.as_inline_table_mut()).map(|table| table as &mut dyn TableLike).collect()
         }
         None => Vec::new(),
     }
@@ -84,23 +114,27 @@ fn insert(file: &mut TomlFile<'_>, event: &str, line: &str, seconds: i64) -> Res
 /// If the file can't be changed safely; the error says why.
 pub fn remove(text: &str, is_ours: impl Fn(&str) -> bool) -> Result<String, String> {
     let mut file = TomlFile::parse(text)?;
-    take_out(&mut file, is_ours);
+    let hooks = tables(&file.document).into_iter().enumerate();
+    let ours = hooks.filter(|(_, table)| text_of(*table, "command").is_some_and(&is_ours));
+    let places: Vec<usize> = ours.map(|(n, _)| n).collect();
+    take_out(&mut file, &places);
     Ok(file.print())
 }
 
-fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
-    let is_ours = |table: &dyn TableLike| text_of(table, "command").is_some_and(&is_ours);
+/// Removes the hooks at these places, which are in ascending order.
+fn take_out(file: &mut TomlFile<'_>, places: &[usize]) {
     if let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_mut) {
-        return list.retain(|hook| !hook.as_inline_table().is_some_and(|table| is_ours(table)));
+        let mut n_hooks = 0;
+        return list.retain(|hook| {
+            n_hooks += usize::from(hook.is_inline_table());
+            !(hook.is_inline_table() && places.contains(&(n_hooks - 1)))
+        });
     }
-    let list = file.document.get(LIST).and_then(Item::as_array_of_tables);
-    let places = list.into_iter().flat_map(|list| list.iter().enumerate()).filter(|(_, table)| is_ours(*table));
-    let places: Vec<usize> = places.map(|(n, _)| n).collect();
     // The comments above a removed table move to the next table. Our tables are removed from last to first, so that
     // these comments keep their order.
-    for n in places.into_iter().rev() {
+    for n in places.iter().rev() {
         let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_of_tables_mut) else { return };
-        let removed = list.remove(n);
+        let removed = list.remove(*n);
         if list.is_empty() {
             file.document.remove(LIST);
         }
@@ -113,7 +147,7 @@ pub fn as_json(text: &str) -> Option<Value> {
     let document: DocumentMut = text.parse().ok()?;
     let mut found = json!({ LIST: {} });
     for table in tables(&document) {
-        let (Some(event), Some(command), _) = facts(table) else { continue };
+        let (Some(event), Some(command)) = (text_of(table, "event"), text_of(table, "command")) else { continue };
         let list = &mut found[LIST][event];
         if list.is_null() {
             *list = json!([]);
@@ -134,6 +168,13 @@ mod tests {
         command.ends_with("slm-mesh hook kimi")
     }
 
+    /// Puts our hooks into a text. `line` is the command of each hook.
+    fn put_line(text: &str, line: &str) -> Result<String, String> {
+        put(text, EVENTS, line, 5, |command| {
+            is_ours(command).then(|| UpdatedLine { text: line.to_owned(), is_whole: true })
+        })
+    }
+
     #[test]
     fn tables_go_in_and_out_again() {
         for text in [
@@ -147,13 +188,13 @@ mod tests {
             "hooks = [] # none yet\n",
             "hooks = [{ event = 'Stop', command = 'theirs' }]\n[b]\n",
         ] {
-            let with = put(text, EVENTS, LINE, 5, is_ours).unwrap();
+            let with = put_line(text, LINE).unwrap();
             let hooks = as_json(&with).unwrap();
             let stops = hooks["hooks"]["Stop"].as_array().unwrap();
             assert_eq!(stops.last().unwrap()["command"], json!(LINE), "{with}");
-            assert_eq!(put(&with, EVENTS, LINE, 5, is_ours).unwrap(), with);
+            assert_eq!(put_line(&with, LINE).unwrap(), with);
             assert_eq!(remove(&with, is_ours).unwrap(), text, "removed from {with}");
-            let moved = put(&with, EVENTS, "/new/slm-mesh hook kimi", 5, is_ours).unwrap();
+            let moved = put_line(&with, "/new/slm-mesh hook kimi").unwrap();
             assert_eq!(moved, with.replace("/bin", "/new"));
         }
     }
@@ -161,21 +202,20 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_left_alone() {
         for text in ["a = \n", "[hooks]\n", "hooks = 3\n", "hooks = [3]\n"] {
-            assert!(put(text, EVENTS, LINE, 5, is_ours).is_err(), "{text:?}");
+            assert!(put_line(text, LINE).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn what_a_person_changed_in_our_tables_is_no_reason_to_leave_them() {
-        let with = put("# top\na = 1\n", EVENTS, LINE, 5, is_ours).unwrap();
+        let with = put_line("# top\na = 1\n", LINE).unwrap();
         let changed = with.replace("[[hooks]]", "[[ hooks ]] # the mesh").replace("timeout = 5", "timeout = 60 # slow");
         assert_eq!(remove(&changed, is_ours).unwrap(), "# top\na = 1\n");
     }
 
     #[test]
     fn hooks_that_a_person_wrote_behind_ours_stay() {
-        let with =
-            put("a = 1\n", EVENTS, LINE, 5, is_ours).unwrap() + "[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n";
+        let with = put_line("a = 1\n", LINE).unwrap() + "[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n";
         assert_eq!(remove(&with, is_ours).unwrap(), "a = 1\n[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n");
     }
 }

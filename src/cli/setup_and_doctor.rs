@@ -39,6 +39,7 @@ pub struct SetupOptions {
 /// Connects or disconnects agents. Returns 1 if some work is left for the user.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
+    refuse_home_as_project(&environment, options.remove)?;
     let find = if options.remove { Environment::agents_to_remove } else { Environment::agents };
     let agents = find(&environment, &options.agents)?;
     let (projects, vanished) =
@@ -106,6 +107,23 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         print_lists(&lists)?;
     }
     Ok(u8::from(is_open))
+}
+
+/// Refuses to change the settings of a project in the home directory, because several of them are the user's settings.
+/// Older versions have accepted this, so their settings can still be removed.
+fn refuse_home_as_project(environment: &Environment, is_removal: bool) -> Result<(), Error> {
+    if !environment.is_project || !environment.is_home() {
+        return Ok(());
+    }
+    if is_removal {
+        let records = Records::load().map_err(|why| Error::new(ErrorKind::Storage, why))?;
+        if records.has_project(&environment.directory) {
+            return Ok(());
+        }
+    }
+    let text = "--project: the working directory is your home directory, where the settings of a project are also your \
+                own; change to the folder of a project, or leave --project out";
+    Err(Error::new(ErrorKind::Usage, text))
 }
 
 /// The settings by which the user has switched an agent's hooks or our server off. Each comes with its effect.

@@ -18,6 +18,7 @@ const HOOKS: HookFile = HookFile {
         ("AfterAgent", ""),
         ("SessionEnd", ""),
     ],
+    older_tools: &["write_file|replace", "write_file|replace|run_shell_command"],
     ..CLAUDE_HOOKS
 };
 

@@ -209,6 +209,8 @@ pub struct HookFile {
     pub limit: TimeLimit,
     /// The events, each with a pattern for the names of tools (empty for all tools).
     pub events: &'static [(&'static str, &'static str)],
+    /// The patterns that older versions of `setup` wrote instead. `setup` replaces them, and keeps those of the user.
+    pub older_tools: &'static [&'static str],
     /// The event after which a hook may wait in the background to wake the agent.
     pub wake_event: Option<&'static str>,
 }
@@ -229,6 +231,7 @@ pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
         ("Stop", ""),
         ("SessionEnd", ""),
     ],
+    older_tools: &[],
     wake_event: None,
 };
 

@@ -1,7 +1,7 @@
 //! The records of the servers that an agent's own command has registered. Environment variables tell such a command
 //! which file to change. `setup --remove` may run without these variables, so they are recorded.
 
-use super::{Records, key_of};
+use super::{Records, real_path, text_of};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ impl Records {
     pub fn set_registration(&mut self, agent: &str, registration: &Registration) -> Result<(), String> {
         let variable = |(name, value): &(String, Option<String>)| (name.clone(), json!(value));
         let variables: Map<String, Value> = registration.variables.iter().map(variable).collect();
-        self.files.insert(key_of(&registration.path), json!({ REGISTERED: agent, VARIABLES: variables }));
+        self.files.insert(text_of(&real_path(&registration.path)), json!({ REGISTERED: agent, VARIABLES: variables }));
         self.save()
     }
 }
