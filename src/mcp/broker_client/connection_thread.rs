@@ -390,7 +390,7 @@ impl ReaderThread {
             if call.was_sent {
                 error.text += "; this call was sent before, so check whether the call took effect before you try again";
             }
-            call.target.reply(&self.out, Err(error));
+            self.shared.fail_call(&self.out, &call, error);
         }
     }
 }
