@@ -86,10 +86,6 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             print_line(&format!("  note: {approve}"))?;
         }
     }
-    if !json {
-        print_projects_left(options, &projects)?;
-        print_vanished_projects(options, &vanished)?;
-    }
     if json {
         let (wake, shield) = (&environment.wake, &environment.shield);
         let mut answer =
@@ -104,6 +100,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
         print_line(&answer.to_string())?;
     } else {
+        print_projects_left(options, &projects)?;
+        print_vanished_projects(options, &vanished)?;
         print_lists(&lists)?;
     }
     Ok(u8::from(is_open))
