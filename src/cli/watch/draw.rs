@@ -5,6 +5,7 @@
 use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
 use super::screen_text::{cell, cut, cut_front, tame, width, wrap};
+use crate::base::counted::counted;
 use crate::base::time_format;
 use serde_json::Value;
 
@@ -383,7 +384,12 @@ fn event_details(model: &WatchModel, row: &Value) -> String {
         "peer_left" => tame(word(&payload["reason"])),
         "peer_updated" => tame(word(&payload["summary"])),
         "state_changed" => {
-            let value = payload["value"].as_str().map_or_else(|| format!("{} bytes", payload["bytes"]), tame);
+            // A value without its text or its size has been removed, because its entry was deleted later.
+            let value = match (payload["value"].as_str(), payload["bytes"].as_u64()) {
+                (Some(text), _) => tame(text),
+                (None, Some(size)) => counted(size as usize, "byte", "bytes"),
+                (None, None) => "(deleted since)".into(),
+            };
             format!("{} = {value}", tame(word(&payload["key"])))
         }
         "state_deleted" => tame(word(&payload["key"])),

@@ -38,7 +38,10 @@ function paintState() {
   showEmpty('state', rows.length);
 }
 
-/** The value of an entry, or how to read a long one. */
-export const valueOf = (row) => (typeof row.value === 'string' ? tame(row.value) : `a value of ${row.bytes} bytes; to read it, run slm-mesh state get`);
+/** The value of an entry, or how to read a long one. When an entry is deleted, its events lose the value. */
+export const valueOf = ({ value, bytes }) => {
+  if (typeof value === 'string') return tame(value);
+  return bytes === undefined ? '(deleted since)' : `a value of ${bytes} bytes; to read it, run slm-mesh state get`;
+};
 
 addSection('state', paintState);
