@@ -163,8 +163,7 @@ impl World {
             ("attach", Ok(_)) => self.model.sit(ask.who),
             ("detach", Ok(_)) => self.left_in_order(ask),
             ("lock.lock", Ok(_)) => {
-                let others = self.pending.values().filter(|other| other.conn != ask.conn || other.who != ask.who);
-                self.model.check_fairness(ask, others);
+                self.model.check_fairness(ask, self.pending.values());
                 let wait = ask.args["waitSeconds"].as_i64().unwrap_or(0) * 1000;
                 if ask.until.is_some_and(|until| until - wait < self.model.now) {
                     self.count("locks granted after a wait");
