@@ -10,7 +10,7 @@ const LINKER_SCRIPT: &str = "GROUP ( libgcc_eh.a libgcc.a )\n";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // The Makefile passes this file to the linker, so a change of the file requires a new build.
+    // The Makefile passes this file to the linker, so a change to the file requires a new build.
     println!("cargo::rerun-if-changed=src/link_order.ld");
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let is_gnu_linux =

@@ -99,7 +99,8 @@ fn a_message_over_a_link_that_was_removed_is_refused_once() {
     until("the peer is listed", || names(&a).contains(&"codex-web".into()));
     let there = full_name(&a, "codex-web");
     a.ok(&["stop"]);
-    // With this limit, a few repetitions of the call would show the error of the limit instead.
+    // If the client repeated the call a few times, this low limit would cause a different error, and the test would
+    // fail.
     let a = a.with("SLM_MESH_PEER_URL", "").with("SLM_MESH_RATE", "2");
     let sent = a.run(&["send", &there, "over there?", "--as", "human"]);
     let said = String::from_utf8_lossy(&sent.stderr).into_owned();

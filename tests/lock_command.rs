@@ -121,8 +121,8 @@ fn a_signal_of_the_command_to_its_own_group_is_no_echo() {
     let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
     let mut locked = Locked::run(command.process_group(0));
     assert_eq!((locked.line(), locked.line()), ("got".into(), "ready".into()));
-    // The command has sent SIGTERM to itself and to the wrapper. The wrapper must not forward it to the command.
-    // Signals are passed on in order, so a second SIGTERM would arrive before this SIGUSR1.
+    // The command has sent SIGTERM to itself and to the wrapper. The wrapper must not forward this SIGTERM to the
+    // command. The wrapper forwards signals in order, so a forwarded SIGTERM would arrive before this SIGUSR1.
     signal("USR1", locked.wrapper.id());
     assert_eq!((locked.line(), locked.status()), (String::new(), Some(6)));
 }
@@ -239,7 +239,8 @@ fn a_renewal_takes_no_lock_from_an_agent_even_if_the_command_began_with_steal() 
     let mut command = place.command(&["lock", "a.rs", "--steal", "--as", "human", "--", "sh", "-c", script]);
     let mut loser = Locked::run(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
     assert_eq!(loser.line(), "ready");
-    // While the process that holds the lock is stopped, the broker is replaced. So the lock ends, and the agent gets it.
+    // While the process that holds the lock is stopped, the broker is replaced. So the lock ends, and the agent can
+    // lock the file.
     freeze(loser.wrapper.id());
     let broker = place.broker_pid().unwrap();
     signal("KILL", broker);

@@ -228,7 +228,8 @@ fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
     // The human's reply has acknowledged the first message, so only bob's reply is unread.
     assert_eq!(table["channels"][0]["unread"], json!(1), "{table}");
     let shown = place.ok(&["inbox", "--as", "human"]);
-    // Bob replied to bob's copy of the message, but the human must see the id of the human's copy.
+    // The reply from `bob` contains the id of bob's own copy of the message, but the human must see the id of the
+    // human's copy.
     assert!(shown.contains(&format!("answers {}", ids[1].as_str().unwrap())) && !shown.contains(&own), "{shown}");
     // A channel's name must not contain spaces, and must not be empty.
     for args in [&["send", "--as", "human", "#no such", "x"][..], &["log", "--as", "human", "--with", "#"]] {

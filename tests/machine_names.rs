@@ -75,8 +75,8 @@ fn two_machines_with_one_name_are_not_taken_for_one_machine() {
 fn a_machine_that_lost_power_may_return_although_its_old_connection_is_still_open() {
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "200");
     place.ok(&["start", "--detach"]);
-    // A command such as `slm-mesh watch` has no session. Over ssh, the hub does not notice for hours that its machine is
-    // gone.
+    // A command such as `slm-mesh watch` has no session. If the command is connected over ssh, the hub does not notice
+    // for hours that the command's machine is gone.
     let mut watch = guest(&place, "ubuntu", "boot-1");
     assert_eq!(watch.call("peers", json!({}))["result"]["ok"], json!(true));
     support::until("the machine may return", || {

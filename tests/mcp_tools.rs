@@ -240,8 +240,8 @@ fn a_long_message_comes_in_parts() {
     let mut sender = Bare::legacy(&place, "2025-11-25", "q");
     let mut reader = Bare::legacy(&place, "2025-11-25", "p");
     let name = reader.name();
-    // Some of these characters need an escape in JSON, and others because they are invisible. Others have several
-    // bytes, and must not be cut in half.
+    // JSON requires an escape for some of these characters. Some are escaped because they are invisible. Others have
+    // several bytes, and must not be cut in half.
     for unit in ["x", "\"", "\\", "\u{1}", "\u{7f}", "\u{202e}", "\u{e0041}", "\u{e4}", "\u{1f980}", "a\u{1f980}"] {
         let text = unit.repeat(65_536 / unit.len());
         let sent = short(&mut sender, 1, "mesh_send", json!({ "to": name, "message": text }));

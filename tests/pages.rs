@@ -155,7 +155,7 @@ fn a_list_of_events_says_how_to_see_the_rest() {
     let last = events(&["--after", after]);
     let lines: Vec<&str> = last.lines().collect();
     assert!(lines.len() == 2 && lines[0].ends_with("n=3") && lines[1].ends_with("n=4"), "{last}");
-    // `seq` of the latest events is the cursor for later ones, so programs learn how to get the earlier ones.
+    // With the cursor `seq`, a program gets only later events. So a note says how to get the older events.
     let latest = place.json(&["events", "--types", "n.n", "--limit", "2"]);
     assert!(latest["note"].as_str().unwrap().contains("set `after` to 0"), "{latest}");
     assert!(place.json(&["events", "--types", "n.n", "--limit", "4"])["note"].is_null());

@@ -46,7 +46,7 @@ fn a_restored_mesh_has_what_the_backup_has_even_if_agents_are_active() {
     let token = place.json(&["lock", "a.rs"])["token"].as_i64().unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
-        // If no broker runs, each of these calls starts one.
+        // Each of these calls starts a broker if none is running.
         threads.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 place.run(&["state", "set", "agent", "busy"]);
@@ -164,7 +164,7 @@ fn after_stop_the_database_file_alone_is_a_backup_or_stop_says_what_is_missing()
     restored.ok(&["restore", backup.to_str().unwrap()]);
     assert_eq!(marker(&restored), "kept");
 
-    // While another program reads the database, the log can't be copied.
+    // While another program reads the database, the write-ahead log can't be copied into the database file.
     place.ok(&["state", "set", "marker", "older"]);
     let reader = rusqlite::Connection::open(place.dir.join("broker.db")).unwrap();
     reader.execute_batch("BEGIN; SELECT * FROM state").unwrap();

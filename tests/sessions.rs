@@ -421,8 +421,8 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     // restarted sessions.
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);
-    // These requests are too many for one turn of the broker. When it continues, it sees the connections end in the
-    // order in which they began, but the sessions come back in the opposite order.
+    // These requests are too many for one turn of the broker. After the broker continues, it sees the connections end
+    // in the order in which they began. But the sessions attach again in the opposite order.
     for session in &mut sessions {
         (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
         // If a thread has just forked a child, the child holds a copy of the stream. In this case, a drop would end the

@@ -61,8 +61,8 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
         assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
     }
 
-    // If the user has added nothing to an entry, it contains no secret. So the older version gets the entry as an
-    // argument.
+    // If the user has added nothing to an entry, it contains no secret. So `setup` can pass the entry as an argument to
+    // the older version of Claude Code.
     let home = Home::new();
     write_entry(&home, &json!({ "type": "stdio", "command": "/old/slm-mesh", "args": ["mcp"] }));
     fake_claude(&home, "[ \"$4\" != - ] || exit 1");
@@ -77,7 +77,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
     home.ok(&["claude"]);
     assert_eq!(entry(&home), json!({ "type": "stdio", "command": BIN, "args": ["mcp"] }));
 
-    // In this case, `claude mcp` refuses the new entry.
+    // In the following cases, `claude mcp` refuses the new entry.
     for old in [old, first] {
         let home = Home::new();
         write_entry(&home, &old);

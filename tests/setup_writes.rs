@@ -1,5 +1,5 @@
-//! Tests how `slm-mesh setup` writes the settings files of others: who can read them afterwards, and what stays if a run
-//! is killed.
+//! Tests how `slm-mesh setup` writes the settings files of others: who can read them afterwards, and what stays if a
+//! run is killed.
 
 mod support;
 
@@ -57,7 +57,8 @@ fn a_file_keeps_its_group_and_its_mode() {
 fn a_file_keeps_its_access_control_list() {
     let home = Home::new();
     let file = home.write(".gemini/settings.json", "{}\n");
-    // The owner may read and write, and user 54321 may read. Without the list, the group could read instead.
+    // The owner may read and write, and user 54321 may read. If the file kept its mode but lost this list, the group
+    // could read the file instead of user 54321.
     let rows = "[(1, 6, -1), (2, 4, 54321), (4, 0, -1), (16, 4, -1), (32, 0, -1)]";
     let list = format!(
         "import os, struct, sys; name = 'system.posix_acl_access'

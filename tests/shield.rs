@@ -361,7 +361,7 @@ fn a_shielded_command_does_what_it_did() {
     let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
     for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
         let shielded = Claude::new(bare.place);
-        // The session without a shield runs the same lines from the hook, except for the lines of the shield.
+        // The session without a shield runs the lines that the hook wrote, but not the lines that start the shield.
         let lines = fs::read_to_string(&shielded.lines).unwrap();
         let others: Vec<&str> = lines.lines().filter(|line| !line.contains(" shield ")).collect();
         fs::write(&bare.lines, others.join("\n") + "\n").unwrap();

@@ -12,8 +12,8 @@ use crate::sys::local_or_hub_endpoint::Endpoint;
 use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};
 
-/// Checks this machine's broker after no connection to a leading hub could be made, which failed with `error`. If the
-/// broker answers, it is a hub on standby. Nothing else can be checked while the leading hub can't be reached.
+/// Checks this machine's broker after the attempt to reach a leading hub has failed with `error`. If the broker
+/// answers, it is a hub on standby. Nothing else can be checked while the leading hub can't be reached.
 pub fn check_without_leader(error: &Error, places: &DataDir, settings: &Settings) -> Vec<Check> {
     let about = "broker";
     if error.kind == ErrorKind::TimedOut {
@@ -92,8 +92,8 @@ impl OwnBroker {
         Some(Check::error("this hub", format!("{prefix}{}", line(found)), line(cure)))
     }
 
-    /// Says whether the broker serves other machines, and at which address. It is a fault if the broker uses another
-    /// port than its settings say, because guests with the same settings do not find it.
+    /// Says whether the broker serves other machines, and at which address. It is a fault if the broker does not use
+    /// the port in its settings, because guests with the same settings do not find the broker.
     pub fn check_guests(&self, settings: &Settings) -> Check {
         let about = "other machines";
         let Some(at) = self.info["serves"].as_str().map(line) else {
@@ -102,7 +102,8 @@ impl OwnBroker {
         let found = format!("the broker serves them at {at}");
         let usual = session_port(&HubAddress::Network { host: String::new(), port: None }, settings);
         let port = at.rsplit(':').next().unwrap_or_default();
-        // If the settings have changed since the broker started, the check of the settings says so.
+        // If the settings have changed since the broker started, `check_settings` reports that, so this check reports
+        // no fault.
         if self.info["settings"] != settings.fingerprint() || port == usual.to_string() {
             return Check::well(about, found);
         }

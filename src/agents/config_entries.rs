@@ -27,7 +27,7 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of the slm-mesh program.
     pub program: &'a str,
-    /// The path of the file that `setup` writes as a whole for this agent. Settings in YAML refer to the file by this
+    /// The path of the file whose whole text `setup` writes for this agent. Settings in YAML refer to the file by this
     /// path.
     pub own_file: &'a str,
     /// The position and format of our server entry; `None` if this file needs no server entry.
@@ -293,9 +293,9 @@ impl Entries<'_> {
         text.trim().is_empty() || text == frame || is_json && !has_comment(text) && has_same_value()
     }
 
-    /// Whether a JSON text is what `setup` writes into a new file, apart from the path of the program. Without a record,
-    /// this is the only sign that `setup` created the file. Files in other formats have no such sign, so the answer for
-    /// them is always true.
+    /// Whether a JSON text is what `setup` writes into a new file, apart from the path of the program. Without a
+    /// record, this is the only sign that `setup` created the file. Files in other formats have no such sign, so the
+    /// answer for them is always true.
     pub fn is_new_file(&self, text: &str) -> bool {
         if self.other_format().is_some() || self.toml_hooks().is_some() {
             return true;
@@ -343,9 +343,9 @@ impl Entries<'_> {
         Some(UpdatedLine { text, is_whole })
     }
 
-    /// The hooks in an event's list that call our program. Each has a position, which consists of two indexes: the index
-    /// of an item in the list, and the index of a hook in the item. The second index is 0 if the items are single hooks,
-    /// not groups of hooks.
+    /// The hooks in an event's list that call our program. Each has a position, which consists of two indexes: the
+    /// index of an item in the list, and the index of a hook in the item. The second index is 0 if the items are single
+    /// hooks, not groups of hooks.
     fn calls_in<'v>(&self, list: &'v Value, has_groups: bool) -> Vec<((usize, usize), &'v Value, ProgramCall)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
@@ -358,8 +358,8 @@ impl Entries<'_> {
     }
 
     /// Removes each of our hooks for which `picks` returns true. The arguments of `picks` are the name of the event,
-    /// whether the hook waits for mail in the background, and, before that, the position of the hook among our hooks for
-    /// this event that have the same purpose.
+    /// the position of the hook, and whether the hook waits for mail in the background. The position counts only our
+    /// hooks that have the same event and the same purpose.
     fn remove_hooks(
         &self,
         text: &str,

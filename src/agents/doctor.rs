@@ -400,7 +400,7 @@ fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bo
     old.is_some_and(|old| old == *text || old.contains(MARK) && is_edited(&old))
 }
 
-/// Checks whether the files that `setup` writes as a whole are up to date.
+/// Checks whether the files whose whole text comes from `setup` are up to date.
 pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
     // Without the records of `setup`, a file that the user has edited looks outdated, so it counts as a fault.
     let records = Records::load().ok();

@@ -1,7 +1,7 @@
 //! Finds the call of our program in the command of a hook. The command is a program with arguments, or a shell line.
 //!
-//! **Invariant:** a command belongs to us as a whole only if it does nothing but call our program. If the user has
-//! added something to it, such as a second command, a pipe or a variable, the command is the user's.
+//! **Invariant:** the whole command is ours only if it does nothing but call our program. If the user has added
+//! something to it, such as a second command, a pipe or a variable, the command is the user's.
 
 use super::generated_file_texts::is_our_program;
 use crate::base::shell_wildcards::shell_quoted;
@@ -62,13 +62,14 @@ pub fn call_in_line(line: &str) -> Option<ProgramCall> {
     let mut rest = words[at + 2..end].iter().map(|word| word.text.clone());
     let (program, agent) = (words[at].text.clone(), rest.next().unwrap_or_default());
     let has_nothing_before = at == 0 || is_test_for(&words[..at], &program);
-    // A command in a command substitution is not one of our words, even between double quotes.
+    // A text in quotes is a single word, even if it contains a command substitution. So the whole line is searched for
+    // command substitutions.
     let is_whole = has_nothing_before && end == words.len() && !line.contains("$(") && !line.contains('`');
     Some(ProgramCall { program, agent, arguments: rest.collect(), is_whole })
 }
 
-/// The shell line with `program` as the path of our program. The rest of the line stays as it was. The user may also
-/// test whether the old path exists, so that path is replaced wherever it is a whole word.
+/// The shell line with `program` as the path of our program. The user may also test whether the old path exists, so
+/// every word that is the old path is replaced. The rest of the line stays as it was.
 pub fn with_program(line: &str, program: &str) -> String {
     let words = shell_words(line);
     let Some(at) = place_of_call(&words) else { return line.to_owned() };
@@ -91,8 +92,8 @@ fn place_of_call(words: &[Word]) -> Option<usize> {
     })
 }
 
-/// Whether these words are the test with which `setup` begins the lines of some agents. The test prevents an error if
-/// our program has been removed.
+/// Whether these words are the test that `setup` puts at the beginning of the shell line for some agents. The test
+/// prevents an error if our program has been removed.
 fn is_test_for(words: &[Word], program: &str) -> bool {
     words.iter().map(|word| word.text.as_str()).eq(["test", "!", "-x", program, "||"])
 }

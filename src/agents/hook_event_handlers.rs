@@ -257,8 +257,9 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     }
 }
 
-/// Returns the locks of other peers in the work tree, from the answer to `hook.edit`. This answer lists only as many
-/// locks as hooks watch. If it lists that many, asks for all locks, because a git command may replace any held file.
+/// Returns the locks of other peers in the work tree, from the answer to `hook.edit`. This answer lists at most
+/// `WATCHED_FILES_MAX` locks, because hooks watch no more. If the answer is full, asks the broker for all locks,
+/// because a git command may replace any held file.
 fn others_locks(client: &mut Client, answer: &Value, facts: &Value) -> Result<Vec<LockedPath>, Error> {
     let watched = LockedPath::list(&answer["others"]);
     if watched.len() < limits::WATCHED_FILES_MAX {

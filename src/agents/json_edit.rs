@@ -63,8 +63,8 @@ fn with_root<T>(text: &str, read: impl FnOnce(Option<&ast::Value>) -> T) -> Resu
         Ok(parsed) => return Ok(read(parsed.value.as_ref())),
         Err(error) => error,
     };
-    // `jsonc-parser` refuses half of a character, which agents write and accept. The replacement has the same length,
-    // so all positions stay valid for the original text.
+    // `jsonc-parser` refuses a lone surrogate (half of an emoji), but agents write and accept lone surrogates. The
+    // replacement has the same length, so all positions stay valid for the original text.
     let repaired = replace_lone_surrogates(text);
     match repaired.as_deref().map(|text| parse_to_ast(text, &collect, &OPTIONS)) {
         Some(Ok(parsed)) => Ok(read(parsed.value.as_ref())),

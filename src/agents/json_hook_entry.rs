@@ -1,6 +1,7 @@
 //! Adds, updates and removes one hook in a JSON settings file.
 //!
-//! **Invariant:** an update changes only the command of a hook. What the user has changed beside the command stays.
+//! **Invariant:** an update changes only the command of a hook. The user's changes to all other fields of the hook
+//! stay.
 
 use super::config_entries::at;
 use super::hook_command_line::ProgramCall;

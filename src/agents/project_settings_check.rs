@@ -15,11 +15,12 @@ use crate::known_agents::settings_files::EntryShape;
 use crate::known_agents::{AGENTS, Agent};
 use std::path::{Path, PathBuf};
 
-/// Checks the project in the working directory. Returns no checks if the project contains no settings that slm-mesh wrote.
+/// Checks the project in the working directory. Returns no checks if the project contains no settings that slm-mesh
+/// wrote.
 pub fn check_project(environment: &Environment) -> Vec<Check> {
     let environment = Environment { is_project: true, ..environment.clone() };
     if environment.is_home() {
-        // The user's files are checked anyway.
+        // In the home directory, the project's files are the user's files, which are checked in any case.
         return Vec::new();
     }
     // Without the records, it is unknown what `setup` wrote, so no program is run.

@@ -41,7 +41,7 @@ pub const NOT_PROVEN: &[&str] = &[
     "no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
 ];
 
-/// A temporary mesh, which is removed after the proof.
+/// A temporary mesh for the simulated session. Dropping this value removes the mesh.
 struct Scratch {
     places: DataDir,
     client: Client,

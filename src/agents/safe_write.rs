@@ -76,7 +76,8 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
         let may_replace = old.is_none_or(|old| draft.has_access_like(&real, &old));
         let renamed = if may_replace { draft.rename_to(&real) } else { Err(ErrorKind::ResourceBusy.into()) };
         match renamed {
-            // A file that is itself a mount point can't be replaced, as the files of containers often are.
+            // A file that is itself a mount point can't be replaced. In containers, single files are often mount
+            // points.
             Err(error) if error.kind() == ErrorKind::ResourceBusy => overwrite(&real, expected.unwrap_or(""), text),
             done => done,
         }
@@ -114,7 +115,8 @@ pub fn may_write(path: &Path) -> Result<(), String> {
         return Err("it is read-only; make it writable (chmod u+w), and run this command again".into());
     }
     if meta.uid() != sys::uid() {
-        // Root must not take the file away from its owner.
+        // If root runs this program, the cure contains no `chown`, because root must not take the file away from its
+        // owner.
         let cure = match sys::uid() {
             0 => "run this command as that user".to_owned(),
             uid => {

@@ -43,7 +43,7 @@ pub const LEFT: &str = "left alone";
 /// The result of a step that keeps an entry or a file because another agent uses it, or because the user has changed
 /// it.
 pub(super) const KEPT: &str = "kept";
-/// The reason why `setup` keeps a file that an earlier run wrote as a whole.
+/// The reason why `setup` keeps a file whose whole text comes from an earlier run.
 pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
 /// Why `setup` can't update a file that the user has edited, and what the user can do.
 const TWO_TEXTS: &str = "this version of slm-mesh would write a different text; move your file away, run setup again, \
@@ -201,9 +201,9 @@ fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     agents
 }
 
-/// Returns the text without our entries. If our server entry has replaced an entry with the same name, that entry is put
-/// back, because it may contain what the user wrote, such as a secret. Returns `None` if `setup` created the file and the remaining text contains
-/// nothing that anybody else wrote.
+/// Returns the text without our entries. If our server entry has replaced an entry with the same name, that entry is
+/// put back, because it may contain what the user wrote, such as a secret. Returns `None` if `setup` created the file
+/// and the remaining text contains nothing that anybody else wrote.
 ///
 /// # Errors
 /// If our entries can't be removed safely; the error says why.

@@ -213,7 +213,7 @@ impl Environment {
         in_project.unwrap_or(agent.files.approve)
     }
 
-    /// The path of the file that `setup` writes as a whole for an agent; empty if there is none.
+    /// The path of the file, such as a plugin, whose whole text `setup` writes for an agent; empty if there is none.
     pub fn own_file(&self, agent: &Agent) -> String {
         let own = self.scope(agent).own_file;
         own.map_or_else(String::new, |own| self.path(agent, own.path).display().to_string())

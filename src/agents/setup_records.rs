@@ -25,14 +25,14 @@ pub struct FileRecord {
     pub before: Option<String>,
     /// The text that `setup` wrote.
     pub after: String,
-    /// The text that the file had before `setup` last wrote it, if our entries were already in it. If that write failed,
-    /// the file still has this text.
+    /// The text that the file had before `setup` last wrote it, if our entries were already in it. If that write
+    /// failed, the file still has this text.
     pub earlier: Option<String>,
     /// The ids of the agents for which `setup` wrote the file.
     pub agents: Vec<String>,
     /// The project's directory, if `setup --project` wrote the file.
     pub project: Option<PathBuf>,
-    /// Whether `setup` wrote the file as a whole, as it does for slash commands.
+    /// Whether the whole text of the file comes from `setup`, as in the file of a slash command.
     pub is_own: bool,
 }
 
@@ -43,8 +43,8 @@ impl FileRecord {
     }
 }
 
-/// Maximum size of the records, in bytes. The records contain several texts of each file. If they grew larger than this,
-/// they could not be read again, so `setup` then changes no other file.
+/// Maximum size of the records, in bytes. The records contain several texts of each file. Larger records could not be
+/// read again, so `setup` refuses a change that would make the records larger than this.
 const SIZE_MAX: u64 = 256 << 20;
 
 /// The key that marks the record of a folder that `setup` has created.
@@ -115,7 +115,8 @@ impl Records {
         Ok(records)
     }
 
-    /// Records that `setup` created the data directory, or tells the lock so if an earlier run has recorded this.
+    /// If this run of `setup` created the data directory, records this fact. If an earlier run has recorded this fact,
+    /// tells the lock.
     fn record_data_directory(&mut self) {
         let key = text_of(&self.places.dir);
         let Some(lock) = self.lock.as_mut() else { return };
@@ -175,7 +176,8 @@ impl Records {
         self.projects_with(agents, |_, project| !project.exists())
     }
 
-    /// The projects that contain a recorded file of one of these agents. Counts only files for which `picks` returns true;
+    /// The projects that contain a recorded file of one of these agents. Counts only files for which `picks` returns
+    /// true;
     /// `picks` gets the path of the file, and the project.
     fn projects_with(&self, agents: &[&str], picks: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
         let records = self.files.keys().map(Path::new).filter_map(|path| Some((path, self.get(path)?)));
@@ -245,7 +247,7 @@ impl Records {
         // Inner folders are removed first.
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
         folders.retain(|folder| {
-            // Older versions recorded the path of a folder with its links.
+            // Older versions did not resolve the symlinks in the path of a folder.
             let real = real_path(folder);
             let is_below =
                 |path: &Path| [folder, &real].iter().any(|folder| path.starts_with(folder) && path != *folder);

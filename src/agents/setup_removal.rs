@@ -129,14 +129,14 @@ fn restore_file_once(
     Ok(Some(step(done)))
 }
 
-/// Whether a file was last set up for the user although a project's settings are removed now, or the other way round. Both
-/// may be the same file if the project is the home directory.
+/// Whether `setup` last wrote a file for the user, and now removes a project's settings, or the other way round. If the
+/// project is the home directory, one file may contain the user's settings and the project's settings.
 fn is_of_other_scope(environment: &Environment, known: &FileRecord) -> bool {
     known.project.as_deref() != environment.project()
 }
 
-/// Keeps the server entry in a file that other agents read too, because they use the same entry. Removes the hooks, which
-/// belong to one agent. Returns `None` if another program changed the file during the attempt.
+/// Keeps the server entry in a file that other agents read too, because they use the same entry. Removes the hooks,
+/// which belong to one agent. Returns `None` if another program changed the file during the attempt.
 fn keep_for_others(
     environment: &Environment,
     records: &mut Records,

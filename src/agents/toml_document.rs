@@ -64,7 +64,8 @@ impl<'a> TomlFile<'a> {
         (last + 1, format!("{trailing}{}", if is_first { "" } else { "\n" }))
     }
 
-    /// Gives a table, and the tables in it, positions at the end of the file. Call this before the table is inserted.
+    /// Assigns positions at the end of the file to a table and to the tables in it. Call this before the table is
+    /// inserted.
     pub fn move_to_end(&mut self, table: &mut Table) {
         let (mut position, prefix) = self.make_room_at_end();
         table.set_position(Some(position));

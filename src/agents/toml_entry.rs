@@ -131,8 +131,8 @@ fn insert_entry(file: &mut TomlFile<'_>, key: &str, mut entry: Table) {
     }
 }
 
-/// Puts the server's table back that our table has replaced. `before` is the text before set-up. If the server's table
-/// in it is ours, or if there is none, nothing is put back.
+/// Puts back the user's table of the server `slm-mesh`, which our table has replaced. `before` is the text before
+/// set-up. If `before` contains no such table, or if the table there starts our program, nothing is put back.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

@@ -71,7 +71,7 @@ fn tables(document: &DocumentMut) -> Vec<&dyn TableLike> {
     }
 }
 
-/// The hooks in a file, in order to change them.
+/// The hooks in a file, as mutable references.
 fn tables_mut(document: &mut DocumentMut) -> Vec<&mut dyn TableLike> {
     match document.get_mut(LIST) {
         Some(Item::ArrayOfTables(list)) => list.iter_mut().map(|table| table as &mut dyn TableLike).collect(),

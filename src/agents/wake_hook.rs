@@ -27,9 +27,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// The longest pause before the hook connects again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How long a hook tries to reach a broker for the first time. Each turn of the agent starts a hook, and a newer hook
-/// replaces an older one only at a broker. Without this limit, more and more hooks would wait while a hub can't be
-/// reached. After a hook has reached a broker, it tries without limit, because it is the session's only hook.
+/// How long a hook tries to reach a broker for the first time. Each turn of the agent starts a hook. An older hook ends
+/// only when a newer hook of the session has reached the broker. Without this limit, more and more hooks would wait
+/// while a hub can't be reached. After a hook has reached a broker, it tries without limit, because it is the session's
+/// only hook.
 const FIRST_CONTACT_MAX: Duration = Duration::from_secs(600);
 
 /// How a hook in the background can wake an agent.
@@ -64,7 +65,8 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     let Some(hook) = understand(agent.dialect, input) else { return Ok(0) };
     let mut facts = session_facts(agent.agent, &hook, &settings);
     (facts["channel"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
-    // The session may have ended while the hook had no connection. Then the hook must not make it active again.
+    // The session may have ended while the hook had no connection. In this case, the hook must not make the session
+    // active again.
     (facts["rank"], facts["mayBeLate"]) = (json!(RANK), json!(true));
     let parent = std::os::unix::process::parent_id();
     // An agent that is killed can't end its waiting hooks, so this hook ends with its agent. Otherwise, the hook would

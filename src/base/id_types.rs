@@ -9,9 +9,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// this program, so it can't identify a session.
 const SESSION_KEY_MAX: usize = 4096;
 
-/// Shortens an agent's key for a session to a length that the mesh accepts. A long key is replaced by its hash. It is
-/// not truncated, because two sessions may have keys with the same beginning. Returns an empty string if the key is
-/// longer than `SESSION_KEY_MAX`.
+/// Shortens an agent's key for a session to a length that the mesh accepts. A key that is too long for the mesh is
+/// replaced by its hash. The key is not truncated, because two sessions may have keys with the same beginning. If the
+/// key is even longer than `SESSION_KEY_MAX`, returns an empty string.
 pub fn session_key(key: &str) -> String {
     if key.len() <= limits::WORD_MAX {
         key.to_owned()

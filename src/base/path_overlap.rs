@@ -88,7 +88,8 @@ pub struct PathMatcher<'a> {
 /// patterns that people write need a hundredth of this number. If a comparison would need more steps, the paths count
 /// as overlapping, so the request is refused or waits. A longer comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
-/// How many more steps each path of the request adds. Hundreds of files may be compared with the globs of their folder.
+/// Each path of the request adds this number to the maximum number of steps. Hundreds of files may be compared with the
+/// globs of their folder.
 const STEPS_A_PATH: u64 = 500;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
@@ -130,8 +131,8 @@ impl<'a> PathMatcher<'a> {
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
     }
 
-    /// Whether one of `all` could match the same file as `path`. Also returns true if the comparison would take too
-    /// many steps.
+    /// Whether one of the patterns in `all` could match the same file as `path`. Also returns true if the comparison
+    /// would take too many steps.
     fn meets(&self, all: &[Vec<&str>], path: &str) -> bool {
         if all.is_empty() {
             return false;

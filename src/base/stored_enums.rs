@@ -143,8 +143,8 @@ pub enum LockOwner {
 }
 
 impl LockOwner {
-    /// Whether the lock ends together with the peer's session, or earlier. Only the lock of a command may outlive the
-    /// session.
+    /// Whether the peer, its turns and its subagents share the lock. Such a lock ends together with the peer's session,
+    /// or earlier. The lock of a command is not shared, and may outlive the session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }

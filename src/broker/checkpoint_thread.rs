@@ -1,5 +1,5 @@
-//! Brings the write-ahead log to the disk, and copies it into the database. Uses a separate thread, so that the event
-//! loop does not have to wait for the disk.
+//! Writes the write-ahead log to the disk, and copies the log into the database. Uses a separate thread, so that the
+//! event loop does not have to wait for the disk.
 //!
 //! After a copy, SQLite begins the log anew, and the first commit waits for the disk. If the log were copied after each
 //! commit, each command of a quiet mesh would wait. So the thread writes the log to the disk soon after a commit, but
@@ -91,7 +91,7 @@ impl CheckpointThread {
         } else {
             return None;
         };
-        // A copy also writes the log to the disk, so no separate write is needed.
+        // Copying the log into the database also writes the log to the disk, so no separate write is needed.
         self.sync_due = None;
         Some(work)
     }

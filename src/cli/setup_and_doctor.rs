@@ -107,8 +107,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     Ok(u8::from(is_open))
 }
 
-/// Refuses to change the settings of a project in the home directory, because several of them are the user's settings.
-/// Older versions have accepted this, so their settings can still be removed.
+/// Refuses the home directory as a project, because several settings files of such a project are the user's own
+/// settings files. Older versions accepted such a project, so its settings can still be removed.
 fn refuse_home_as_project(environment: &Environment, is_removal: bool) -> Result<(), Error> {
     if !environment.is_project || !environment.is_home() {
         return Ok(());
@@ -235,7 +235,7 @@ impl AgentList {
         chosen: &[&Agent],
         list: &mut Vec<String>,
     ) -> Result<Option<ChangedList>, Error> {
-        // The lists apply to all projects, so `--remove --project` does not change them.
+        // These lists of agents apply to all projects, so `--remove --project` does not change them.
         let is_disconnected = options.remove && !options.project;
         let Some(on) = self.choice.or(is_disconnected.then_some(false)) else { return Ok(None) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
@@ -269,7 +269,7 @@ fn format_step(step: &SetupStep) -> String {
     text
 }
 
-/// Returns a fault if no broker of this program could open the database.
+/// Returns a fault if a newer slm-mesh has written the database.
 fn check_database_version() -> Option<doctor::Check> {
     let refused = startup::refuse_newer_database(&DataDir::find().ok()?).err()?;
     Some(doctor::Check::error("database", refused.text, "follow this advice"))

@@ -52,7 +52,7 @@ enum Membership {
 /// Decides when this machine leaves its hub, if the hub does not answer a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
-    /// The machine never leaves the hub, because a session of this process uses it.
+    /// The machine never leaves the hub, because a session in this process uses the hub.
     Never,
     /// The machine leaves after two searches in a row without an answer. After only one failed search, other processes
     /// may still be using the hub.

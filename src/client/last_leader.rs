@@ -16,7 +16,7 @@ pub struct LastLeader {
 }
 
 impl LastLeader {
-    /// Creates a handle to the file. `hubs` are the hubs in the settings.
+    /// Creates a handle to the file in the data directory `places`. `hubs` are the hubs in the settings.
     pub fn of(places: &DataDir, hubs: &[HubAddress]) -> LastLeader {
         let listed = hubs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         LastLeader { places: places.clone(), listed }

@@ -47,7 +47,7 @@ pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
 /// How many bytes to read at once. Most answers fit, and longer ones take several reads.
 const READ_BYTES: usize = 4096;
-/// How many characters to show of a line that is no message.
+/// How many characters to show of a line that is not a message.
 const SHOWN_MAX: usize = 80;
 /// How long the broker may take to accept a connection, or to read the next part of a long request.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);

@@ -46,14 +46,14 @@ impl Mesh {
         self.rest();
     }
 
-    /// Loads memory again from the database after a rollback. Also pauses timed work, because the same work would fail
-    /// again.
+    /// After a rollback, replaces the data in memory with the data in the database. Also pauses timed work, because the
+    /// same work would fail again.
     fn rest(&mut self) {
         self.reload();
         self.retry_after = self.ticked_at + limits::REST_MS;
     }
 
-    /// Loads memory again from the database after a rollback.
+    /// After a rollback, replaces the data in memory with the data in the database.
     pub(super) fn reload(&mut self) {
         self.mail.reload();
         self.turn.forget_expiry();

@@ -147,7 +147,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value =
         json_object([("ok", ok), ("events", events), ("seq", seq.into()), ("gap", gap.into()), ("more", more.into())]);
     if more && filter.newest {
-        // `seq` leads to later events, so a caller that wants the remaining events needs another cursor.
+        // With the cursor `seq`, the caller gets only later events. So a note says how to get the older events.
         value["note"] = json!("there are older events; to read the events from the oldest one on, set `after` to 0");
     }
     Ok(Outcome::Ready(value))

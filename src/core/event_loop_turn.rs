@@ -104,7 +104,7 @@ impl Turn {
         self.newest
     }
 
-    /// Returns the time to store with all copies of a new message to a group. Two messages of one sender to one group
+    /// Returns the time to store with all copies of a new message to a group. Two messages from one sender to one group
     /// never get the same time, so everybody can tell which copies belong together.
     pub(super) fn time_of_group_send(&mut self, sender: &PeerId, group: &str, now: i64) -> i64 {
         self.group_sends.retain(|_, time| *time >= now);

@@ -311,13 +311,14 @@ fn shows_turn(peers: &Peers, id: &PeerId, args: &Args, has_mail: bool, now: i64)
         return has_mail;
     }
     if is_set("withNeighbours") {
-        // A session starts between two turns, and it starts again when its context is compacted, which can also happen
-        // during a turn.
+        // Only the hook for a session's start sets this flag. A start usually comes between two turns. But a session
+        // also starts again when its context is compacted, which can happen during a turn. So the time of the last
+        // activity decides.
         let last = peers.get(id).and_then(|peer| peer.turn_active_at);
         return last.is_some_and(|last| now - last < limits::TURN_QUIET_MS);
     }
-    // Apart from the start, only alerts are sent with `event`. The agent waits for its user then: during a turn for a
-    // permission, and between two turns for the next prompt.
+    // Only a start and an alert send `event`, and the start is handled above. At an alert, the agent waits for its
+    // user: during a turn for a permission, and between two turns for the next prompt.
     args.text("event").is_none()
 }
 

@@ -299,8 +299,8 @@ fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
 }
 
 /// Separates a deleted entry, which is about to get a new value, from the events that contain its old values. Removes
-/// such values up to a limit. If some remain, a tombstone of their own refers to them, because the entry will no longer
-/// be a tombstone that [`prune`] finds. Returns false in this case.
+/// such values up to a limit. If some values remain, stores a separate tombstone for them, and returns false. This
+/// tombstone lets [`prune`] find the values after the entry has its new value.
 fn part_from_values(turn: &mut Turn, gone: &mut StateEntry, now: i64) -> Result<bool, Error> {
     let rest = Journal::forget_values(turn, gone)?;
     gone.last_event = None;

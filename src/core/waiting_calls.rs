@@ -120,7 +120,7 @@ impl Waiting {
         self.n_ahead
     }
 
-    /// Inserts a call into the line at this position.
+    /// Inserts a call at this position in the line of waiting calls.
     pub(super) fn insert(&mut self, place: usize, call: WaitingCall) {
         self.calls.insert(place.min(self.calls.len()), call);
     }

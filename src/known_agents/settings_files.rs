@@ -125,7 +125,7 @@ pub struct Scope {
     pub hooks: Option<HookFile>,
     /// Slash commands, or skills.
     pub commands: Option<CommandFiles>,
-    /// A file that `setup` writes as a whole.
+    /// A file, such as a plugin, whose whole text comes from `setup`.
     pub own_file: Option<OwnFile>,
 }
 
@@ -209,7 +209,8 @@ pub struct HookFile {
     pub limit: TimeLimit,
     /// The events, each with a pattern for the names of tools (empty for all tools).
     pub events: &'static [(&'static str, &'static str)],
-    /// The patterns that older versions of `setup` wrote instead. `setup` replaces them, and keeps those of the user.
+    /// The patterns for the names of tools that older versions of `setup` wrote. `setup` replaces these patterns, but
+    /// keeps the patterns of the user.
     pub older_tools: &'static [&'static str],
     /// The event after which a hook may wait in the background to wake the agent.
     pub wake_event: Option<&'static str>,
@@ -284,7 +285,7 @@ pub enum CommandStyle {
     Toml,
 }
 
-/// A file that `setup` writes as a whole.
+/// A file, such as a plugin, whose whole text comes from `setup`.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnFile {
     /// The path of the file.

@@ -94,7 +94,8 @@ impl Support {
 }
 
 impl ShellTiers {
-    /// Returns the kinds of protection that work, each followed by the word for its evidence.
+    /// Returns the kinds of protection that work. After each kind comes the word for its evidence: `run`, `test` or
+    /// `docs`.
     fn words(&self) -> String {
         let tiers = [("denied", self.denied), ("reported", self.reported), ("shielded", self.shielded)];
         let works = tiers.iter().filter(|(_, evidence)| *evidence != Evidence::No);

@@ -35,7 +35,7 @@ pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Connects to a hub, and proves that this machine knows the secret. Returns the stream of lines.
 ///
 /// `jitter` is a random number. It spreads the attempts of guests that lost their connections at the same time. With a
-/// `second_opinion`, the connection ends sooner if the hub stops answering.
+/// `second_opinion`, the connection ends sooner if the hub stops answering and another hub leads.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.

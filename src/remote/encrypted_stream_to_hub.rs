@@ -122,9 +122,9 @@ impl Read for HubStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                // While this thread waits, another thread may write lines. A ping is then due sooner than planned here.
-                // To notice this, the thread wakes up once, after `PING_AFTER_LINES`. From then on, a thread that
-                // writes lines while a ping is due sends the ping together with the lines.
+                // While this thread waits, another thread may write lines. The next ping is then due sooner than this
+                // thread has planned. So this thread wakes up once, after `PING_AFTER_LINES`, and plans again. After
+                // that, the other thread itself sends a due ping together with its lines.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),

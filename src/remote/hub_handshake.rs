@@ -41,8 +41,8 @@ pub enum Rejection {
     WrongSecret,
     /// The client uses the protocol of slm-mesh 0.1.0.
     Outdated,
-    /// The client presented no secret, took too long, left before the handshake was complete, or was dropped because too
-    /// many handshakes were pending.
+    /// The client presented no secret, took too long, left before the handshake was complete, or was dropped because
+    /// too many handshakes were pending.
     NoSecret,
 }
 

@@ -303,16 +303,16 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many handshakes of this address are pending, drops the oldest of them. But if the
+    /// Begins a handshake. If too many handshakes from this address are pending, drops the oldest of them. But if the
     /// address has sent many wrong secrets, drops the new connection instead. If too many handshakes are pending in
-    /// total, drops the oldest one of the address with the most pending handshakes.
+    /// total, drops the oldest one from the address with the most pending handshakes.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // The new connection is dropped instead of an older one. Each handshake of this address is delayed for a
-            // second. If new connections replaced older ones within that second, no handshake of this address might
+            // The new connection is dropped instead of an older one. Each handshake from this address is delayed for a
+            // second. If new connections replaced older ones within that second, no handshake from this address might
             // ever finish.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }

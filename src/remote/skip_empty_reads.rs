@@ -17,12 +17,13 @@ pub struct GuestSocket {
 }
 
 impl GuestSocket {
-    /// Makes a socket that skips no reads before the first event.
+    /// Makes a socket. No read is skipped until the poll has reported an event.
     pub fn new(network: TcpStream) -> GuestSocket {
         GuestSocket { network, has_had_event: false, has_ended: false, is_empty: false }
     }
 
-    /// Records an event of the poll. `is_read_closed` is true if the guest has closed its side.
+    /// Records that the poll has reported an event for this socket. `is_read_closed` is true if the guest has closed
+    /// its side.
     pub fn note_event(&mut self, is_read_closed: bool) {
         self.is_empty = false;
         self.has_had_event = true;

@@ -48,7 +48,8 @@ impl StreamText {
     }
 }
 
-/// The part of a script that a command such as `break` or `exit` ends. The remaining commands of this part do not run.
+/// The part of a script that ends at a command such as `break` or `exit`. The remaining commands of this part do not
+/// run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// The current iteration of a loop (`continue`).

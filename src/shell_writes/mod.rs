@@ -77,12 +77,13 @@ pub enum GitTest {
     DiffersFrom {
         /// The name of the commit, as written in the command line.
         commit: String,
-        /// Whether a tracked file passes even if the commit does not contain it. The command removes such a file.
+        /// Whether a tracked file also passes if the commit does not contain the file. This is true if the command
+        /// removes such a file.
         removes_new: bool,
     },
     /// The file passes if git does not track it.
     IsUntracked {
-        /// Whether files that git ignores pass, too.
+        /// Whether a file also passes if git ignores it.
         with_ignored: bool,
     },
 }

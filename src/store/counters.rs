@@ -195,7 +195,7 @@ impl Store {
     }
 }
 
-/// Reads the stored counters, and adds the messages and events that were stored later.
+/// Reads the stored counters, and adds the numbers of messages and events that were stored after the counters.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {

@@ -78,7 +78,8 @@ pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,
         rusqlite::Error::Utf8Error(..) => true,
-        // A value that is read in place fails with these errors. The error does not say which column it is about.
+        // If a value that is read in place (with `get_ref`) has the wrong type or is not UTF-8, the read fails with one
+        // of these errors. The error does not name the column.
         rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
             matches!(cause.downcast_ref(), Some(FromSqlError::InvalidType | FromSqlError::Utf8Error(_)))
         }

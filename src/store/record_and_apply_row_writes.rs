@@ -26,7 +26,7 @@ pub struct LogPosition {
     pub log: LogId,
     /// The index of the last entry that the database contains.
     pub index: u64,
-    /// The term and the time of that entry.
+    /// The term and the time of the last entry.
     pub stamp: EntryStamp,
 }
 

@@ -258,7 +258,7 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// The loss of this table. `None` if no rows were lost.
+    /// The numbers of this table's kept rows and lost rows. `None` if no rows were lost.
     fn loss(&self, table: String) -> Option<TableLoss> {
         // SQLite counts the rows in the smallest index of the table. The index may contain entries for rows that the
         // table has lost.

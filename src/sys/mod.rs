@@ -49,7 +49,7 @@ impl Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
-    /// Starts a clock at the time `now`, not at the wall time.
+    /// Starts a clock at the time `now`, instead of the wall time.
     pub fn at(now: i64) -> Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }

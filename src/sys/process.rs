@@ -110,8 +110,8 @@ impl ExitWatch {
     /// descriptor (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
-        // The start time is compared only after the descriptor is open. Until then, the kernel could give the number to
-        // another process.
+        // The start time is compared only after the descriptor is open. Until then, the kernel could give the id `pid`
+        // to another process.
         Ok(is_alive(pid, start).then_some(ExitWatch { pid, start, fd }))
     }
 

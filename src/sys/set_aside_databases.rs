@@ -54,7 +54,8 @@ pub fn all_damaged(places: &DataDir, since: i64) -> Vec<DamagedDatabase> {
 fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
     let since = file_time(since);
     let entries = fs::read_dir(&places.dir).into_iter().flatten().flatten();
-    // The name of a main file ends with a time, and so with Z. The names of a database's other files are longer.
+    // The name of a damaged database ends with a time, and each time ends with `Z`. The names of its write-ahead log
+    // and its report have another ending after the `Z`.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_recent).collect();

@@ -57,7 +57,8 @@ impl KeptText {
         self.line.clear();
     }
 
-    /// Returns the kept text, and how many of its bytes belong to the needed lines after the beginning.
+    /// Returns the kept text: the beginning of the text, followed by the needed lines from the rest. Also returns how
+    /// many bytes these lines take up.
     pub(super) fn finish(mut self, line_starts: &[&str]) -> (Vec<u8>, usize) {
         if self.is_cut {
             self.end_line(line_starts);

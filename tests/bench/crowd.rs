@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The number of sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
-/// The clients that do not wait for answers: how many there are, how many calls they send in one write, and how many
-/// writes they send before they read an answer.
+/// The clients that do not wait for each answer: how many there are, how many calls they send in one write, and how
+/// many writes they send before they read an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;

@@ -145,7 +145,8 @@ fn linked_mesh(table: &mut Table) {
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let Ok(mut stream) = stream else { return };
-            // Every request gets the same kind of answer. If the broker has ended, the write fails, which is fine.
+            // Every request gets the same kind of answer, so the request is not parsed. If the broker has ended, the
+            // read and the write may fail, which is fine.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(&roster(n));
         }

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The duration of a hub's lease, in seconds. This is the default duration.
+/// The duration of a hub's lease, in seconds. This is also the default of `SLM_MESH_LEASE`.
 const LEASE_SECONDS: u64 = 3;
 /// The number of clients that write at the same time, and the number of entries that each of them sets.
 const N_CLIENTS: usize = 32;

@@ -58,7 +58,7 @@ impl Drop for Script {
     }
 }
 
-/// Times two scripts. The script without a name reads and writes. The script that is a peer only reads.
+/// Times three scripts. Two have no peer name: one reads, and one writes. The third is a named peer, and reads.
 pub fn python(table: &mut Table) {
     let mesh = Mesh::started();
     let mut client = Client::connect(&DataDir { dir: mesh.dir() }).expect("a broker");

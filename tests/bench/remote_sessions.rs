@@ -75,7 +75,7 @@ fn cpu_of(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
-/// Keeps guests idle for this long.
+/// Keeps the guests idle for the time `span`. They only answer pings.
 fn idle(guests: &mut [Line], span: Duration) {
     let end = Instant::now() + span;
     while Instant::now() < end {

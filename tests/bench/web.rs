@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const N_AGENTS: usize = 50;
-/// The time between two events (two hundred events a second), and the number of events.
+/// The time between two events, for two hundred events a second.
 const PACE: Duration = Duration::from_millis(5);
 const N_EVENTS: usize = 3000;
 /// How many ticks `/proc` counts in a second.

@@ -192,8 +192,8 @@ fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment
     assert!(disk.mesh.commit());
     disk.refusing(|disk| disk.pass(5_000));
     disk.lock(2).unwrap_err();
-    // The broker pauses before it tries to write again. It must release the session's lock after at most one more grace
-    // period.
+    // The broker pauses before it tries to write again. Then the session gets at most one more grace period. When this
+    // period has ended, the session's lock must be released.
     for _ in 0..7 {
         disk.pass(1_000);
     }
@@ -241,7 +241,8 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_key_is_set_again
         "one call removes a limited number: {}",
         shown(&disk, "secret-")
     );
-    // The rest is removed soon, and not only with the old rows, which are removed every ten minutes.
+    // The other values are removed within three seconds. They do not wait for the removal of old rows, which happens
+    // only every ten minutes.
     for _ in 0..3 {
         disk.pass(1_000);
     }

@@ -357,7 +357,7 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     assert_eq!(texts, ["before", "after"]);
     let updates = disk.call(1, &event_journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
     assert_eq!(updates["events"][0]["payload"]["name"], json!("reviewer@laptop"), "{updates}");
-    // Repeating an answer does not rename a peer, even after a restart.
+    // If the linked mesh sends the same list of peers again, no peer is renamed, even after a restart.
     let mut disk = disk.crash(|_| false);
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);

@@ -1,4 +1,4 @@
-//! Tests the warning about an edit for which the mesh has no room for another lock.
+//! Tests the warning that an edited file is not locked, because the mesh already has the maximum number of locks.
 
 use super::support::Place;
 use super::{at, claude_like, told};

@@ -108,7 +108,8 @@ impl Ledger {
             };
             sent.n_read += 1;
             sent.n_unmarked += u32::from(!again);
-            // If two workers read the same mailbox, the copy with the mark `again` may be recorded first.
+            // Two workers may read the same mailbox. The message with the mark `again` may then be recorded before the
+            // same message without the mark.
             let n_unmarked = sent.n_unmarked;
             let ids = self.ids.entry(place.clone()).or_default();
             ids.insert(id);
@@ -135,7 +136,8 @@ impl Ledger {
     /// new lock must have a higher token.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
-        // If an earlier call took the lock and its answer was lost, the token can be lower.
+        // If an earlier call took the lock and the answer to that call was lost, the token need not be higher than
+        // `floor`.
         let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
         let is_new = self.grants.insert(grant);
         if is_new && !is_late && token <= floor {

@@ -4,7 +4,8 @@
 
 use slm_mesh::discovery::mdns_packet::parse_response;
 
-/// Parses a packet as the response to a query with the packet's id, and to a query with a different id.
+/// Parses a packet twice: as the response to a query with the packet's id, and as the response to a query with a
+/// different id.
 pub fn check(data: &[u8]) {
     let id = u16::from_be_bytes([data.first().copied().unwrap_or(0), data.get(1).copied().unwrap_or(0)]);
     assert_eq!(parse_response(data, !id), None, "a response to another query");

@@ -17,8 +17,9 @@ fn a_hub_that_nobody_uses_runs_on() {
     let hub = first.with(timeout.0, timeout.1);
     hub.ok(&["start", "--detach"]);
     let pid = hub.broker_pid().unwrap();
-    // A broker that serves only its own machine ends when it has been idle for as long. It starts after the hub, so a
-    // hub with this time limit would end first.
+    // Each of these brokers has the same `SLM_MESH_IDLE_TIMEOUT` as the hub. These brokers serve only their own
+    // machine, so they end when they are idle. They start after the hub. If the timeout applied to hubs, the hub would
+    // end first.
     for _ in 0..3 {
         let other = Place::new().with(timeout.0, timeout.1);
         let its = other.json(&["start", "--detach"])["data"]["pid"].as_u64().unwrap() as u32;

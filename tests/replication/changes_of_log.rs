@@ -126,8 +126,8 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     }
     start(&first);
     await_trouble(&first, "differs from the entry with this number");
-    // Old log entries are deleted. A hub that was merely away could now go on with a copy of the leader's database, but
-    // this hub must refuse the copy.
+    // The test deletes old log entries. A hub that had only been offline could continue with a copy of the leader's
+    // database. But the first hub must refuse the copy, because the log has lost an entry of this hub.
     let last = position(&second).unwrap();
     let n_copies = || second.log().matches("gets a snapshot of the database").count();
     let n_before = n_copies();

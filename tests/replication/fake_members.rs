@@ -26,7 +26,7 @@ enum First {
     Closes,
     /// Stores the entry, and answers with this status and text.
     Says(&'static str, &'static str),
-    /// Ends before the append.
+    /// The first member ends before the append is sent.
     HasEnded,
     /// Refuses the append.
     Refuses,

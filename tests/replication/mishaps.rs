@@ -64,7 +64,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     }
     let cluster = Cluster::start();
     let (mut first, second) = (cluster.hub("slm"), cluster.hub("slm"));
-    // Hubs use each other's host names as addresses, so both names must lead to this machine.
+    // Hubs use each other's host names as addresses, so the host names of both hubs must lead to this machine.
     let desk = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let (desk, rack) = (desk.trim(), "localhost");
     on(desk, &first, &["start", "--detach"]);
@@ -95,7 +95,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     let [before, after] = [before, after].map(|message| message["createdAt"].as_str().unwrap().to_owned());
     assert!(after >= before, "the mesh's time went back from {before} to {after}");
 
-    // Each person must be the same peer, no matter which hub leads.
+    // Each person must still have the same peer as when the first hub led.
     first.env.retain(|setting| !clock.contains(setting));
     on(desk, &first, &["start", "--detach"]);
     assert_eq!(people(&[(desk, &first), (rack, &second), ("laptop", &guest)]), of_first);
@@ -130,7 +130,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
         return;
     }
     let cluster = Cluster::start();
-    // There is only one hub. With a long lease, it keeps its lead even if it renews the lease late.
+    // There is only one hub. With a long lease, this hub stays the leader even if it renews the lease late.
     let hub = cluster.hub("slm").with("SLM_MESH_LEASE", "60");
     start(&hub);
     // Sixteen clients write at the same time. In one turn, a fast broker could read more than a megabyte of these
@@ -288,7 +288,7 @@ fn thousands_of_locks_end_in_steps_that_etcd_accepts() {
         return;
     }
     let cluster = Cluster::start();
-    // There is only one hub. With a long lease, it keeps its lead even if it renews the lease late.
+    // There is only one hub. With a long lease, this hub stays the leader even if it renews the lease late.
     let hub = cluster.hub("slm").with("SLM_MESH_RATE", "100000").with("SLM_MESH_LEASE", "60");
     start(&hub);
     let mut holder = hub.socket();

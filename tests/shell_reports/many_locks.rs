@@ -5,7 +5,7 @@ use super::{Player, hidden_write, work_tree};
 use std::fs;
 use std::process::Command;
 
-/// Locks more files than hooks watch.
+/// Locks more files than a hook can watch.
 fn lock_many(place: &Place, folder: &str) {
     for part in 0..5 {
         let files: Vec<String> = (0..60).map(|n| format!("{folder}/{part}-{n}")).collect();

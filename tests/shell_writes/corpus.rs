@@ -29,7 +29,7 @@ pub struct Case {
     pub command: String,
     /// The writes that can be found in the command.
     pub truths: BTreeSet<Truth>,
-    /// The number of writes that the command does not show.
+    /// The number of writes that can't be found in the text of the command.
     pub n_untold: usize,
 }
 

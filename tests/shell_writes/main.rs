@@ -14,7 +14,7 @@ use corpus::{Case, Truth};
 use slm_mesh::shell_writes::{ShellWrite, written_files};
 use std::collections::BTreeSet;
 
-/// The smallest share of visible writes that must be found.
+/// At least this share of the visible writes must be found.
 const CAUGHT_MIN: f64 = 0.9;
 
 fn environment(name: &str) -> Option<String> {

@@ -184,7 +184,7 @@ fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
     assert!(end == TurnEnd::TakenBack && answers[0].contains("the engine is full"), "{end:?} {answers:?}");
     let (end, answers) = set_entry(&mut mesh, &mut leader, "3");
     assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":2"), "{end:?} {answers:?}");
-    // If a hub gives up its lead, another hub can lead at once.
+    // After a hub has stepped down, another hub can lead at once.
     drop(mesh.into_store());
     drop(leader.step_down());
     let (mesh, _leader) = leading(&engine, "file:/simulate-full-2?vfs=memdb");

@@ -48,7 +48,7 @@ impl Message {
 pub struct Mail {
     boxes: Vec<Vec<Message>>,
     done: Vec<VecDeque<Message>>,
-    /// The number of calls that have been made.
+    /// The number of the current call. The messages that this call sends get this number as their `rank`.
     pub rank: u64,
     /// The latest time that the clock has shown, even if it has gone back since then. The age of a message is relative
     /// to this time.

@@ -25,9 +25,9 @@ use world::{Disk, World};
 /// The number of seeds that `make test` runs, and the number of steps for each.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
-/// One seed in this many keeps its store in a file. A crash leaves the file as `kill -9` would.
+/// For one seed in `FILE_EVERY`, the store is in a file. A crash leaves the file as `kill -9` would.
 const FILE_EVERY: u64 = 8;
-/// One seed in this many has three hubs that share a log.
+/// For one seed in `HUBS_EVERY`, three hubs share a log.
 const HUBS_EVERY: u64 = 4;
 
 /// The result of a run: a hash of all that happened, and a count for each kind of event.

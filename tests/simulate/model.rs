@@ -387,7 +387,8 @@ impl Model {
             }
             // The error contains a queue, so the call was prevented by an older call, and not by a lock.
             ("lock.lock", ErrorKind::Held) if data["queue"].is_array() => assert!(ask.until.is_some(), "{error}"),
-            // The error contains no lock, so the caller was away when the lock became free.
+            // The error contains neither a lock nor a queue. Such an error is right only if the caller was away when
+            // the lock became free.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask), "{error} {ask:?}"),
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
                 assert!(self.locks.may_be_held(&request()), "a cycle without a lock: {error}");

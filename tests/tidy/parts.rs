@@ -95,8 +95,8 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
     check("let only the part of the core that owns a file of the store call the methods of that file", &breaches);
 }
 
-/// The names of the public methods of `Store` that a file declares. Methods of rows, which any part may call, are in
-/// other blocks.
+/// The names of the public methods of `Store` that a file declares. The methods of rows are in other `impl` blocks, and
+/// are left out because any part may call them.
 fn methods_of_store(source: &Source) -> Vec<&str> {
     let block = source.code().skip_while(|(_, line)| *line != "impl Store {").take_while(|(_, line)| *line != "}");
     let declared = block.filter_map(|(_, line)| line.strip_prefix("    pub fn "));

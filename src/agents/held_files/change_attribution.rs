@@ -12,9 +12,9 @@ use std::path::Path;
 /// Who or what changed a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// This session's command. No tool of another session was running.
+    /// This session's command changed the file. No tool of another session was running.
     Command,
-    /// This session's command, or another command that ran at the same time.
+    /// Either this session's command, or another command that ran at the same time. It is unclear which.
     Unsure,
     /// Probably the holder, whose own command ran at the same time.
     ProbablyHolder,

@@ -42,7 +42,7 @@ impl Overwrite {
     }
 }
 
-/// The folder that contains one file for each entry of the list.
+/// The list of changes that `lock restore` can undo. Its folder contains one file for each entry.
 #[derive(Debug)]
 pub struct Overwrites {
     dir: PathBuf,

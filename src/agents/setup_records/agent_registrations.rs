@@ -1,5 +1,5 @@
 //! The records of the servers that an agent's own command has registered. Environment variables tell such a command
-//! which file to change. `setup --remove` may run without these variables, so they are recorded.
+//! which file to change. `setup --remove` may run without these variables, so the records contain the variables.
 
 use super::{Records, real_path, text_of};
 use serde_json::{Map, Value, json};
@@ -15,8 +15,8 @@ const VARIABLES: &str = "variables";
 pub struct Registration {
     /// The file that contains the server.
     pub path: PathBuf,
-    /// The environment variables that lead the agent's command to this file. A variable without a value must not be
-    /// set.
+    /// The environment variables that lead the agent's command to this file. If a variable's value is `None`, the
+    /// variable must not be set.
     pub variables: Vec<(String, Option<String>)>,
 }
 

@@ -104,7 +104,8 @@ impl HubConfig {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
         // If there is no log, this hub can wait until another hub begins one. After a crash of this hub, etcd lists
-        // this hub as the leader until the lease ends. So this hub's own address does not count.
+        // this hub as the leader until the lease ends. So a leader with this hub's own address does not count as
+        // another hub.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {

@@ -66,8 +66,9 @@ pub struct LogTrimThread {
 }
 
 impl LogTrimThread {
-    /// Starts the trim thread of the hub at `address`. The thread calls `wake` when a new hub needs the mesh's time. If
-    /// the thread can't be started, the broker logs an error, and the log in etcd is not trimmed.
+    /// Starts the trim thread of the hub at `address`. The thread calls `wake` when a hub has joined that does not know
+    /// the mesh's time yet. If the thread can't be started, the broker logs an error, and the log in etcd is not
+    /// trimmed.
     pub fn start(
         upkeep: EtcdUpkeep,
         address: String,

@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The file into which the copy is written.
+/// The file into which the copy of the leader's database is written.
 pub const FETCHED_NAME: &str = "broker.db.fetched";
 /// Maximum time to wait for a reply from the leader.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

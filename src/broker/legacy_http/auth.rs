@@ -10,8 +10,8 @@ use subtle::ConstantTimeEq;
 
 /// Accepts requests with the token or the secret, but no requests from web pages. So the gate refuses each request with
 /// an `Origin`. It also refuses each request whose `Host` is not a name or address of this machine, because a page
-/// could make its own name resolve to this machine's address. A hub checks the `Host` only in requests that contain no
-/// token and no secret. The gate itself answers `/health`.
+/// could make its own name resolve to this machine's address. On a hub, a request with a token or a secret may have any
+/// `Host`. The gate itself answers `/health`, which needs no token and no secret.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
@@ -30,7 +30,7 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
             return Some(health(head, started));
         }
         // Always checks both the bearer token and the secret of a request. If the check stopped at the first match, the
-        // response time would reveal whether the token or the secret matched.
+        // response time would reveal which of the two matched.
         let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })

@@ -126,8 +126,8 @@ fn shares_log(settings: &Settings) -> bool {
 /// rows are missing on a hub that shares a log.
 ///
 /// # Errors
-/// When the disk is full. An empty mesh would lose more data, so the broker does not start, and the next broker tries
-/// again.
+/// When the disk is full, or the new file can't get its final name. In these cases, the broker does not start, and the
+/// next broker tries again. If the broker started with an empty mesh instead, more data would be lost.
 fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Error> {
     let draft = draft_path(places);
     remove_database(&draft);
@@ -290,8 +290,8 @@ pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String
     set_aside_databases::last_damaged(places, started).map(|damaged| damaged.report)
 }
 
-/// Copies the write-ahead log that a killed broker has left into the database file, so that a copy of this file is a
-/// complete backup. Returns whether the database file contains everything.
+/// If a killed broker has left a write-ahead log, copies the log into the database file. After that, a copy of this
+/// file is a complete backup. Returns whether the database file contains everything.
 pub fn complete_database_file(places: &DataDir) -> bool {
     let has_log = || fs::metadata(log_path(places)).is_ok_and(|log| log.len() > 0);
     if has_log()
@@ -307,7 +307,7 @@ pub fn complete_database_file(places: &DataDir) -> bool {
 /// Refuses a database that a newer slm-mesh has written. Changes nothing.
 ///
 /// # Errors
-/// If no broker of this program could open the database.
+/// If the database is newer than this slm-mesh.
 pub fn refuse_newer_database(places: &DataDir) -> Result<(), Error> {
     Ok(Store::refuse_newer(&places.database())?)
 }

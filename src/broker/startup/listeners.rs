@@ -92,7 +92,8 @@ pub(super) fn start_remote(
     credentials: PortCredentials,
     waker: &Arc<Waker>,
 ) -> Result<RemoteListener, Error> {
-    // If no port for HTTP is free, sessions use the port after the last one that was tried.
+    // The default port for sessions is the port after the HTTP port, or, if no HTTP port is free, after the last port
+    // that was tried.
     let last_tried = (settings.int("SLM_MESH_PORT") as u16).saturating_add(PORTS_TRIED - 1);
     let port = sessions_port(settings, http_port.unwrap_or(last_tried));
     let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {

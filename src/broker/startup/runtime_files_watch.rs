@@ -39,7 +39,7 @@ impl FileId {
 /// The result of checking the data directory.
 #[derive(Debug)]
 pub enum PathState {
-    /// All files are in place.
+    /// All files of this broker are in place.
     Ours,
     /// The socket was missing, and was created again.
     Healed(UnixListener),

@@ -49,7 +49,7 @@ pub struct ClientConnection {
     stream: UnixStream,
     /// The machine and the processes of the client.
     pub origin: Origin,
-    /// Input that has not been served yet.
+    /// Received bytes whose lines have not been served yet.
     pub input: LineBuffer,
     /// Whether the last turn may have left lines that were read but not served.
     pub has_more: bool,
@@ -60,8 +60,9 @@ pub struct ClientConnection {
     pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// If the broker does not serve this client, the response to each of the client's requests. Such a client is on
-    /// another machine. Either the client runs slm-mesh 0.1.0, or the name of the client's machine is already taken.
+    /// The response to each request of a client that the broker does not serve; `None` if the broker serves this
+    /// client. A client that is not served is on another machine. Either the client runs slm-mesh 0.1.0, or the name of
+    /// the client's machine is already taken.
     pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the report is stored here.
     is_readable: bool,

@@ -42,7 +42,7 @@ impl WorkMeter {
         WorkMeter { cpu_time: sys::thread_time(), brief_work: Duration::ZERO }
     }
 
-    /// Returns the work for a client whose requests took `time` to serve.
+    /// Returns how much work the broker did for a client. `time` is the elapsed time that serving the client took.
     pub fn work(&mut self, time: Duration) -> Duration {
         if time <= BRIEF {
             self.brief_work += time;
@@ -60,7 +60,7 @@ impl WorkMeter {
 pub struct QueueTag {
     /// The client's virtual start time, in microseconds of work.
     start: u64,
-    /// The work for the client when it was last served, in microseconds.
+    /// How long the client's requests took when the client was last served, in microseconds.
     last_cost: u64,
 }
 
@@ -141,7 +141,8 @@ mod tests {
         let greedy = |n: usize, cost| vec![cost; n];
         for (n, cost) in [(1, 1100), (8, 3000), (50, 1100), (500, 1000)] {
             assert!(longest_wait(&[vec![30], greedy(n, cost)].concat(), 3, 3000) <= 1, "{n} of {cost}");
-            // A client that costs as much as the others waits for one round of all clients.
+            // A client whose requests cause as much work as those of the others waits for at most one round of all
+            // clients.
             let round = (n + 1) * cost as usize / 1000 + 2;
             assert!(longest_wait(&greedy(n + 1, cost), 1, 3000) <= round, "{n} of {cost}");
         }

@@ -315,8 +315,8 @@ impl UnixClients {
 
     /// Pings silent clients, and marks the sessions of clients that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // Only a line from a client can attach a session or end a silence, and each line makes its client busy. So only
-        // busy clients can need a new check.
+        // A client needs a new check if it attaches a session, or if it sends a line after it counted as unresponsive.
+        // In both cases, the client sends a line and thus becomes busy, so only busy clients are looked at.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
                 // A bridge carries the lines of a remote session, and already pings the session. For a hub with
@@ -413,8 +413,9 @@ impl UnixClients {
     }
 }
 
-/// Whether the mesh must know that this client no longer answers. Other peers must learn that a session is gone. The
-/// name of another machine becomes free for the same machine after a reboot.
+/// Whether the mesh must know that this client no longer answers. There are two such cases. If the client is a session,
+/// other peers must learn that the session is gone. If the client is on another machine, the name of that machine must
+/// become free, so that the machine can use its name again after a reboot.
 fn is_checked(context: &LoopContext, token: u64) -> bool {
     context.mesh.is_attached(token) || context.mesh.is_remote(token)
 }

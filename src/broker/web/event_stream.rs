@@ -61,7 +61,7 @@ struct NextFrame {
     rows_at: i64,
 }
 
-/// The rows that pages have received, by key.
+/// The rows of peers and locks that web pages have received, by key.
 #[derive(Default)]
 struct SentRows {
     sent: HashMap<String, String>,

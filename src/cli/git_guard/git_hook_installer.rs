@@ -165,7 +165,7 @@ impl GitHook {
         }
     }
 
-    /// If the hook was moved aside and nothing is in its place, moves it back. Returns whether this was so.
+    /// If the hook was moved aside and nothing is in its place, moves it back. Returns whether the hook was moved back.
     fn put_back(&self) -> io::Result<bool> {
         let is_missing = self.find_in(&self.path) == Found::Nothing && self.has_moved_hook();
         if is_missing {
@@ -194,14 +194,15 @@ impl GitHook {
             Found::Inline(text) => {
                 let mode = fs::metadata(path)?.permissions().mode();
                 if self.runs_moved_hook(&text) && self.kept().symlink_metadata().is_ok() {
-                    // The user has added lines to the guard's script. Without the check, this script stays as the
-                    // user's hook, because it runs both these lines and the hook that was moved aside.
+                    // The user has added lines to the guard's script. The guard's check is removed from the script. The
+                    // rest stays as the user's hook, because it runs both the user's lines and the hook that was moved
+                    // aside.
                     self.link_aside()?;
                     let text = hook_lines::with_current_call(&text, self.aside, self.hook);
                     return write_whole(path, &text, mode).map(|()| true);
                 }
-                // The hook may have changed since the guard was installed. So its current text stays, and the copy is
-                // removed.
+                // The hook may have changed since the guard was installed. So the hook's current text stays, and the
+                // copy of its earlier text is removed.
                 write_whole(path, &hook_lines::without_call(&text, self.hook), mode)?;
                 if !self.has_moved_hook() {
                     remove_if_there(&self.kept())?;
@@ -220,7 +221,8 @@ impl GitHook {
         if draft.is_file() {
             fs::remove_file(draft)?;
         }
-        // A hook manager may also have written the same hook again. In both cases, the copy is not needed.
+        // The copy can be equal to the hook because a run was interrupted, or because a hook manager has written the
+        // same hook again. In both cases, the copy is not needed.
         if is_same_hook(&self.kept(), &self.path) {
             fs::remove_file(self.kept())?;
         }
@@ -245,8 +247,8 @@ impl GitHook {
         hook_lines::runs_moved_hook(text, self.hook)
     }
 
-    /// If the user's hook was moved aside and git does not run it there, returns its path. Only an installation that was
-    /// interrupted leaves a hook like this.
+    /// If the user's hook was moved aside and git does not run it there, returns its path. Only an installation that
+    /// was interrupted leaves a hook like this.
     pub fn stranded_hook(&self) -> Option<PathBuf> {
         let is_run = match self.find_in(&self.path) {
             Found::Unguarded => true,

@@ -10,7 +10,8 @@ const END: &str = "# end of slm-mesh guard";
 const FIRST: &str = "#!/bin/sh\n";
 /// The suffix of the copy of an earlier hook. This is also the name of the directory with links to moved hooks.
 pub const BEFORE: &str = "before-slm-mesh";
-/// The directory with links to moved hooks, relative to the hooks directory: beside or inside the hooks directory.
+/// The two possible paths of the directory with links to moved hooks, relative to the hooks directory. The first path
+/// is beside the hooks directory, and the second is inside it.
 pub const ASIDES: [&str; 2] = ["../before-slm-mesh", "before-slm-mesh"];
 /// Shells that can run the guard's lines.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
@@ -75,12 +76,14 @@ pub fn without_check(text: &[u8]) -> Option<Vec<u8>> {
     Some([&text[..start], &text[start + length..]].concat())
 }
 
-/// Whether a hook without the lines that check for locks is the guard's own script, and contains no line of the user.
+/// Whether a hook is the guard's own script, and contains no line of the user. `bare` is the text of the hook without
+/// the lines that check for locks.
 pub fn is_own_script(bare: &[u8], hook: &str) -> bool {
     bare.strip_prefix(FIRST.as_bytes()).is_some_and(|rest| known_calls(hook).iter().any(|call| rest == call.as_bytes()))
 }
 
-/// Whether a hook runs the hook that was moved aside. This is so if the user has added lines to the guard's own script.
+/// Whether this hook runs the hook that was moved aside. If it does, it is the guard's own script, to which the user
+/// may have added lines.
 pub fn runs_moved_hook(text: &[u8], hook: &str) -> bool {
     find_bytes(text, format!("{BEFORE}/{hook}\"").as_bytes()).is_some() || runs_hook_beside(text)
 }

@@ -24,9 +24,9 @@ pub fn message_sent(value: &Value, parsed: &ParsedCommand) -> Rendered {
         .collect();
     let recipients = recipients.join(", ");
     Rendered::Text(match parsed.args.get("key").filter(|_| value["repeated"] == json!(true)) {
-        // The earlier message may have another text and other recipients than this command.
+        // The earlier message may have had a different text and different recipients.
         Some(key) => format!("A message with the key {} was already sent to {recipients}", word(key)),
-        // Without a key of the user, only the program itself has repeated the call, after a lost connection.
+        // If the user gave no key, only this program can have repeated the call, after it lost its connection.
         None => format!("Message sent to {recipients}"),
     })
 }

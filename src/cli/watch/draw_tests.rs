@@ -160,13 +160,11 @@ fn the_head_names_the_hub_that_leads() {
 #[test]
 fn an_event_shows_a_value_or_its_size_or_that_it_is_gone() {
     let mut model = scene();
-    for (seq, value, shown_as) in [
-        (7, json!({ "value": "8080" }), "port = 8080"),
-        (8, json!({ "value": null, "bytes": 30_000 }), "port = 30000 bytes"),
-        (9, json!({ "value": null }), "port = (deleted since)"),
+    for (seq, payload, shown_as) in [
+        (7, json!({ "key": "port", "value": "8080" }), "port = 8080"),
+        (8, json!({ "key": "port", "value": null, "bytes": 30_000 }), "port = 30000 bytes"),
+        (9, json!({ "key": "port", "value": null }), "port = (deleted since)"),
     ] {
-        let mut payload = json!({ "key": "port" });
-        payload.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         model.apply_event(event(seq, 10, "state_changed", "codex-web", payload));
         let screen = shown(&model, 80, 24);
         assert!(screen.iter().any(|line| line.ends_with(shown_as)), "{screen:#?}");

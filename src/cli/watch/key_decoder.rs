@@ -5,13 +5,13 @@
 pub enum Key {
     /// A typed character.
     Char(char),
-    /// Arrow up.
+    /// The up arrow.
     Up,
-    /// Arrow down.
+    /// The down arrow.
     Down,
-    /// Arrow left, or Shift-Tab.
+    /// The left arrow, or Shift-Tab.
     Back,
-    /// Arrow right, or Tab.
+    /// Right arrow, or Tab.
     Next,
     /// Page up.
     PageUp,

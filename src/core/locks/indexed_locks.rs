@@ -143,7 +143,7 @@ impl PathIndex {
         self.0.is_empty()
     }
 
-    /// The numbers among which a lock on exactly this path must be.
+    /// The numbers of all locks on exactly this path, and possibly of other locks.
     fn numbers(&self, path: &str) -> &[u64] {
         self.0.get(plain_part(path)).map_or(&[], Vec::as_slice)
     }
@@ -222,7 +222,7 @@ mod tests {
         for n in 0..1000 {
             locks.put(row(&format!("/src/{n}/a.rs"), n));
         }
-        // A glob in another folder is not compared, either.
+        // A request is not compared with a glob in another folder, either.
         locks.put(row("/docs/**/*.md", 1000));
         for (path, n) in [("/src/7/a.rs", 1), ("/src/7/", 1), ("/src/7/*.rs", 1), ("/docs/a", 1), ("/src/", 1000)] {
             let request = LockRequest { paths: vec![path.to_owned()], ..LockRequest::default() };

@@ -27,7 +27,8 @@ impl Locks {
     }
 
     /// Returns the text of the error for a path that is not locked. If a folder or glob that shares files with the path
-    /// is locked, names this lock, because the caller probably means it. The caller's own locks come first.
+    /// is locked, the text names that lock, because the caller probably wants to release that lock. The caller's own
+    /// locks come first.
     fn not_locked_text(&self, peers: &Peers, me: &str, path: &str) -> String {
         let shares_files = |lock: &&LockRow| path_overlap::overlap(&lock.path, path);
         let own = self.all().filter(|lock| lock.holder == me).find(shares_files);
@@ -76,7 +77,7 @@ impl Locks {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
                 (true, true) => "renew that lock with --renew".to_owned(),
-                // A command can renew only its own locks, not a lock that the peer took without a command.
+                // A command can renew only its own locks, and this lock does not belong to a command.
                 (true, false) => {
                     let word = quoted_if_exact(&path, &lock.path);
                     format!("release that lock first with slm-mesh unlock {word}")

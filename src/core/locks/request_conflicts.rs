@@ -98,14 +98,14 @@ impl LockRequest {
         let reason = match old {
             // The lock outlives this edit, and "editing" would not say why the agent requested the lock.
             Some(old) if is_edit && !old.owner.is_edit() => &old.reason,
-            // A lock that an edit took now belongs to the peer. It does not end with the turn, so "editing" would soon
-            // be wrong.
+            // If the peer now requests a lock that an edit took, the lock no longer ends with the turn. The old reason,
+            // "editing", would soon be wrong.
             Some(old) if old.owner.is_edit() => &self.reason,
             Some(old) if self.reason.is_empty() => &old.reason,
             _ => &self.reason,
         };
-        // If this request does not contain the work tree of the path, the lock keeps the work tree from an earlier
-        // request.
+        // If the path is in none of the work trees that this request lists, the lock keeps the work tree from an
+        // earlier request.
         let (repo, repo_path) = match self.tree_of(path) {
             Some((tree, inside)) => (Some(tree.identity.clone()), Some(inside.to_owned())),
             None => old.map(|old| (old.repo.clone(), old.repo_path.clone())).unwrap_or_default(),

@@ -34,8 +34,9 @@ pub struct Locks {
     /// For each connection, the commands whose locks end when the connection ends.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
     recent_grants: VecDeque<RecentGrant>,
-    /// For each lock that a subagent shares with its session, the subagent that edited the file last. Until this
-    /// subagent ends, the session's other subagents may not edit the file. The keys are tokens and paths.
+    /// Subagents that edit files on which their sessions have locks. A key is the token and the path of a lock, and the
+    /// value is the subagent that edited the file last. Until this subagent ends, the session's other subagents may not
+    /// edit the file.
     editors: BTreeMap<(i64, String), Editor>,
 }
 
@@ -456,5 +457,5 @@ impl Locks {
     }
 }
 
-/// The reason for a release by the holder itself. The event for such a release contains no reason.
+/// The value of `reason` if the holder itself releases a lock. The event for such a release leaves this value out.
 pub(super) const UNLOCKED: &str = "unlocked";

@@ -25,7 +25,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message takes as long as reading ten messages.
 const FOUND_MAX: usize = 100;
-/// One step goes from a reply to the answered message at most this many times.
+/// In one step, the search goes from a reply to the message that it answers at most this many times.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.

@@ -224,7 +224,7 @@ pub struct Mail {
     unread: HashMap<PeerId, i64>,
     /// Messages that hooks have just taken, by sequence number.
     recently_delivered: HashMap<i64, RecentDelivery>,
-    /// Events of sessions that hooks have just reported.
+    /// The events that hooks have just reported, each with its session.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,

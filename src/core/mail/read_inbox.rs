@@ -97,8 +97,9 @@ fn filter<'a>(
     }
 }
 
-/// Refuses to wait for messages in lists that the arrival of a message does not wake: a search, sent messages, and the
-/// history of a channel. If the call returned at once instead, a client that calls in a loop would never pause.
+/// Refuses a wait that the arrival of a message would not end: a wait in a search, in the list of sent messages, or in
+/// the history of a channel. If such a call returned at once without an error, a client that calls in a loop would
+/// never pause.
 fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(), Error> {
     let text = match view {
         _ if is_search => "does not work with a search; leave out search to wait for new messages",

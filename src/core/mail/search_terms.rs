@@ -96,8 +96,7 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The search for the rare byte leaves out the beginning and the end of the text, where the whole needle would
-        // not fit.
+        // The search looks for the rare byte only at positions where the whole needle would fit into the text.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {

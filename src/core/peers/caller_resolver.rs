@@ -218,9 +218,10 @@ impl Peers {
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// Finds the session that has this key. A session that had the key earlier has another key now, for example after
-    /// `/clear`. If it is still running in another process than the caller's agent process `process`, the user has
-    /// resumed the earlier session there as a second session. `pid` is the process that is connecting.
+    /// Finds the session that has this key. If there is none, finds a session that had the key earlier and has another
+    /// key now, for example after `/clear`. But such a session does not count if it is still running in another process
+    /// than `process`, the caller's agent process. In this case, the user has resumed the earlier session in `process`
+    /// as a second session. `pid` is the process that is connecting.
     fn with_key<'a>(
         &'a self,
         peers: impl Iterator<Item = &'a Peer> + Clone,
@@ -307,9 +308,9 @@ impl Peers {
         }
     }
 
-    /// Finds the sessions that were the peer `former` until they gave back its name. If the caller is running in one of
-    /// these sessions, returns that session. Otherwise, returns a session only if there is exactly one, and if the
-    /// present session of the peer `former` has ended.
+    /// Finds the sessions that first acted as the peer `former`, and then gave back the name of this peer. If the
+    /// caller is running in one of these sessions, returns that session. Otherwise, returns a session only if exactly
+    /// one is found, and if the present session of the peer `former` has ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -457,8 +458,8 @@ fn is_numbered(name: &str, base: &str) -> bool {
 
 /// Returns the peer that continues the session, out of the peers that have the same key. Two peers can get the same key
 /// in the following way. First, session B takes over the name of session A. Then the user resumes A, which becomes a
-/// new peer. Finally, B gives the name back. While A is running, A remains the new peer. The next time the user resumes
-/// A, A becomes its first peer again, and gets the name and mail of that peer.
+/// new peer. Finally, B gives the name back. Until session A ends, it stays the new peer. The next time the user
+/// resumes session A, it becomes its first peer again, and gets the name and mail of that peer.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

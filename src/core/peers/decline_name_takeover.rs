@@ -43,7 +43,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
-    // The earlier session left its channels when it ended. So all channels of the peer now belong to this session.
+    // The earlier session left its channels when it ended. So it was this session that joined the current channels of
+    // the peer `id`, and this session keeps them.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     // The request may have come from the agent's shell, so the session's MCP server must learn of the change.

@@ -77,7 +77,7 @@ pub struct Peer {
     /// The facts with which the session can give back the name and the mail that it took over from an earlier session;
     /// `None` if the session took over nothing.
     pub takeover: Option<TakeoverRow>,
-    /// The session's peer before the session gave back a name; `None` if the session has not given back a name.
+    /// The peer that the session was until it gave back that peer's name; `None` if it has not given back a name.
     pub gave_back: Option<PeerId>,
     /// Whether slm-mesh knows the peer's agent. An unknown agent may use any hook format.
     pub is_known_agent: bool,
@@ -416,7 +416,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Adds a change of one of this mesh's own peers to the journal.
+    /// Records a change to one of this mesh's own peers in the journal.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now).map(|_| ())

@@ -26,8 +26,8 @@ pub(super) fn tell_connections(turn: &mut Turn, connections: &[ConnId], former: 
 }
 
 /// Lets an agent's MCP server act for the session that the agent has resumed. Until now, the server acted for the
-/// session before it, or for a new session if it connected before the user had chosen one. The agent must run one
-/// session at a time.
+/// agent's previous session. If the server connected before the user had chosen a session, the server acted for a new
+/// one. The agent must run one session at a time.
 ///
 /// # Errors
 /// When the database can't be written.

@@ -118,9 +118,9 @@ impl Peers {
         self.attachments.get(conn).is_some()
     }
 
-    /// Whether nobody would learn that this peer got the lock for which a call on this connection waits. This is so if
-    /// the peer has ended or hangs, and the client on the connection does not answer either. If the client answers, it
-    /// acts for the peer, although the mesh may not see the peer's process.
+    /// A call on this connection waits for a lock. Returns true if nobody would notice when this peer gets the lock:
+    /// the peer has ended or hangs, and the client on the connection does not answer either. A client that answers acts
+    /// for the peer, even if the mesh does not see the peer's process.
     pub(in crate::core) fn is_out_of_reach(&self, id: &str, conn: ConnId) -> bool {
         let answers = self.attachments.get(conn).is_some_and(|one| !one.unresponsive);
         !answers && self.get(id).is_none_or(Peer::is_gone)

@@ -446,8 +446,8 @@ impl Peers {
         std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Records the key that a session has now. For example, after the command /clear, the agent uses a new key, but the MCP
-    /// server still uses the old key.
+    /// Records the key that a session has now. For example, after the command /clear, the agent uses a new key, but the
+    /// MCP server still uses the old key.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let is_current = |peer: &Peer| peer.row.session_key() == Some(key);
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !is_current(peer)) else { return Ok(()) };

@@ -204,7 +204,7 @@ impl ReplicatedLog for EtcdLog {
         let term = if answer["succeeded"] == true {
             number(&answer["header"]["revision"])
         } else if found["lease"].as_str() == Some(&lease.id) {
-            // An earlier attempt of this request has stored the key, but its answer was lost.
+            // An earlier attempt at this request stored the key, but its answer was lost.
             number(&found["create_revision"])
         } else {
             let leader = decode(&found["value"]).and_then(|bytes| String::from_utf8(bytes).ok());

@@ -28,8 +28,8 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    // The elements of `sys.argv`. Without `-c`, the first element is the first operand, `-`. With `-c`, another element
-    // comes before the operands.
+    // The elements of `sys.argv`. With `-c`, one more element comes before the operands. Without `-c`, there is no such
+    // element: the first operand, `-`, is the first element.
     let first = [Field::Unknown];
     let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
     let has_script = has_file || options.has(&["c", "V", "version", "h"]);

@@ -28,7 +28,7 @@ enum Owner {
     Free,
     /// One of these names and a dot, as in `os.remove(…)`.
     Of(&'static [&'static str]),
-    /// Anything. The function's name alone identifies the function.
+    /// Anything or nothing. The function's name is enough to identify the function.
     Any,
 }
 

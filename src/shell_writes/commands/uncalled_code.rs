@@ -33,7 +33,7 @@ fn never_runs(line: &str, counts: &HashMap<&str, usize>) -> bool {
     }
     let definition = line.strip_prefix("async ").unwrap_or(line).trim_start().strip_prefix("def ");
     let function = definition.and_then(|rest| rest.split(|c: char| !is_name(c)).next()).unwrap_or_default();
-    // Python calls functions such as `__init__` implicitly, so these functions are kept.
+    // Python calls functions such as `__init__` implicitly, so they may run although their names occur only once.
     !function.is_empty() && !function.starts_with("__") && counts.get(function) == Some(&1)
 }
 

@@ -13,7 +13,8 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
     let stored = path.ancestors().find_map(|at| {
         let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
-        // This call uses `F_GETPATH` of <sys/fcntl.h>, which returns the stored spelling.
+        // This call uses `F_GETPATH` of <sys/fcntl.h>, which returns the path in the spelling that the file system
+        // stores.
         let stored = rustix::fs::getpath(&file).ok()?;
         let rest = path.strip_prefix(at).ok()?;
         let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));

@@ -127,8 +127,8 @@ fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
         let mut known = String::new();
         for road in order.chunks(1) {
             let id = world.speak(&mut session, road);
-            // The id is empty if the call is a hook and the agent has no hooks, or if the verb acts as the user of an
-            // editor.
+            // The id is empty in two cases: the agent has no hooks, so no hook was run; or the verb acted as the user
+            // of an editor.
             if !id.is_empty() {
                 assert!(known.is_empty() || id == known, "{} by {order:?}", session.agent.id);
                 known = id;

@@ -84,7 +84,7 @@ fn a_thread_that_has_ended_leaves_the_connection_that_it_shared() {
             world.end(&thread);
             assert!(!world.mesh.as_ref().unwrap().peers().get(&id).unwrap().is_online(), "{}", agent.id);
         }
-        // A thread that continues attaches again, and is its former peer.
+        // If an ended thread continues, it attaches again as its former peer.
         let thread = world.tab(&first);
         let id = world.hook(&thread);
         world.attach(&thread, conn, Some(&thread.key));
