@@ -126,14 +126,11 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         host: row.host.clone(),
         all_worktrees: false,
         renew: true,
+        has_unclear_caller: false,
     };
-    // If an agent process has several sessions and sends no session keys, a lock of the process may belong to any of
-    // the sessions. So the lock blocks none of these sessions.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
-    let is_shared = |lock: &LockRow| {
-        !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
-    };
-    let refusing = locks.conflicting(peers, &request).find(|lock| lock.holder == id || !is_shared(lock));
+    let is_shared = |locks: &Locks, lock: &LockRow| !keyed && locks.may_belong_to_caller(peers, &ctx.ancestors, lock);
+    let refusing = locks.conflicting(peers, &request).find(|lock| lock.holder == id || !is_shared(locks, lock));
     if let Some(lock) = refusing {
         return Err(locks.held_error(peers, waiting, lock, &request, ctx.now));
     }
@@ -149,7 +146,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             peer: id.clone(),
             host: row.host,
         };
-        value["others"] = Value::Array(watched_locks(locks, peers, &here, is_shared));
+        value["others"] = Value::Array(watched_locks(locks, peers, &here, |lock| is_shared(locks, lock)));
         value["own"] = Value::Array(own_locks(locks, peers, &id));
     }
     Ok(Outcome::Ready(value))

@@ -238,6 +238,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         // If an agent requests its own lock again, the lock is renewed. A person must ask for a renewal explicitly,
         // because the lock may belong to another script of the person.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
+        has_unclear_caller: !peers.other_possible_callers(ctx, &ctx.my_id()).is_empty(),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
         // The caller wants to lock the path in all work trees. This is impossible if the repository of the path is

@@ -10,7 +10,6 @@ use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::path_overlap;
-use crate::base::stored_enums::LockOwner;
 use crate::core::pagination::{self, Page};
 use crate::core::peers::Peers;
 use crate::core::session_identifying_args::KEYED_CALLS;
@@ -47,12 +46,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer: ctx.my_id(),
         host: peers.host_of(ctx.conn),
     };
-    // If a lock was requested over a connection of the caller's agent process, it may belong to any session of that
-    // process. So the lock blocks none of these sessions. `hook_operations` makes the same exception for edits.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
-    let is_shared = |lock: &LockRow| {
-        !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
-    };
+    let is_shared = |lock: &LockRow| !keyed && locks.may_belong_to_caller(peers, &ctx.ancestors, lock);
     let mut found: Vec<(&LockRow, String)> = locks_of_others(locks, &here, is_shared).collect();
     found.sort_by_key(|(lock, _)| (lock.token, lock.path.as_str()));
     if let Some(after) = args.text("after") {

@@ -66,6 +66,8 @@ pub struct LockRequest {
     /// Whether a person's request renews a lock that the person already holds. If false, the lock blocks the request.
     /// An agent's request always renews the agent's own lock.
     pub renew: bool,
+    /// Whether another session of the holder's process may have made the request.
+    pub has_unclear_caller: bool,
 }
 
 impl LockRequest {

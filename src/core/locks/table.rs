@@ -5,6 +5,7 @@ use super::request_conflicts::LockRequest;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{CountedMap, PeerId};
 use crate::base::limits;
+use crate::base::process_identity::Process;
 use crate::base::stored_enums::LockOwner;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::event_loop_turn::Turn;
@@ -38,6 +39,10 @@ pub struct Locks {
     /// value is the subagent that edited the file last. Until this subagent ends, the session's other subagents may not
     /// edit the file.
     editors: BTreeMap<(i64, String), Editor>,
+    /// The tokens and paths of locks that any session of the holder's process may have requested. The database does
+    /// not contain this. After a restart, a lock belongs to its holder alone, because two sessions must never believe
+    /// that they hold the same lock.
+    unclear: BTreeSet<(i64, String)>,
 }
 
 /// A subagent that edits a file on which its session has a lock.
@@ -274,7 +279,13 @@ impl Locks {
                 self.editors.insert((row.token, row.path.clone()), editor);
             }
             turn.store.put_lock(&row)?;
-            self.ending.remove(&(row.token, row.path.clone()));
+            let key = (row.token, row.path.clone());
+            self.ending.remove(&key);
+            if !request.has_unclear_caller {
+                self.unclear.remove(&key);
+            } else if is_new {
+                self.unclear.insert(key);
+            }
             self.first_expiry = Some(self.first_expiry.map_or(row.expires, |first| first.min(row.expires)));
             self.locks.put(row.clone());
             if is_new {
@@ -299,6 +310,14 @@ impl Locks {
     /// Records which subagents of a session are still running. The files of the others are free for any subagent.
     pub(in crate::core) fn keep_editors(&mut self, session: &str, is_running: impl Fn(&str) -> bool) {
         self.editors.retain(|_, editor| editor.session != session || is_running(&editor.subagent));
+    }
+
+    /// Whether a lock may belong to any session of the caller's agent process. Such a lock blocks none of these
+    /// sessions, because the session that requested the lock may be the one that wants to write now.
+    pub(in crate::core) fn may_belong_to_caller(&self, peers: &Peers, ancestors: &[Process], lock: &LockRow) -> bool {
+        !self.unclear.is_empty()
+            && self.unclear.contains(&(lock.token, lock.path.clone()))
+            && peers.is_attached_beside(ancestors, &lock.holder)
     }
 
     /// The requested paths that the requester does not hold yet.
@@ -451,6 +470,7 @@ impl Locks {
             let key = (lock.token, lock.path.clone());
             self.ending.remove(&key);
             self.editors.remove(&key);
+            self.unclear.remove(&key);
         }
         turn.dirty.locks = true;
         Ok(())

@@ -150,9 +150,7 @@ impl Peers {
         if ctx.is_announced || !one.peers().contains(actor) {
             return Some(view);
         }
-        let process = one.agent.filter(|_| one.peers().len() == 1)?;
-        let others = self.sessions_of_process(&process).into_iter().filter(|peer| peer.row.id != *actor);
-        let others: Vec<&PeerId> = others.filter(|peer| !peer.has_left).map(|peer| &peer.row.id).collect();
+        let others = self.other_possible_callers(ctx, actor);
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
@@ -162,5 +160,15 @@ impl Peers {
             ));
             view
         })
+    }
+
+    /// Returns the other sessions that may have made a call of this peer. There are such sessions only if the client
+    /// runs several sessions in one process, and if neither a key nor an announcement says which of them is calling.
+    pub(in crate::core) fn other_possible_callers(&self, ctx: &CallContext, actor: &PeerId) -> Vec<&PeerId> {
+        let own = self.attachments.get(ctx.conn).filter(|one| !ctx.is_announced && !one.is_keyed);
+        let own = own.filter(|one| one.peers() == std::slice::from_ref(actor));
+        let Some(process) = own.and_then(|one| one.agent) else { return Vec::new() };
+        let others = self.sessions_of_process(&process).into_iter().filter(|peer| peer.row.id != *actor);
+        others.filter(|peer| !peer.has_left).map(|peer| &peer.row.id).collect()
     }
 }

@@ -50,6 +50,95 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
     });
 }
 
+/// Opens a second session in the process of `one`, whose MCP server is attached. Then the first session locks `a.rs` over
+/// this server. The hook of the first session announces this call if `announced` is true.
+fn lock_with_two_sessions(world: &mut World, one: &mut Session, announced: bool) -> Session {
+    world.speak(one, &[Road::Server, Road::Hook]);
+    let two = world.tab(one);
+    world.hook(&two);
+    let lock = json!({ "filePath": format!("{}/a.rs", world.project), "reason": "rewriting" });
+    if announced {
+        let mut args = world.hook_args(one);
+        (args["operation"], args["arguments"]) = (json!("lock.lock"), lock.clone());
+        world.call_once("hook.announce", args, &one.above).unwrap();
+    }
+    world.call(one.conn.unwrap(), "lock.lock", lock, &one.above).unwrap();
+    two
+}
+
+/// The paths of the locks that a command of the session must respect.
+fn locks_of_others(world: &mut World, session: &Session) -> Vec<String> {
+    let mut args = world.hook_args(session);
+    (args["files"], args["checkOnly"], args["withLocks"]) = (json!([]), json!(true), json!(true));
+    let answer = world.call_once("hook.edit", args, &session.above).unwrap();
+    answer["others"].as_array().unwrap().iter().map(|lock| lock["filePath"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_announced_lock_refuses_the_other_sessions_of_the_process() {
+    each_with_hooks(|world, mut one, _| {
+        let two = lock_with_two_sessions(world, &mut one, true);
+        let agent = one.agent.id;
+        assert_eq!(
+            locks_of_others(world, &two),
+            [format!("{}/a.rs", world.project)],
+            "{agent}: a command may write the file"
+        );
+        assert!(world.edit(&two, None).unwrap_err().text.contains("rewriting"), "{agent}");
+        world.edit(&one, None).unwrap_or_else(|error| panic!("{agent}: {} refuses its own edit", error.text));
+    });
+}
+
+#[test]
+fn a_lock_from_the_shell_of_a_session_refuses_the_other_sessions_of_the_process() {
+    each_with_hooks(|world, mut one, _| {
+        let first = world.speak(&mut one, &[Road::Server, Road::Hook]);
+        let two = world.tab(&one);
+        world.hook(&two);
+        world.shell_session = Some(first);
+        world.call_once("lock.lock", json!({ "filePath": format!("{}/a.rs", world.project) }), &one.above).unwrap();
+        world.shell_session = None;
+        world.edit(&two, None).unwrap_err();
+        world.edit(&one, None).unwrap();
+    });
+}
+
+#[test]
+fn a_lock_that_nobody_announced_refuses_no_session_of_the_process_until_one_of_them_confirms_it() {
+    each_with_hooks(|world, mut one, _| {
+        let identity = &one.agent.identity;
+        if identity.session_variable.is_some() || identity.has_many_sessions {
+            return; // the calls of this agent name their session
+        }
+        let two = lock_with_two_sessions(world, &mut one, false);
+        let edit = |world: &mut World, session: &Session| {
+            let mut args = world.hook_args(session);
+            (args["files"], args["checkOnly"]) = (json!([format!("{}/a.rs", world.project)]), json!(true));
+            world.call_once("hook.edit", args, &session.above)
+        };
+        edit(world, &two).expect("the second session may have requested the lock");
+        let stranger = world.session(one.agent);
+        edit(world, &stranger).expect_err("a session in another process has not requested the lock");
+        assert_eq!(locks_of_others(world, &two), [""; 0]);
+        // By its edit, the first session shows that it uses the lock.
+        world.edit(&one, None).unwrap();
+        world.edit(&two, None).expect_err("both edit one file");
+    });
+}
+
+#[test]
+fn a_lock_of_the_only_session_of_a_process_refuses_sessions_that_begin_later() {
+    each_with_hooks(|world, mut one, _| {
+        world.speak(&mut one, &[Road::Server, Road::Hook]);
+        world
+            .call(one.conn.unwrap(), "lock.lock", json!({ "filePath": format!("{}/a.rs", world.project) }), &one.above)
+            .unwrap();
+        let two = world.tab(&one);
+        world.edit(&two, None).unwrap_err();
+        world.edit(&one, None).unwrap();
+    });
+}
+
 #[test]
 fn an_announced_call_that_waits_is_as_certain_as_one_that_does_not() {
     each_with_hooks(|world, mut one, _| {
