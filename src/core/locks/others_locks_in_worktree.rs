@@ -117,7 +117,7 @@ fn locks_of_others<'a>(
 
 /// Returns a session's own locks, at most `WATCHED_FILES_MAX`. The session's hooks watch these locks, too.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
-    let own = locks.all().filter(|lock| lock.holder == me).map(|lock| (lock, lock.path.clone()));
+    let own = locks.of_holder(me).map(|lock| (lock, lock.path.clone()));
     newest(own).iter().map(|(lock, path)| short_view(peers, lock, path)).collect()
 }
 

@@ -109,6 +109,11 @@ impl Locks {
         self.locks.iter()
     }
 
+    /// All locks that a peer holds.
+    pub(super) fn of_holder(&self, holder: &str) -> impl Iterator<Item = &LockRow> {
+        self.locks.of_holder(holder)
+    }
+
     /// The paths that a peer has locked.
     pub(in crate::core) fn paths_of<'a>(&'a self, holder: &'a str) -> impl Iterator<Item = &'a str> {
         self.locks.of_holder(holder).map(|lock| lock.path.as_str())
