@@ -301,6 +301,30 @@ fn nested_locks_end_with_the_innermost_command() {
 }
 
 #[test]
+fn nested_locks_that_wait_crosswise_are_refused_although_each_command_waits_inside_another() {
+    let place = Place::new();
+    let inner = |file: &str| format!("read -r go; exec {BIN} lock {file} --wait 60 -- echo both");
+    let start = |file: &str, other: &str| {
+        Locked::run(place.command(&["lock", file, "--", "sh", "-c", &inner(other)]).stdin(Stdio::piped()))
+    };
+    let (mut one, mut two) = (start("a.rs", "b.rs"), start("b.rs", "a.rs"));
+    until("both locks are held", || is_held(&place, "a.rs") && is_held(&place, "b.rs"));
+    drop(one.wrapper.stdin.take());
+    let queue = || {
+        place.json(&["lock", "list"])["locks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|lock| lock["queue"].clone())
+            .collect::<Vec<_>>()
+    };
+    until("the first command waits", || queue().iter().any(|names| *names != json!([])));
+    drop(two.wrapper.stdin.take());
+    assert_ne!(two.status(), Some(0));
+    assert_eq!((one.line(), one.status()), ("both".to_owned(), Some(0)));
+}
+
+#[test]
 fn a_command_needs_neither_input_nor_terminal() {
     let place = Place::new();
     place.ok(&["start", "--detach"]);

@@ -16,6 +16,8 @@ pub const REASON_MAX: usize = 500;
 pub const PATH_MAX: usize = 4096;
 /// Maximum number of paths in one lock call. To lock more files, a client uses a glob.
 pub const PATHS_MAX: usize = 64;
+/// Maximum number of commands around a request for locks that the search for deadlocks takes into account.
+pub const OUTER_COMMANDS_MAX: usize = 16;
 /// Maximum number of files in one call by a hook or by the commit guard. A longer list is split into several calls.
 pub const EDIT_FILES_MAX: usize = 512;
 /// Maximum number of locked files that the hooks of one session watch. Each command costs one `stat` per watched file.

@@ -255,6 +255,9 @@ pub fn call_params(
     if row.op.args.iter().any(|arg| arg.name == "gitRoots") {
         read_git_files::name_work_trees(&mut params);
     }
+    if row.op.args.iter().any(|arg| arg.name == run_under_lock::OUTER_COMMANDS) {
+        run_under_lock::add_outer_commands(&mut params);
+    }
     if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
         params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::random_u128())));
     }

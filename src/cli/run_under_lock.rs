@@ -12,6 +12,7 @@ use super::retry_on_lost_connection::call_repeatedly;
 use super::verb_rendering_table::CliOperation;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::limits;
 use crate::base::untrusted_text::{shown_name, shown_path};
 use crate::client::{Carrier, Client, route_to_broker};
 use crate::sys::data_dir::DataDir;
@@ -38,10 +39,36 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The time between two checks of whether the carrier has ended. The carrier usually ends within milliseconds.
 const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
+/// The number of hexadecimal digits in the key of a command.
+const KEY_LENGTH: usize = 32;
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
 /// The shell's exit status for a command that was found but can't be run.
 const NOT_RUNNABLE: u8 = 126;
+
+/// The variable that tells a command inside which commands with locks it runs. Each of these commands has a key, and the
+/// keys are separated by commas.
+const OUTER_VARIABLE: &str = "SLM_MESH_LOCK_COMMANDS";
+/// The argument of `lock.lock` that contains these keys.
+pub(super) const OUTER_COMMANDS: &str = "outerCommands";
+
+/// Adds the keys of the commands with locks inside which this process runs to the parameters of a call. These commands
+/// do not end before this process is done. So the broker can recognize a wait that would never end.
+pub(super) fn add_outer_commands(params: &mut Map<String, Value>) {
+    let variable = std::env::var(OUTER_VARIABLE).unwrap_or_default();
+    let is_key = |key: &&str| key.len() == KEY_LENGTH && key.bytes().all(|c| c.is_ascii_hexdigit());
+    let keys: Vec<&str> = variable.rsplit(',').filter(is_key).take(limits::OUTER_COMMANDS_MAX).collect();
+    if !keys.is_empty() {
+        params.insert(OUTER_COMMANDS.into(), json!(keys));
+    }
+}
+
+/// Returns the value of [`OUTER_VARIABLE`] for a command whose lock is requested with these parameters.
+fn outer_commands_for_child(params: &Map<String, Value>) -> String {
+    let outer = params.get(OUTER_COMMANDS).and_then(Value::as_array).into_iter().flatten().rev();
+    let keys: Vec<&str> = outer.chain(params.get("command")).filter_map(Value::as_str).collect();
+    keys.join(",")
+}
 
 /// Runs a command while holding a lock, and returns the command's exit status.
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
@@ -52,7 +79,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
                     is renewed until the command ends; leave out --renew";
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
+    params.insert("command".into(), json!(format!("{:0KEY_LENGTH$x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
     let mut client = route_to_broker::connect_for_child(&places)?;
@@ -60,6 +87,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
+    command.env(OUTER_VARIABLE, outer_commands_for_child(&params));
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
     // The person took the lock from its holder once. If somebody else holds a file by now, only the person may decide

@@ -205,7 +205,9 @@ impl Mesh {
                 }
                 // If other peers wait for locks of the caller, they now depend on this request, too. This can change
                 // who is next in line, so all waiting requests for locks are checked again.
-                let holds_up = call.lock_request().is_some_and(|request| self.locks.has_any(&request.holder));
+                let holds_up = call
+                    .lock_request()
+                    .is_some_and(|request| !request.outer_commands.is_empty() || self.locks.has_any(&request.holder));
                 self.turn.dirty.locks |= former.is_none() && holds_up;
                 self.waiting.insert(place, call);
                 return;

@@ -127,6 +127,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
         has_unclear_caller: false,
+        outer_commands: Vec::new(),
     };
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |locks: &Locks, lock: &LockRow| !keyed && locks.may_belong_to_caller(peers, &ctx.ancestors, lock);

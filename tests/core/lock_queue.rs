@@ -187,3 +187,49 @@ fn a_wait_that_would_never_end_is_refused_with_its_cycle() {
     ",
     );
 }
+
+#[test]
+fn commands_inside_commands_that_wait_for_each_other_are_refused() {
+    check(
+        "
+        person connects
+        person lock.lock filePath=/p/1 command=one -> ok
+        person lock.lock filePath=/p/2 command=two -> ok
+        person lock.lock filePath=/p/2 command=in-one outerCommands='[\"one\"]' waitSeconds=60 -> waits
+        person lock.lock filePath=/p/1 command=in-two outerCommands='[\"two\"]' waitSeconds=60 -> refused 'commands of'
+        person lock.unlock filePath=/p/2 command=two -> ok
+        ! person -> token
+    ",
+    );
+}
+
+#[test]
+fn a_command_that_waits_for_the_lock_around_it_is_refused() {
+    check(
+        "
+        a joins
+        b joins
+        a lock.lock filePath=/p/1 command=one -> ok
+        a lock.lock filePath=/p/1 command=inner outerCommands='[\"zero\",\"one\"]' waitSeconds=60 -> refused 'inside which'
+        b lock.lock filePath=/p/1 outerCommands='[\"one\"]' waitSeconds=60 -> refused 'inside which'
+        b lock.lock filePath=/p/1 outerCommands='[\"other\"]' waitSeconds=60 -> waits
+    ",
+    );
+}
+
+#[test]
+fn a_command_inside_a_command_is_not_behind_a_request_for_the_lock_around_it() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        a lock.lock filePath=/p/1 command=one -> ok
+        c lock.lock filePath=/p/2 -> ok
+        b lock.lock filePaths='[\"/p/1\",\"/p/2\"]' waitSeconds=60 -> waits
+        a lock.lock filePath=/p/2 command=inner outerCommands='[\"one\"]' waitSeconds=60 -> waits
+        c lock.unlock filePath=/p/2 -> ok
+        ! a -> token
+    ",
+    );
+}

@@ -318,6 +318,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
         all_worktrees: false,
         renew: true,
         has_unclear_caller: false,
+        outer_commands: Vec::new(),
     };
     if let Some(lock) = mesh.locks().conflicts(mesh.peers(), &want).first() {
         let (name, left) = (mesh.peers().name_of(&lock.holder), (lock.expires - now + 59_999) / 60_000);

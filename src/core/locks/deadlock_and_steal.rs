@@ -36,6 +36,36 @@ fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
 
+/// Whether a party waits for this request: as its requester, or because the party is a command that does not end before
+/// the requester, which runs inside it.
+fn depends_on(party: Party, request: &LockRequest) -> bool {
+    is_same_party(party, requester(request)) || is_around(party, request)
+}
+
+/// Whether a party is a command inside which the requester runs.
+fn is_around(party: Party, request: &LockRequest) -> bool {
+    matches!(party.1, LockOwner::Command(key) if request.outer_commands.contains(key))
+}
+
+/// Makes the error for a request that would close a cycle of waits. The parties of the cycle are listed in the order in
+/// which they wait for each other.
+fn cycle_error(peers: &Peers, cycle: &[Party]) -> Error {
+    let names: Vec<_> = cycle.iter().map(|(id, _)| peers.name_of(id)).collect();
+    let wait = |pair: &[String]| format!("{} is waiting for {}", pair[0], pair[1]);
+    let waits: Vec<String> = names.windows(2).map(wait).collect();
+    let (why, cure) = if waits.is_empty() {
+        let why = "the command inside which you ask for this lock holds a conflicting lock until you are done";
+        (why.to_owned(), "use the lock that this command already holds".to_owned())
+    } else if names.iter().all(|name| *name == names[0]) && cycle.iter().any(|one| !one.1.is_shared()) {
+        let why = format!("commands of {} would wait for each other's locks", names[0]);
+        (why, "lock all files with a single slm-mesh lock".to_owned())
+    } else {
+        (waits.join(" and "), format!("release your locks, or ask {} to release its locks", names[0]))
+    };
+    let text = format!("this wait would never end, because {why}; {cure}");
+    Error::new(ErrorKind::Refused, text).with(json!({ "cycle": names }))
+}
+
 /// Prepares the requests in the queue for comparison with locks.
 pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
@@ -149,19 +179,19 @@ impl Locks {
             !is_same_party(requester(other), requester(request))
                 && !peers.is_out_of_reach(&other.holder, *conn)
                 && would_block(peers, other, &matcher)
-                && !self.waits_for(peers, waiting, other, requester(request))
+                && !self.waits_for(peers, waiting, other, request)
         });
         ahead.map(|(_, other)| other)
     }
 
-    /// Whether the requester waits for the party `target`, directly or through others. A party waits for the holders of
-    /// locks that block its request, and for earlier requests in line.
-    fn waits_for(&self, peers: &Peers, waiting: &Waiting, request: &LockRequest, target: Party) -> bool {
+    /// Whether the requester waits, directly or through others, for a party that depends on the request `target`. A
+    /// party waits for the holders of locks that block its request, and for earlier requests in line.
+    fn waits_for(&self, peers: &Peers, waiting: &Waiting, request: &LockRequest, target: &LockRequest) -> bool {
         let requests: Vec<&LockRequest> = waiting.lock_requests().collect();
         let mut visited: Vec<Party> = Vec::new();
         let mut open = vec![requester(request)];
         while let Some(last) = open.pop() {
-            if is_same_party(last, target) {
+            if depends_on(last, target) {
                 return true;
             }
             if visited.contains(&last) {
@@ -169,7 +199,7 @@ impl Locks {
             }
             visited.push(last);
             for (n_earlier, other) in requests.iter().enumerate() {
-                if !is_same_party(last, requester(other)) {
+                if !depends_on(last, other) {
                     continue;
                 }
                 open.extend(self.conflicting(peers, other).map(party));
@@ -201,24 +231,15 @@ impl Locks {
         request: &LockRequest,
         conflicts: &[LockRow],
     ) -> Result<(), Error> {
-        let me = requester(request);
         let mut ways: Vec<Vec<Party>> = conflicts.iter().map(|lock| vec![party(lock)]).collect();
         let mut visited: Vec<Party> = Vec::new();
         while let Some(way) = ways.pop() {
             let Some(last) = way.last().filter(|last| !visited.contains(last)).copied() else { continue };
-            if is_same_party(last, me) && way.len() > 1 {
-                let names: Vec<_> = way.iter().map(|(id, _)| peers.name_of(id)).collect();
-                let wait = |pair: &[String]| format!("{} is waiting for {}", pair[0], pair[1]);
-                let waits: Vec<String> = names.windows(2).map(wait).collect();
-                let text = format!(
-                    "this wait would never end, because {}; release your locks, or ask {} to release its locks",
-                    waits.join(" and "),
-                    names[0]
-                );
-                return Err(Error::new(ErrorKind::Refused, text).with(json!({ "cycle": names })));
+            if is_around(last, request) || way.len() > 1 && is_same_party(last, requester(request)) {
+                return Err(cycle_error(peers, &way));
             }
             visited.push(last);
-            for other in waiting.lock_requests().filter(|other| is_same_party(last, requester(other))) {
+            for other in waiting.lock_requests().filter(|other| depends_on(last, other)) {
                 for lock in self.conflicting(peers, other) {
                     ways.push(way.iter().copied().chain([party(lock)]).collect());
                 }

@@ -83,6 +83,13 @@ pub static LOCK: Op = Op {
         Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that is the only owner of the lock")
             .at(CliPlace::Hidden)
             .not_in_tool(),
+        Arg::new(
+            "outerCommands",
+            ArgKind::Texts { items: limits::OUTER_COMMANDS_MAX, max: 64 },
+            "Keys of the commands that hold locks and inside which the caller runs",
+        )
+        .at(CliPlace::Hidden)
+        .not_in_tool(),
         Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
         Arg::new("gitRoot", PATH, "Git work tree, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
         GIT_ROOTS,
@@ -238,6 +245,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         // If an agent requests its own lock again, the lock is renewed. A person must ask for a renewal explicitly,
         // because the lock may belong to another script of the person.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
+        outer_commands: args.texts("outerCommands").into_iter().map(str::to_owned).collect(),
         has_unclear_caller: !peers.other_possible_callers(ctx, &ctx.my_id()).is_empty(),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
