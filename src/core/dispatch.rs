@@ -21,6 +21,10 @@ pub enum Outcome {
     /// There is no result yet. The operation runs again when a change may end the wait, and at the latest at the given
     /// time, in ms.
     Pending(WaitReason, i64),
+    /// The operation is refused, but what the call wrote stays, for example the peer of a new session. A rule returns
+    /// this instead of an error if refusals are common and must be quick. After an error, all writes are undone, and
+    /// all peers and locks are loaded again.
+    Refused(Error),
 }
 
 /// The context of a call: who calls, when, and whether the call is allowed to wait.
@@ -147,6 +151,7 @@ impl Mesh {
         self.resume_waiting(ctx.now);
         match result? {
             Outcome::Ready(value) => Ok(value),
+            Outcome::Refused(error) => Err(error),
             Outcome::Pending(..) => Err(Error::new(
                 ErrorKind::Internal,
                 format!("{} would have to wait, but this call must be answered at once", op.name),
@@ -190,7 +195,7 @@ impl Mesh {
         let place = self.waiting.begin(former, call.since);
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call)?)),
-            pending => Ok(pending),
+            other => Ok(other),
         });
         let result = match result {
             Ok(Outcome::Pending(reason, until)) => {
@@ -213,7 +218,7 @@ impl Mesh {
                 return;
             }
             Ok(Outcome::Ready(value)) => Ok(value),
-            Err(error) => Err(error),
+            Ok(Outcome::Refused(error)) | Err(error) => Err(error),
         };
         self.turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }

@@ -143,6 +143,19 @@ fn a_work_tree_in_a_folder_of_another_one_has_files_of_its_own() {
 }
 
 #[test]
+fn a_session_whose_first_edit_is_refused_is_on_the_mesh() {
+    check(
+        "
+        a joins
+        a lock.lock filePath=/p/x -> ok
+        h connects
+        h hook.edit agent=codex shortName=codex session=t1 project=/p files='[\"/p/x\"]' -> held 'locked by a'
+        a send to=codex-p message=later -> ok
+    ",
+    );
+}
+
+#[test]
 fn an_edit_locks_its_files_until_the_turn_ends() {
     check(
         "

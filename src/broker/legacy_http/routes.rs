@@ -77,6 +77,7 @@ fn run_operation(mesh: &mut Mesh, op: &'static Op, params: Value, now: i64) -> R
     };
     match (op.run)(mesh, &context, &args)? {
         Outcome::Ready(value) => Ok(value),
+        Outcome::Refused(error) => Err(error),
         Outcome::Pending(..) => Err(Error::new(ErrorKind::Internal, format!("{} waited over HTTP", op.name))),
     }
 }

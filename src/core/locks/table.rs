@@ -250,6 +250,20 @@ impl Locks {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
+    /// Returns an error if a grant of this request would make too many locks.
+    pub(in crate::core) fn check_room(&self, request: &LockRequest) -> Result<(), Error> {
+        let is_own = |lock: &LockRow, path: &str| lock.path == path && lock.holder == request.holder;
+        let is_new = |path: &&String| !self.locks.on_path(path).any(|lock| is_own(lock, path));
+        let n_locks = self.locks.iter().len();
+        if n_locks + request.paths.iter().filter(is_new).count() <= limits::LOCKS_MAX {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Full,
+            format!("there are already {n_locks} locks; lock a folder instead of its files"),
+        ))
+    }
+
     /// Grants a request that conflicts with no lock. Renews the locks that the requester already holds, and creates
     /// locks for the remaining paths. All new locks get the same new token.
     ///
@@ -263,13 +277,7 @@ impl Locks {
         request: &LockRequest,
         now: i64,
     ) -> Result<Vec<LockRow>, Error> {
-        let is_own = |lock: &LockRow, path: &str| lock.path == path && lock.holder == request.holder;
-        let is_new = |path: &&String| !self.locks.on_path(path).any(|lock| is_own(lock, path));
-        let n_locks = self.locks.iter().len();
-        if n_locks + request.paths.iter().filter(is_new).count() > limits::LOCKS_MAX {
-            let text = format!("there are already {n_locks} locks; lock a folder instead of its files");
-            return Err(Error::new(ErrorKind::Full, text));
-        }
+        self.check_room(request)?;
         let all_held = request.paths.iter().all(|path| self.held(request, path).is_some());
         let token = if all_held { 0 } else { turn.store.next_token() };
         let mut grants = Vec::with_capacity(request.paths.len());
