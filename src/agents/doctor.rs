@@ -4,6 +4,7 @@
 //! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
 use super::broker_role_and_settings_check::{OwnBroker, check_without_leader};
+use super::clock_check::check_clock;
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
 use super::desktop_notification_check::check_notifications;
@@ -82,6 +83,7 @@ pub fn check_mesh() -> Vec<Check> {
         }
     };
     let mut checks = check_data_dir(&places);
+    checks.extend(check_clock(&places));
     let (settings, route) = (Settings::load(&places), Route::find(&places));
     checks.push(match (&settings, &route) {
         (Ok(_), Ok(_)) => Check::well("settings", "all settings are valid"),

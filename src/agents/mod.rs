@@ -4,6 +4,7 @@
 //! [`crate::known_agents`].
 
 pub mod broker_role_and_settings_check;
+mod clock_check;
 pub mod config_entries;
 mod data_dir_check;
 pub mod desktop_notification_check;

@@ -391,9 +391,9 @@ impl Journal {
         Ok(next)
     }
 
-    /// Removes a bounded number of old events. Returns how many were removed.
-    pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<usize, Error> {
-        Ok(turn.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?)
+    /// Removes a bounded number of the events from before the time `before`. Returns how many were removed.
+    pub(super) fn prune(turn: &mut Turn, before: i64) -> Result<usize, Error> {
+        Ok(turn.store.prune_events(before, limits::PRUNE_STEP)?)
     }
 
     /// Tells observers that a message was sent, or that its state has changed.

@@ -36,6 +36,7 @@ pub use event_loop_turn::Effect;
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
 pub use settings::{FormerHost, MeshSettings};
 
+use crate::base::absences::Absences;
 use crate::base::error::Error;
 use crate::base::id_types::PublicIds;
 use crate::base::process_identity::Process;
@@ -121,6 +122,8 @@ pub struct Mesh {
     ticked_at: i64,
     /// The time at which old rows will be removed next, in ms.
     next_prune: i64,
+    /// The times in which no broker ran. They hardly count for the age of old rows.
+    absences: Absences,
     /// The progress of a cleanup of the events. The values of all entries that were deleted up to this position have
     /// been removed from the events.
     values_forgotten_until: DeletionPosition,
@@ -189,9 +192,15 @@ impl Mesh {
             started: now,
             ticked_at: now,
             next_prune: now,
+            absences: Absences::default(),
             values_forgotten_until: DeletionPosition::default(),
             retry_after: 0,
         })
+    }
+
+    /// Sets the times in which no broker ran.
+    pub fn set_absences(&mut self, absences: Absences) {
+        self.absences = absences;
     }
 
     /// Sets the function that returns the status of all hubs of this mesh. The function's argument is the current time,

@@ -3,7 +3,7 @@
 
 use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{await_equal, await_level, guest, hub_status, kill, position, start, start_both};
-use crate::support::{BIN, Place, until};
+use crate::support::{BIN, Place, faketime, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -43,14 +43,7 @@ fn has_host_names() -> bool {
 
 /// Environment variables that set a program's clock forward by an hour; none if libfaketime is not installed.
 fn fast_clock() -> Vec<(String, String)> {
-    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
-    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
-    let Some(library) = libraries.into_iter().find(|library| library.exists()) else {
-        eprintln!("libfaketime is not installed, so all clocks are right in this test");
-        return Vec::new();
-    };
-    let words = [("LD_PRELOAD", library.to_str().unwrap()), ("FAKETIME", "+1h"), ("DONT_FAKE_MONOTONIC", "1")];
-    words.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    faketime("+1h").unwrap_or_default()
 }
 
 fn newest_message(host: &str, place: &Place) -> Value {

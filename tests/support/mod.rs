@@ -119,6 +119,19 @@ impl Place {
     }
 }
 
+/// Environment variables that change the clock of a program: to a time (`@2038-01-02 00:00:00`) or by a span (`+1h`).
+/// Returns `None`, and says so, if libfaketime is not installed.
+pub fn faketime(time: &str) -> Option<Vec<(String, String)>> {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let Some(library) = libraries.into_iter().find(|library| library.exists()) else {
+        eprintln!("libfaketime is not installed, so all clocks are right in this test");
+        return None;
+    };
+    let words = [("LD_PRELOAD", library.to_str().unwrap()), ("FAKETIME", time), ("DONT_FAKE_MONOTONIC", "1")];
+    Some(words.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(pid) = self.broker_pid() {

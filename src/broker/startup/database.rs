@@ -1,6 +1,7 @@
 //! Opens the database. A damaged database is never deleted. It is set aside under a name with the date, and everything
 //! that can be read is copied into a new database.
 
+use crate::base::absences::Absences;
 use crate::base::error::Error;
 use crate::base::path_suffix::with_suffix;
 use crate::broker::log;
@@ -50,14 +51,19 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
 }
 
 /// Starts the clock of this broker. If there are locks, the clock continues from the last broker's clock. If the clock
-/// started anew, a change of the system time between the two brokers could end the lock of a live session.
+/// started anew, a change of the system time between the two brokers could end the lock of a live session. The clock
+/// also continues if the store has a time in the future, because a clock that started at that time would stand still
+/// while no broker runs.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
     let has_locks = store.has_locks().unwrap_or(false);
-    let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
+    let resumed = Clock::resume(&saved, floor).filter(|_| has_locks || floor > sys::wall_ms());
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
-    if let Some(text) = clock.save()
+    let mut absences = Absences::parse(&saved);
+    absences.note_start(floor, clock.now());
+    let text = clock.save().unwrap_or_default() + &absences.to_text();
+    if !text.is_empty()
         && let Err(error) = places.write(&places.clock(), &text)
     {
         // The clock can't be saved, for example because the disk is full. The broker still works, and the next broker's
@@ -65,6 +71,11 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
         log(&error.text);
     }
     clock
+}
+
+/// The times in which no broker ran, as this broker and the earlier ones have recorded them.
+pub(super) fn absences(places: &DataDir) -> Absences {
+    Absences::parse(&places.read(&places.clock()).unwrap_or_default())
 }
 
 /// Opens the store. If an earlier broker marked the file as suspect, the whole file is checked. If the file is damaged,

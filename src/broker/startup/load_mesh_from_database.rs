@@ -63,6 +63,7 @@ impl MeshOpener {
         if self.hub.is_none() {
             self.save_host();
         }
+        mesh.set_absences(database::absences(&self.places));
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let places = self.places.clone();
         mesh.set_damage_report(Box::new(move |since| {

@@ -461,9 +461,10 @@ impl Mail {
         Ok(())
     }
 
-    /// Deletes old messages and wakeups, up to a limit. Returns whether more of them may be left.
-    pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
-        let (n_deleted, unread) = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+    /// Deletes messages from before the time `before`, and their wakeups, up to a limit. Returns whether more of them
+    /// may be left.
+    pub(super) fn prune(&mut self, turn: &mut Turn, before: i64) -> Result<bool, Error> {
+        let (n_deleted, unread) = turn.store.prune_messages(before, limits::PRUNE_STEP)?;
         for recipient in &unread {
             self.unread.remove(recipient.as_str());
         }

@@ -21,7 +21,7 @@ impl Peers {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
-        self.forget_old(turn, mail, locks, now + limits::AWAY_KEPT_MS)?;
+        self.forget_old(turn, mail, locks, now)?;
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
@@ -29,17 +29,18 @@ impl Peers {
         Err(Error::new(ErrorKind::Full, text))
     }
 
-    /// Forgets the peers that have been offline for a long time and have neither unread mail nor locks.
+    /// Forgets the peers that were last seen before the time `before`, are offline, and have neither unread mail nor
+    /// locks.
     pub(in crate::core) fn forget_old(
         &mut self,
         turn: &mut Turn,
         mail: &mut Mail,
         locks: &Locks,
-        now: i64,
+        before: i64,
     ) -> Result<(), Error> {
         let is_old = |peer: &&Peer| {
             let kept = peer.is_online() || peer.row.kind == PeerKind::Human;
-            !kept && now - peer.row.last_seen > limits::AWAY_KEPT_MS
+            !kept && peer.row.last_seen < before
         };
         let ids: Vec<PeerId> = self.peers.iter().filter(is_old).map(|peer| peer.row.id.clone()).collect();
         for id in ids {
