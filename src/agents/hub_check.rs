@@ -3,8 +3,10 @@
 //! running on the guest itself.
 
 use super::doctor::{Check, check_lock};
-use crate::base::error::ErrorKind;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
+use crate::client::hub_group::HubGroup;
+use crate::client::mesh_of_hub::has_another_log;
 use crate::client::route_to_broker::{HubAnswer, HubRole, RemoteTarget};
 use crate::client::{Client, discovered_hub};
 use crate::sys::data_dir::DataDir;
@@ -13,9 +15,26 @@ use crate::sys::data_dir::DataDir;
 /// hub can't take over.
 pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check> {
     let answers = target.ask_each();
-    let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
-    let has_leader = answers.iter().any(leads);
-    let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
+    let other_meshes: Vec<Option<Error>> = match target.group().has_several_hubs() {
+        true => errors_of_other_meshes(&answers, target.group()),
+        false => answers.iter().map(|_| None).collect(),
+    };
+    let leaders: Vec<&HubAnswer> = answers.iter().filter(|one| leads(one)).collect();
+    let has_leader = answers.iter().zip(&other_meshes).any(|(one, other_mesh)| leads(one) && other_mesh.is_none());
+    let check = |(one, other_mesh): (&HubAnswer, &Option<Error>)| match other_mesh {
+        Some(error) => {
+            let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, ""));
+            Check::error(&about(one), found, cure)
+        }
+        None => check_hub(one, has_leader),
+    };
+    let mut checks: Vec<Check> = answers.iter().zip(&other_meshes).map(check).collect();
+    if leaders.len() > 1 {
+        let names: Vec<String> = leaders.iter().map(|one| one.hub.to_string()).collect();
+        let found = format!("several hubs say that they lead: {}", names.join(", "));
+        let cure = "set the same SLM_MESH_STORE on all hubs, or list only hubs that share a mesh in SLM_MESH_HOST";
+        checks.push(Check::error("leader", found, cure));
+    }
     // Even if none of these hubs leads, a standby may know a leader that is missing from the settings. In that case,
     // the trial lock is requested from that leader.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_), .. }));
@@ -35,21 +54,50 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     checks
 }
 
+fn leads(one: &HubAnswer) -> bool {
+    matches!(one.role, Ok(HubRole::Leads { .. }))
+}
+
+fn about(one: &HubAnswer) -> String {
+    one.hub.hub().map_or_else(|| one.hub.to_string(), |hub| format!("hub {hub}"))
+}
+
+/// Finds the hubs whose mesh is not the mesh of this guest. Returns an error for each of them. If this guest has not
+/// joined a log yet, its mesh is the mesh of the first hub that leads.
+fn errors_of_other_meshes(answers: &[HubAnswer], group: &HubGroup) -> Vec<Option<Error>> {
+    let error_of = |one: &HubAnswer, expected| match &one.role {
+        Ok(HubRole::Leads { mesh, .. }) => mesh.check(&one.hub, expected, group.places()).err(),
+        // If a standby has trouble, its trouble says more than its log.
+        Ok(HubRole::StandsBy { log: Some(log), trouble: None, .. }) if expected.is_some_and(|own| own != *log) => {
+            Some(has_another_log(&one.hub, group.places()))
+        }
+        Ok(HubRole::StandsBy { .. }) | Err(_) => None,
+    };
+    let joined = group.joined_log();
+    // The leader's log may continue the log that this guest has joined.
+    let log_of_leader = |one: &HubAnswer| match &one.role {
+        Ok(HubRole::Leads { mesh, .. }) if error_of(one, joined).is_none() => mesh.log(),
+        _ => None,
+    };
+    let expected = answers.iter().find_map(log_of_leader).or(joined);
+    answers.iter().map(|one| error_of(one, expected)).collect()
+}
+
 fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
-    let about = format!("hub {}", one.hub);
+    let about = about(one);
     let took = one.took.as_millis();
     match &one.role {
-        Ok(HubRole::Leads { version }) if version == env!("CARGO_PKG_VERSION") => {
+        Ok(HubRole::Leads { version, .. }) if version == env!("CARGO_PKG_VERSION") => {
             Check::well(&about, format!("answers in {took} ms; version {version}"))
         }
-        Ok(HubRole::Leads { version }) => {
+        Ok(HubRole::Leads { version, .. }) => {
             let found = format!(
                 "answers in {took} ms; it runs version {version}, but this program is version {}",
                 env!("CARGO_PKG_VERSION")
             );
             Check::error(&about, found, "install the same version on both machines")
         }
-        Ok(HubRole::StandsBy { leader, trouble }) => {
+        Ok(HubRole::StandsBy { leader, trouble, .. }) => {
             let found = match leader {
                 Some(leader) => format!("answers in {took} ms; it is a standby, and {leader} is the leader"),
                 None => format!("answers in {took} ms; it is a standby that does not know the leader"),

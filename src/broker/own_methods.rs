@@ -43,7 +43,8 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once, as proof that the broker is alive and that its hub is the leader",
+        summary: "Answer at once, as proof that the broker is alive and that its hub is the leader; a leader of several \
+                  hubs names their log",
         args: &[],
         works_on_standby: false,
         run: ping,
@@ -138,8 +139,8 @@ pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMa
     }
 }
 
-fn ping(_: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
-    Ok(json!({}))
+fn ping(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
+    Ok(context.role.mesh_identity())
 }
 
 fn events_cursor(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {

@@ -50,7 +50,10 @@ impl EventLoop {
                 log(&format!("this hub leads, beginning with entry {} of the log", leader.position().0));
                 self.clock = clock;
                 self.context.now = now;
-                let role = self.opener.lead(leader, &mut mesh, now);
+                let role = match self.opener.lead(leader, &mut mesh, now) {
+                    Ok(role) => role,
+                    Err(error) => return self.give_up(&error),
+                };
                 self.runtime_files.adopt_database();
                 self.replace_mesh(mesh);
                 self.notifications.begin(&self.context.mesh, now);

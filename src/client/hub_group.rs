@@ -1,12 +1,15 @@
 //! Connects to the leader of the hubs that share a mesh. If the last known leader does not answer, asks the other hubs.
 
 use super::last_leader::LastLeader;
-use super::leader_search::{LeaderSearch, leader_hint};
+use super::leader_search::{FoundLeader, LeaderSearch, leader_hint};
+use super::mesh_of_hub::HubMesh;
 use super::{Client, route_to_broker};
 use crate::base::error::Error;
+use crate::base::id_types::LogId;
 use crate::sys::data_dir::DataDir;
 use crate::sys::hubs_setting::HubAddress;
 use crate::sys::settings::{SECRET, Settings};
+use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +110,7 @@ impl HubGroup {
         };
         // Without a secret, this machine can't connect to the address that the standby named.
         if let Some(leader) = leader_hint(refusal).filter(|_| self.has_secret()).or(only) {
-            note.write(&leader);
+            note.write(&leader, None);
         }
     }
 
@@ -117,8 +120,8 @@ impl HubGroup {
     /// If no hub leads. The error says for each hub what is wrong.
     pub fn find_leader(self: &Arc<Self>, limit: Duration) -> Result<(Candidate, Client), Error> {
         let first = self.last_leader.as_ref().and_then(LastLeader::read).map(Candidate::Hub);
-        let (leader, mut client) = LeaderSearch::new(self, first).run(limit)?;
-        self.remember(&leader);
+        let FoundLeader { hub: leader, mut client, log } = LeaderSearch::new(self, first).run(limit)?;
+        self.remember(&leader, log);
         if leader != Candidate::ThisMachine {
             client.send_origin()?;
         }
@@ -126,10 +129,10 @@ impl HubGroup {
         Ok((leader, client))
     }
 
-    fn remember(&self, leader: &Candidate) {
+    fn remember(&self, leader: &Candidate, log: Option<LogId>) {
         let Some(note) = &self.last_leader else { return };
         match leader.hub() {
-            Some(hub) if self.candidates != [leader.clone()] => note.write(hub),
+            Some(hub) if self.candidates != [leader.clone()] => note.write(hub, log),
             // This is the only hub, so there is nothing to save.
             _ => note.forget(),
         }
@@ -139,10 +142,41 @@ impl HubGroup {
     /// does not answer.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
-        found.is_ok_and(|(leader, _)| {
-            self.remember(&leader);
+        found.is_ok_and(|found| {
+            self.remember(&found.hub, found.log);
             true
         })
+    }
+
+    /// Whether the settings list several hubs, which must share a mesh.
+    pub fn has_several_hubs(&self) -> bool {
+        self.candidates.len() > 1
+    }
+
+    /// The log that this machine has joined, if it is a guest with several hubs. A guest with one hub has joined the
+    /// mesh of this hub, whatever the hub does with its mesh.
+    pub fn joined_log(&self) -> Option<LogId> {
+        self.last_leader.as_ref().filter(|_| self.has_several_hubs())?.joined_log()
+    }
+
+    /// Checks that the mesh of this candidate, which leads, is the mesh of this group. Returns the candidate's log, if
+    /// it shares one.
+    ///
+    /// # Errors
+    /// If the candidate has another mesh, or does not say which one it has.
+    pub fn check_mesh(&self, hub: &Candidate, client: &mut Client, pong: &Value) -> Result<Option<LogId>, Error> {
+        // This machine's broker and a guest's only hub decide themselves whether they share their mesh. Every other hub
+        // is one of several.
+        if *hub == Candidate::ThisMachine || self.candidates == [hub.clone()] {
+            return Ok(None);
+        }
+        let mesh = HubMesh::of(client, pong)?;
+        mesh.check(hub, self.joined_log(), &self.places).map(|()| mesh.log())
+    }
+
+    /// The data directory of this machine.
+    pub fn places(&self) -> &DataDir {
+        &self.places
     }
 
     /// Connects to one of the hubs, even if this hub does not lead.

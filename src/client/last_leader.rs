@@ -1,8 +1,10 @@
-//! Saves, on a guest, which hub led last. All sessions, commands and hooks of the guest try this hub first.
+//! Saves, on a guest, which hub led last, and which log the guest has joined. All sessions, commands and hooks of the
+//! guest try this hub first.
 //!
 //! **Invariant:** the saved address is not trusted. The hub at this address must still prove that it knows the secret,
 //! and must say whether it leads.
 
+use crate::base::id_types::LogId;
 use crate::sys::data_dir::DataDir;
 use crate::sys::hubs_setting::HubAddress;
 use std::fs;
@@ -24,15 +26,33 @@ impl LastLeader {
 
     /// The hub that led last, if that is known.
     pub fn read(&self) -> Option<HubAddress> {
-        let text = self.places.read(&self.places.leader())?;
-        let (listed, leader) = text.trim_end().split_once('\n')?;
-        HubAddress::parse(leader).ok().filter(|_| listed == self.listed)
+        self.read_both().map(|(leader, _)| leader)
     }
 
-    /// Saves which hub leads. A failure is ignored, because it only makes the next search slower.
-    pub fn write(&self, leader: &HubAddress) {
-        if self.read().as_ref() != Some(leader) {
-            let text = format!("{}\n{leader}\n", self.listed);
+    /// The log that this guest has joined, if that is known.
+    pub fn joined_log(&self) -> Option<LogId> {
+        self.read_both()?.1
+    }
+
+    /// Reads the file. Its lines are the hubs in the settings, the leader, and the log. A file of an older version has
+    /// no line for the log.
+    fn read_both(&self) -> Option<(HubAddress, Option<LogId>)> {
+        let text = self.places.read(&self.places.leader())?;
+        let mut lines = text.lines();
+        let (listed, leader) = (lines.next()?, lines.next()?);
+        let leader = HubAddress::parse(leader).ok().filter(|_| listed == self.listed)?;
+        Some((leader, lines.next().and_then(|log| log.parse().ok())))
+    }
+
+    /// Saves which hub leads, and its log. If the log is not known, the file keeps the log that it contains.
+    pub fn write(&self, leader: &HubAddress, log: Option<LogId>) {
+        let saved = self.read_both();
+        let log = log.or(saved.as_ref().and_then(|(_, log)| *log));
+        let new = (leader.clone(), log);
+        if saved.as_ref() != Some(&new) {
+            let log = log.map_or(String::new(), |log| format!("{log}\n"));
+            let text = format!("{}\n{leader}\n{log}", self.listed);
+            // After a failure, the next search only takes longer, and it joins the first hub that shares a log.
             let _ = self.places.prepare().and_then(|()| self.places.write(&self.places.leader(), &text));
         }
     }
@@ -54,9 +74,13 @@ mod tests {
         let hubs = |text: &str| crate::sys::hubs_setting::parse_hubs(text).unwrap();
         let note = LastLeader::of(&places, &hubs("a,b"));
         assert_eq!(note.read(), None);
-        note.write(&hubs("b")[0]);
-        assert_eq!(note.read(), Some(hubs("b")[0].clone()));
+        note.write(&hubs("b")[0], None);
+        assert_eq!((note.read(), note.joined_log()), (Some(hubs("b")[0].clone()), None));
+        note.write(&hubs("b")[0], Some(LogId(7)));
+        note.write(&hubs("a")[0], None);
+        assert_eq!((note.read(), note.joined_log()), (Some(hubs("a")[0].clone()), Some(LogId(7))), "the log stays");
         assert_eq!(LastLeader::of(&places, &hubs("a,c")).read(), None);
+        assert_eq!(LastLeader::of(&places, &hubs("a,c")).joined_log(), None);
         for damage in ["", "a,b", "a,b\n", "a,b\n0:0:0\n", "\0\n\0"] {
             fs::write(places.leader(), damage).unwrap();
             assert_eq!(note.read(), None, "{damage:?}");

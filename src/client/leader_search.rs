@@ -7,10 +7,11 @@
 use super::Client;
 use super::hub_group::{Candidate, HubGroup};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::LogId;
 use crate::sys::hubs_setting::HubAddress;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How long a hub that is reached through ssh may take to answer. The time is long because ssh must log in first.
@@ -39,9 +40,29 @@ enum Progress {
     StandsBy(Error),
     /// The last attempt to ask the candidate failed at this time, with this error.
     Failed(Instant, Error),
+    /// The candidate has another mesh, so the search does not ask it again.
+    HasOtherMesh(Error),
 }
 
-type Answer = (Candidate, Result<Client, Error>);
+/// What a candidate answered, or why it can't be used.
+enum Answer {
+    /// The candidate leads.
+    Leads(FoundLeader),
+    /// The candidate could not be asked, or is a standby.
+    Failed(Candidate, Error),
+    /// The candidate leads another mesh.
+    HasOtherMesh(Candidate, Error),
+}
+
+/// The hub that leads.
+pub struct FoundLeader {
+    /// The hub.
+    pub hub: Candidate,
+    /// The connection to the hub.
+    pub client: Client,
+    /// The log that the hub shares with other hubs, if the hub named one.
+    pub log: Option<LogId>,
+}
 
 /// A search for the leader.
 pub struct LeaderSearch<'a> {
@@ -76,7 +97,7 @@ impl<'a> LeaderSearch<'a> {
     /// # Errors
     /// `Refused` if the leader or all hubs reject us, `Standby` if hubs answer but none leads, and `Gone` otherwise. The
     /// error says for each hub what is wrong.
-    pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
+    pub fn run(mut self, limit: Duration) -> Result<FoundLeader, Error> {
         let began = Instant::now();
         let mut next_at = began;
         loop {
@@ -90,10 +111,18 @@ impl<'a> LeaderSearch<'a> {
             }
             let pause = end.min(self.next_question(next_at)).saturating_duration_since(now);
             match self.answers.1.recv_timeout(pause) {
-                Ok((candidate, Ok(client))) => return Ok((candidate, client)),
-                Ok((candidate, Err(error))) => {
+                Ok(Answer::Leads(found)) => return Ok(found),
+                Ok(Answer::Failed(candidate, error)) => {
                     self.add_hint(&error);
-                    self.note_failure(&candidate, error);
+                    let progress = match error.kind {
+                        ErrorKind::Standby => Progress::StandsBy(error),
+                        _ => Progress::Failed(Instant::now(), error),
+                    };
+                    self.note_progress(&candidate, progress);
+                    next_at = Instant::now();
+                }
+                Ok(Answer::HasOtherMesh(candidate, error)) => {
+                    self.note_progress(&candidate, Progress::HasOtherMesh(error));
                     next_at = Instant::now();
                 }
                 // No answer has arrived, and it is time to ask the next candidate.
@@ -107,7 +136,7 @@ impl<'a> LeaderSearch<'a> {
     fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
         let is_due = |progress: &Progress| match progress {
             Progress::Waiting => now >= next_at,
-            Progress::Asked | Progress::StandsBy(_) => false,
+            Progress::Asked | Progress::StandsBy(_) | Progress::HasOtherMesh(_) => false,
             Progress::Failed(at, _) => now >= *at + AGAIN_AFTER,
         };
         let (candidate, progress) = self.candidates.iter_mut().find(|(_, progress)| is_due(progress))?;
@@ -118,12 +147,9 @@ impl<'a> LeaderSearch<'a> {
         Some(if candidate.is_behind_ssh() { NEXT_AFTER_SSH } else { NEXT_AFTER })
     }
 
-    fn note_failure(&mut self, candidate: &Candidate, error: Error) {
+    fn note_progress(&mut self, candidate: &Candidate, new: Progress) {
         if let Some((_, progress)) = self.candidates.iter_mut().find(|(known, _)| known == candidate) {
-            *progress = match error.kind {
-                ErrorKind::Standby => Progress::StandsBy(error),
-                _ => Progress::Failed(Instant::now(), error),
-            };
+            *progress = new;
         }
     }
 
@@ -143,7 +169,8 @@ impl<'a> LeaderSearch<'a> {
 
     /// Whether the search can still succeed, because at least one candidate has not failed.
     fn is_hopeful(&self) -> bool {
-        self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
+        let has_failed = |progress: &Progress| matches!(progress, Progress::Failed(..) | Progress::HasOtherMesh(_));
+        self.candidates.iter().any(|(_, progress)| !has_failed(progress))
     }
 
     fn waits_for_ssh(&self) -> bool {
@@ -156,7 +183,7 @@ impl<'a> LeaderSearch<'a> {
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::Waiting => Some(next_at),
-            Progress::Asked | Progress::StandsBy(_) => None,
+            Progress::Asked | Progress::StandsBy(_) | Progress::HasOtherMesh(_) => None,
             Progress::Failed(at, _) => Some(*at + AGAIN_AFTER),
         });
         due.min().unwrap_or_else(|| Instant::now() + SSH_MAX)
@@ -178,13 +205,18 @@ impl<'a> LeaderSearch<'a> {
         if let Some((leader, refusal)) = self.leader_that_refuses() {
             return Error::new(refusal.kind, format!("{leader} is the leader, but {}", refusal.text));
         }
+        let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
+        if let Some(cure) = self.cure_of_other_mesh() {
+            let kind = if has(ErrorKind::Standby) { ErrorKind::Standby } else { ErrorKind::Gone };
+            let kind = if are_all_refused { ErrorKind::Refused } else { kind };
+            return Error::new(kind, format!("no hub of this machine's mesh is the leader: {causes}; {cure}"));
+        }
         if has(ErrorKind::Standby) {
             let has_trouble = self.candidates.iter().any(|(_, progress)| progress.trouble().is_some());
             let or_else = if has_trouble { ", or run slm-mesh doctor on the hub that reports a problem" } else { "" };
             let text = format!("no hub is the leader at the moment: {causes}; try again in a moment{or_else}");
             return Error::new(ErrorKind::Standby, text);
         }
-        let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
         let kind = if are_all_refused { ErrorKind::Refused } else { ErrorKind::Gone };
         Error::new(kind, format!("no hub answers: {causes}; run slm-mesh doctor to try each hub"))
     }
@@ -217,6 +249,14 @@ impl LeaderSearch<'_> {
         })
     }
 
+    /// What to do about a hub that has another mesh. `None` if there is no such hub.
+    fn cure_of_other_mesh(&self) -> Option<&str> {
+        self.candidates.iter().find_map(|(_, progress)| match progress {
+            Progress::HasOtherMesh(error) => error.text.split_once("; ").map(|(_, cure)| cure),
+            _ => None,
+        })
+    }
+
     fn leaders_named_by_standbys(&self) -> impl Iterator<Item = HubAddress> + '_ {
         self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::StandsBy(error) => leader_hint(error),
@@ -229,7 +269,7 @@ impl Progress {
     fn kind(&self) -> Option<ErrorKind> {
         match self {
             Progress::Waiting | Progress::Asked => None,
-            Progress::StandsBy(error) | Progress::Failed(_, error) => Some(error.kind),
+            Progress::StandsBy(error) | Progress::Failed(_, error) | Progress::HasOtherMesh(error) => Some(error.kind),
         }
     }
 
@@ -237,7 +277,7 @@ impl Progress {
     fn trouble(&self) -> Option<&str> {
         match self {
             Progress::StandsBy(error) => error.data.as_ref()?["trouble"].as_str(),
-            Progress::Waiting | Progress::Asked | Progress::Failed(..) => None,
+            Progress::Waiting | Progress::Asked | Progress::Failed(..) | Progress::HasOtherMesh(_) => None,
         }
     }
 
@@ -245,7 +285,9 @@ impl Progress {
     /// fits only a mesh with a single hub.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
-            Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
+            Progress::Failed(_, error) | Progress::HasOtherMesh(error) => {
+                error.text.split("; ").next().unwrap_or_default().to_owned()
+            }
             Progress::StandsBy(error) => match leader_hint(error) {
                 Some(leader) => format!("{hub} is a standby, and says that {leader} is the leader"),
                 None => match self.trouble() {
@@ -274,18 +316,16 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
         let mut client = match group.connect_to(&candidate) {
             Ok(client) => client,
             // If the search has already ended, the send fails, and nobody needs the answer.
-            Err(error) => return drop(answers.send((candidate, Err(error)))),
+            Err(error) => return drop(answers.send(Answer::Failed(candidate, error))),
         };
         let mut pause = STANDBY_PAUSE_MIN;
         loop {
             match client.call_once("ping", &json!({})) {
-                Ok(_) => {
-                    return answers.send((candidate, Ok(client))).unwrap_or_else(|unwanted| end_unwanted(unwanted.0.1));
-                }
+                Ok(pong) => return answer_as_leader(&group, (candidate, client), &pong, &answers),
                 Err(error) => {
                     let stands_by = error.kind == ErrorKind::Standby;
-                    if answers.send((candidate.clone(), Err(error))).is_err() || !stands_by {
-                        return end_unwanted(Ok(client));
+                    if answers.send(Answer::Failed(candidate.clone(), error)).is_err() || !stands_by {
+                        return end_unwanted(client);
                     }
                 }
             }
@@ -297,11 +337,28 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
     spawned.map(drop).map_err(|error| Error::new(ErrorKind::Gone, format!("no thread can be started ({error})")))
 }
 
+/// Reports a hub that leads, unless it leads another mesh.
+fn answer_as_leader(group: &HubGroup, (hub, mut client): (Candidate, Client), pong: &Value, answers: &Sender<Answer>) {
+    match group.check_mesh(&hub, &mut client, pong) {
+        Ok(log) => {
+            if let Err(SendError(Answer::Leads(unwanted))) =
+                answers.send(Answer::Leads(FoundLeader { hub, client, log }))
+            {
+                end_unwanted(unwanted.client);
+            }
+        }
+        Err(error) => {
+            let is_answer = error.kind == ErrorKind::Refused;
+            // If the search has already ended, the send fails, and nobody needs the answer.
+            let _ = answers.send(if is_answer { Answer::HasOtherMesh(hub, error) } else { Answer::Failed(hub, error) });
+            end_unwanted(client);
+        }
+    }
+}
+
 /// Closes a connection that is not needed, and ends its ssh process.
-fn end_unwanted(connected: Result<Client, Error>) {
-    if let Ok(mut client) = connected
-        && let Some(ssh) = client.carrier.take()
-    {
+fn end_unwanted(mut client: Client) {
+    if let Some(ssh) = client.carrier.take() {
         ssh.kill();
     }
 }

@@ -7,9 +7,10 @@
 mod carrier_process;
 mod connection_errors;
 pub mod discovered_hub;
-mod hub_group;
+pub mod hub_group;
 mod last_leader;
 mod leader_search;
+pub mod mesh_of_hub;
 mod retry_after_broker_exit;
 pub mod route_to_broker;
 mod ssh_hub;

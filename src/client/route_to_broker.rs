@@ -5,9 +5,11 @@ use super::carrier_process::Carrier;
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
 use super::leader_search::leader_hint;
+use super::mesh_of_hub::{HubMesh, log_id};
 use super::stream::BrokerStream;
 use super::{Client, Server, ssh_hub};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::LogId;
 use crate::remote::connect_to_hub::{self, SecondOpinion};
 use crate::sys::data_dir::DataDir;
 use crate::sys::hubs_setting::HubAddress;
@@ -117,6 +119,8 @@ pub enum HubRole {
     Leads {
         /// The hub's version of slm-mesh.
         version: String,
+        /// The hub's mesh.
+        mesh: HubMesh,
     },
     /// The hub is a standby.
     StandsBy {
@@ -124,13 +128,15 @@ pub enum HubRole {
         leader: Option<String>,
         /// Why the hub can't take over, and what to do; `None` if the hub can take over.
         trouble: Option<String>,
+        /// The log to which the standby's database belongs, if the standby names it.
+        log: Option<LogId>,
     },
 }
 
 /// The answer of one hub, or the reason why there is none.
 pub struct HubAnswer {
-    /// The address of the hub, as in the settings.
-    pub hub: String,
+    /// The hub.
+    pub hub: Candidate,
     /// The role that the hub reports, or the reason why the hub could not be asked.
     pub role: Result<HubRole, Error>,
     /// How long the answer took.
@@ -143,10 +149,15 @@ impl RemoteTarget {
         let ask = |hub: &&HubAddress| {
             let began = Instant::now();
             let role = ask_role(&self.group, hub);
-            HubAnswer { hub: hub.to_string(), role, took: began.elapsed() }
+            HubAnswer { hub: Candidate::Hub((*hub).clone()), role, took: began.elapsed() }
         };
         let hubs: Vec<&HubAddress> = self.group.candidates().iter().filter_map(Candidate::hub).collect();
         threads::map_in_parallel(&hubs, ask).into_iter().flatten().collect()
+    }
+
+    /// The hubs in the settings.
+    pub fn group(&self) -> &HubGroup {
+        &self.group
     }
 
     fn connect(&self) -> Result<Client, Error> {
@@ -172,7 +183,7 @@ impl RemoteTarget {
 /// # Errors
 /// If the hub can't be reached or rejects us.
 pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
-    let has_others = group.candidates().len() > 1;
+    let has_others = group.has_several_hubs();
     let mut client = match hub {
         HubAddress::Ssh { target, port } => ssh_hub::connect(target, *port, has_others)?,
         HubAddress::Network { host, .. } => {
@@ -199,13 +210,17 @@ fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
     client.set_receive_timeout(Some(ROLE_TIMEOUT)).map_err(|error| client.connection_lost(&error))?;
     // Only the leader answers a ping. A standby refuses it.
     let asked = client.call_once("ping", &json!({}));
-    match asked.and_then(|_| client.call_once("status", &json!({}))) {
-        Ok(status) => Ok(HubRole::Leads { version: status["version"].as_str().unwrap_or("?").to_owned() }),
+    let mesh = asked.and_then(|pong| HubMesh::of(&mut client, &pong));
+    match mesh.and_then(|mesh| Ok((mesh, client.call_once("status", &json!({}))?))) {
+        Ok((mesh, status)) => {
+            Ok(HubRole::Leads { version: status["version"].as_str().unwrap_or("?").to_owned(), mesh })
+        }
         Err(error) if error.kind == ErrorKind::Standby => {
             let leader = leader_hint(&error).map(|leader| leader.to_string());
             // If the standby does not answer this question, its role is still worth reporting.
             let status = client.call_once("hub.status", &json!({})).unwrap_or_default();
-            Ok(HubRole::StandsBy { leader, trouble: status["trouble"].as_str().map(str::to_owned) })
+            let trouble = status["trouble"].as_str().map(str::to_owned);
+            Ok(HubRole::StandsBy { leader, trouble, log: log_id(&status["log"]) })
         }
         Err(error) => Err(error),
     }

@@ -2,6 +2,7 @@
 
 use super::{Effect, Mesh};
 use crate::base::error::Error;
+use crate::base::id_types::LogId;
 use crate::base::limits;
 use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 
@@ -26,6 +27,14 @@ impl Mesh {
     /// When the database can't be written. In this case, call [`Mesh::take_back`].
     pub fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
         self.turn.seal(position)
+    }
+
+    /// The lost logs that the log of this mesh continues.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn former_logs(&self) -> Result<Vec<LogId>, Error> {
+        Ok(self.turn.store.former_logs()?)
     }
 
     /// Writes the current time, so that this turn gets an entry in the log even if nothing else has changed. The entry

@@ -18,6 +18,10 @@ const POSITION: &str = "log_position";
 /// The name of a row in the table `meta`. If a database contains this row, its hub must not start a log, because the
 /// hub joins the log of another hub.
 const JOINS: &str = "joins_log";
+/// The name of a row in the table `meta`. It lists the lost logs that the log of this database continues.
+const FORMER_LOGS: &str = "former_logs";
+/// How many lost logs are remembered.
+const FORMER_LOGS_MAX: usize = 16;
 
 /// The position of a database in the replicated log: the last entry that the database contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,15 +110,45 @@ impl Store {
         self.commit().map(|_| ())
     }
 
-    /// Removes the log position and the mark from [`Store::join_log`]. After that, this database can start a new log.
+    /// Removes everything that connects this database with a log. After that, this database can start a new log, which
+    /// belongs to a mesh of its own.
     ///
     /// # Errors
     /// When the database can't be written.
     pub fn leave_log(&mut self) -> StoreResult<()> {
+        self.leave_log_for(&[])
+    }
+
+    /// Like [`Store::leave_log`], but the next log continues the mesh of the old log, which was lost. The database
+    /// records the old log, so that guests of the old log accept the new one.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub fn leave_lost_log(&mut self) -> StoreResult<()> {
+        let mut former = self.former_logs()?;
+        former.extend(self.log_position()?.map(|position| position.log));
+        let n_old = former.len().saturating_sub(FORMER_LOGS_MAX);
+        self.leave_log_for(&former[n_old..])
+    }
+
+    fn leave_log_for(&mut self, former: &[LogId]) -> StoreResult<()> {
         self.begin_call();
-        self.write("DELETE FROM meta WHERE name IN (?1, ?2)", &[&POSITION, &JOINS])?;
+        self.write("DELETE FROM meta WHERE name IN (?1, ?2, ?3)", &[&POSITION, &JOINS, &FORMER_LOGS])?;
+        if !former.is_empty() {
+            let words: Vec<String> = former.iter().map(ToString::to_string).collect();
+            self.set_meta(FORMER_LOGS, &words.join(" "))?;
+        }
         self.end_call()?;
         self.commit().map(|_| ())
+    }
+
+    /// The lost logs that the log of this database continues, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn former_logs(&self) -> StoreResult<Vec<LogId>> {
+        let text = self.meta(FORMER_LOGS)?.unwrap_or_default();
+        Ok(text.split(' ').filter_map(|word| word.parse().ok()).collect())
     }
 
     /// Discards the recorded changes at the end of a turn of the broker's loop.

@@ -17,8 +17,13 @@ use std::time::Duration;
 /// How a fake hub treats the requests of its clients.
 #[derive(Clone)]
 pub enum Role {
-    /// Passes all requests on to the broker at this socket, and returns the broker's answers.
+    /// Passes all requests on to the broker at this socket, and returns the broker's answers. Names [`LOG`] as the log
+    /// that this hub shares with other hubs.
     Leads(PathBuf),
+    /// Like `Leads`, but the hub names this log and the lost logs that it continues.
+    LeadsLog(PathBuf, &'static str, &'static [&'static str]),
+    /// Like `Leads`, but the hub shares no log with other hubs.
+    LeadsAlone(PathBuf),
     /// Passes all requests on to the broker at this socket, but drops the broker's answers.
     LosesAnswers(PathBuf),
     /// Refuses each request. The error contains the address of the hub that leads, if there is one.
@@ -28,6 +33,9 @@ pub enum Role {
     CannotTakeOver(String),
 }
 
+/// The log of all fake hubs that share a mesh.
+pub const LOG: &str = "000000000000000000000000000000a1";
+
 /// Why a hub with the role [`Role::CannotTakeOver`] can't take over, and what to do.
 pub const TROUBLE: &str = "this hub's database is too old; run slm-mesh start --rejoin";
 
@@ -35,9 +43,18 @@ impl Role {
     /// The leader that a standby names, if any; `None` if the hub is no standby.
     fn standby(&self) -> Option<Option<String>> {
         match self {
-            Role::Leads(_) | Role::LosesAnswers(_) => None,
+            Role::Leads(_) | Role::LeadsLog(..) | Role::LeadsAlone(_) | Role::LosesAnswers(_) => None,
             Role::StandsBy(leader) => Some(leader.clone()),
             Role::CannotTakeOver(leader) => Some(Some(leader.clone())),
+        }
+    }
+
+    /// A hub that leads answers a ping with the log that it shares with other hubs.
+    fn answer_to_ping(&self) -> Value {
+        match self {
+            Role::LeadsAlone(_) => json!({}),
+            Role::LeadsLog(_, log, former) => json!({ "log": log, "formerLogs": former }),
+            _ => json!({ "log": LOG, "formerLogs": [] }),
         }
     }
 }
@@ -155,7 +172,10 @@ impl Connection {
                         self.answer_as_standby(&id, message["method"].as_str().unwrap_or_default(), &now);
                     }
                 }
-                Role::Leads(socket) | Role::LosesAnswers(socket) => {
+                Role::Leads(socket)
+                | Role::LeadsLog(socket, ..)
+                | Role::LeadsAlone(socket)
+                | Role::LosesAnswers(socket) => {
                     let broker = broker.get_or_insert_with(|| Arc::clone(&self).connect(socket, Arc::clone(role)));
                     let method = message["method"].as_str().unwrap_or_default();
                     self.open.lock().unwrap().extend(id.map(|id| (id, method.to_owned())));
@@ -175,15 +195,19 @@ impl Connection {
         let lines = BufReader::new(broker.try_clone().unwrap()).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let message: Value = serde_json::from_str(&line).unwrap();
-                let is_answer = message["method"].is_null();
-                if is_answer && self.open.lock().unwrap().remove(&message["id"].to_string()).is_none() {
-                    // The client already got an error for this request when the hub began to stand by, so the late
-                    // answer is dropped.
-                    continue;
+                let mut message: Value = serde_json::from_str(&line).unwrap();
+                if message["method"].is_null() {
+                    let Some(method) = self.open.lock().unwrap().remove(&message["id"].to_string()) else {
+                        // The client already got an error for this request when the hub began to stand by, so the late
+                        // answer is dropped.
+                        continue;
+                    };
+                    if method == "ping" {
+                        message["result"] = role.lock().unwrap().answer_to_ping();
+                    }
                 }
                 if !matches!(*role.lock().unwrap(), Role::LosesAnswers(_)) {
-                    let _ = writeln!(self.guest.lock().unwrap(), "{line}");
+                    let _ = writeln!(self.guest.lock().unwrap(), "{message}");
                 }
             }
             let _ = self.guest.lock().unwrap().shutdown(Shutdown::Both);
@@ -197,7 +221,7 @@ impl Connection {
         let trouble = matches!(role, Role::CannotTakeOver(_)).then_some(TROUBLE);
         let result = match method {
             "broker.info" => json!({ "version": env!("CARGO_PKG_VERSION"), "port": 1 }),
-            "hub.status" => json!({ "role": "standby", "leader": leader, "trouble": trouble }),
+            "hub.status" => json!({ "role": "standby", "log": LOG, "leader": leader, "trouble": trouble }),
             _ => return self.refuse(id, leader.as_ref()),
         };
         let id: Value = serde_json::from_str(id).unwrap();

@@ -7,6 +7,7 @@ mod discovered_hubs;
 mod doctor_on_machines;
 mod false_hubs;
 mod hub_settings;
+mod other_meshes;
 mod ssh_hubs;
 mod streams_to_hub;
 mod several_hubs;

@@ -63,7 +63,7 @@ fn a_dead_or_silent_hub_delays_only_the_first_verb_and_only_by_a_moment() {
     let took = timed(&guest);
     assert!(took < DEAD_HUB_WAIT, "{took:?}");
     let note = std::fs::read_to_string(guest.dir.join("leader")).unwrap();
-    assert!(note.ends_with(&format!("\n{}\n", leader.address())), "the next verb asks the leader first: {note}");
+    assert!(note.contains(&format!("\n{}\n", leader.address())), "the next verb asks the leader first: {note}");
     let n_asked = || std::iter::from_fn(|| silent.accept().ok()).count();
     assert_eq!((n_asked(), leader.n_connections()), (1, 1));
     timed(&guest);
@@ -216,30 +216,6 @@ fn a_power_cut_under_waiting_calls_and_locks_moves_a_session_within_four_seconds
     assert_eq!(own_id(&mut session), id);
     let held = broker.ok(&["lock", "list", "--json"]);
     assert!(held.contains("/p/a.rs"), "{held}");
-}
-
-#[test]
-fn a_stopped_hub_is_left_by_its_session_and_by_verbs() {
-    let stopped = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
-    stopped.ok(&["start", "--detach"]);
-    let (_broker, leads) = broker();
-    let second = FalseHub::start(Role::StandsBy(None));
-    let guest = guest(&[&format!("127.0.0.1:{}", crate::port(&stopped)), &second.address()]);
-    let mut session = guest.session("claude-code", "api");
-    own_id(&mut session);
-    let inbox = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
-    let pid = stopped.broker_pid().unwrap().to_string();
-    let began = Instant::now();
-    assert!(std::process::Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
-    second.become_(leads);
-    let took = timed(&guest);
-    assert!(took < DEAD_HUB_WAIT, "a verb does not wait for it: {took:?}");
-    until("the call waits there", || second.has_open("inbox"));
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(4) + BUSY, "{took:?}");
-    guest.ok(&["send", "claude-api", "over here", "--as", "human"]);
-    let (mail, _) = Session::content(&session.answer(inbox));
-    assert_eq!(mail["messages"][0]["payload"], json!("over here"));
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SECRET: &str = "a secret of several hubs";
+/// A client asks several hubs at the same time, so it must not take as long as this when one of them does not answer.
+const STOPPED_HUB_WAIT: Duration = Duration::from_secs(3);
 
 impl Cluster {
     /// The value of `SLM_MESH_STORE` for the hubs of the mesh with this name.
@@ -195,6 +197,51 @@ fn python_script(place: &Place, text: &str) -> Child {
     python.args(["-c", text]).env_clear().envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?))));
     python.env("PYTHONPATH", project().join("python")).env("PYTHONDONTWRITEBYTECODE", "1").env("SLM_MESH_BIN", BIN);
     python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_stopped_hub_is_left_by_its_session_and_by_verbs() {
+    let Some((_cluster, first, second)) = two_hubs("2") else { return };
+    let guest = guest(&[&first, &second]);
+    let mut session = guest.session("claude-code", "api");
+    let id = session.tool("mesh_status", json!({}))["you"]["id"].clone();
+    let inbox = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
+    let pid = first.broker_pid().unwrap().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    until("the other hub leads", || hub_status(&second)["role"] == "leads");
+    let began = Instant::now();
+    guest.ok(&["send", "claude-api", "over here", "--as", "human"]);
+    assert!(began.elapsed() < STOPPED_HUB_WAIT, "a verb does not wait for it: {:?}", began.elapsed());
+    let mail = session.answer(inbox).to_string();
+    assert!(mail.contains("over here"), "{mail}");
+    assert_eq!(session.tool("mesh_status", json!({}))["you"]["id"], id);
+    signal("-CONT");
+    first.ok(&["stop"]);
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn a_hub_without_the_shared_log_gets_no_guests_and_a_continued_log_keeps_them() {
+    let Some((cluster, first, second)) = two_hubs("2") else { return };
+    let private = alone(cluster.hub("slm"));
+    start(&private);
+    let guest = guest(&[&first, &second, &private]);
+    guest.ok(&["state", "set", "k", "shared"]);
+    for hub in [&second, &first] {
+        hub.ok(&["stop"]);
+    }
+    let out = guest.run(&["state", "set", "k", "private"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let address = format!("127.0.0.1:{}", port(&private) + 1);
+    assert!(!out.status.success() && said.contains(&format!("{address} shares no mesh with other hubs")), "{said}");
+    assert!(!private.run(&["state", "get", "k"]).status.success());
+    cluster.control(&["del", "--prefix", "slm/"]).unwrap();
+    first.ok(&["start", "--detach", "--new-log"]);
+    until("the hub leads", || hub_status(&first)["role"] == "leads");
+    assert_eq!(guest.ok(&["state", "get", "k"]).trim(), "shared");
+    first.ok(&["stop"]);
+    private.ok(&["stop"]);
 }
 
 #[test]

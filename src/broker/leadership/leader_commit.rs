@@ -76,6 +76,11 @@ impl<L: ReplicatedLog> Leader<L> {
         &self.log
     }
 
+    /// The id of the log.
+    pub fn log_id(&self) -> LogId {
+        self.id
+    }
+
     /// The position of the last entry.
     pub fn position(&self) -> Position {
         Position(self.next.0 - 1)

@@ -34,6 +34,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub struct StandbyReport {
     /// The address of the hub that leads; `None` if no hub is known to lead.
     pub leader: Option<String>,
+    /// The log to which the database of this hub belongs; `None` if it is not known yet.
+    pub log: Option<LogId>,
     /// The number of the last entry in the database of this hub.
     pub position: u64,
     /// The last time at which this hub had applied the whole log, in ms since boot.
@@ -217,10 +219,11 @@ impl Follower {
                 Err(error) => return Err(error),
             }
         }
-        let position = self.database.store.log_position()?.map_or(0, |position| position.index);
+        let own = self.database.store.log_position()?;
+        let position = own.map_or(0, |own| own.index);
         self.is_level |= leader.is_some();
         self.update(|report| {
-            report.position = position;
+            (report.log, report.position) = (own.map(|own| own.log), position);
             report.level_at = Some(sys::boot_ms());
         });
         // While no hub leads, the report keeps the reason why this hub could not lead.

@@ -4,6 +4,7 @@ use super::log_trim_thread::{LogProgress, LogTrimThread};
 use super::snapshot_sender::SnapshotSource;
 use super::{HubConfig, Leader, StandbyThread, TurnEnd};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::LogId;
 use crate::core::Mesh;
 use crate::replication::etcd::{EtcdLog, EtcdUpkeep, MemberHealth};
 use crate::sys;
@@ -28,6 +29,8 @@ pub struct Leading {
     upkeep: EtcdUpkeep,
     log_trim_thread: LogTrimThread,
     snapshots: SnapshotSource,
+    /// The lost logs that this hub's log continues.
+    former_logs: Vec<LogId>,
     /// The address at which guests (machines that use this hub) connect.
     address: String,
     /// The time, in ms, at which this hub began to lead.
@@ -36,12 +39,12 @@ pub struct Leading {
 
 impl Leading {
     /// Creates the state of a new leader, and starts its trim thread. Copies of the database for other hubs are written
-    /// into `directory`. `wake` makes the event loop begin a turn.
+    /// into `directory`. The log continues the mesh of the `former_logs`. `wake` makes the event loop begin a turn.
     pub fn begin(
         leader: Leader<EtcdLog>,
         config: &HubConfig,
         directory: &Path,
-        now: i64,
+        (former_logs, now): (Vec<LogId>, i64),
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Leading {
         let progress = Arc::new(LogProgress::default());
@@ -49,19 +52,20 @@ impl Leading {
         let upkeep = leader.log().upkeep();
         let log_trim_thread = LogTrimThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress), wake);
         let (snapshots, address) = (SnapshotSource::new(directory), config.address.clone());
-        Leading { leader, progress, upkeep, log_trim_thread, snapshots, address, since: now }
+        Leading { leader, progress, upkeep, log_trim_thread, snapshots, former_logs, address, since: now }
     }
 
     /// Returns a function that describes the hubs and the members of etcd. The function takes the current time, in ms.
     pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
         let (address, since) = (self.address.clone(), self.since);
         let (progress, cluster) = (Arc::clone(&self.progress), self.log_trim_thread.reporter());
+        let log = self.leader.log_id().to_string();
         Box::new(move |now| {
             let (cluster, last) = (cluster(), progress.position());
             let standby =
                 |(hub, at): &(String, u64)| json!({ "hub": hub, "position": at, "behind": last.saturating_sub(*at) });
             json!({
-                "ok": true, "role": "leads", "leader": address, "leadsForMs": now - since, "position": last,
+                "ok": true, "role": "leads", "log": log, "leader": address, "leadsForMs": now - since, "position": last,
                 "standbys": cluster.standbys.iter().map(standby).collect::<Vec<_>>(),
                 "members": cluster.members.iter().map(member_facts).collect::<Vec<_>>(),
                 "trouble": cluster.trouble,
@@ -118,11 +122,20 @@ impl BrokerRole {
                 let report = thread.report();
                 let level_for = report.level_at.map(|at| sys::boot_ms() - at);
                 json!({
-                    "ok": true, "role": "standby", "leader": report.leader, "position": report.position,
+                    "ok": true, "role": "standby", "log": report.log.map(|log| log.to_string()),
+                    "leader": report.leader, "position": report.position,
                     "levelMsAgo": level_for, "trouble": report.trouble,
                 })
             }
         }
+    }
+
+    /// Identifies the mesh of this hub to guests: the log that this hub shares with other hubs, and the lost logs that
+    /// this log continues. Returns an empty object if this broker leads no shared log.
+    pub fn mesh_identity(&self) -> Value {
+        let BrokerRole::Leads(leading) = self else { return json!({}) };
+        let former: Vec<String> = leading.former_logs.iter().map(ToString::to_string).collect();
+        json!({ "log": leading.leader.log_id().to_string(), "formerLogs": former })
     }
 
     /// Whether each turn must be in the log before its results are sent.

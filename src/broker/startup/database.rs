@@ -272,7 +272,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
     match change {
         LogChange::BeginNew => {
             let mut store = open(places, settings)?;
-            store.leave_log()?;
+            store.leave_lost_log()?;
             // Other hubs may have used higher numbers, so new numbers start at the current time.
             Ok(store.raise(sys::wall_ms())?)
         }

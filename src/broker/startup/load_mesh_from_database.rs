@@ -125,11 +125,15 @@ impl MeshOpener {
     }
 
     /// Returns the role of a hub that has just begun to lead.
-    pub fn lead(&self, leader: Leader<EtcdLog>, mesh: &mut Mesh, now: i64) -> BrokerRole {
-        let Some(config) = &self.hub else { return BrokerRole::Alone };
-        let leading = Leading::begin(leader, config, &self.places.dir, now, wake_loop(&self.waker));
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn lead(&self, leader: Leader<EtcdLog>, mesh: &mut Mesh, now: i64) -> Result<BrokerRole, Error> {
+        let Some(config) = &self.hub else { return Ok(BrokerRole::Alone) };
+        let begun = (mesh.former_logs()?, now);
+        let leading = Leading::begin(leader, config, &self.places.dir, begun, wake_loop(&self.waker));
         mesh.set_hub_status(leading.describe());
-        BrokerRole::Leads(Box::new(leading))
+        Ok(BrokerRole::Leads(Box::new(leading)))
     }
 
     /// Starts the links to other meshes. A hub on standby has no links.
