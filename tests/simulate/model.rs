@@ -234,9 +234,9 @@ impl Model {
         let request = LockRequest::new(ask.who, &ask.args);
         // The second check needs a caller that holds no lock and has no other waiting call, because nobody waits for
         // such a caller.
-        let is_free = !self.locks.may_hold_any(ask.who) && others.iter().all(|other| other.who != ask.who);
+        let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
         if ask.until.is_some() && ask.args["steal"] != true && is_free {
-            let passed = self.older_calls(ask, &others).find(|older| request.is_hindered_by_request(older));
+            let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));
             assert!(passed.is_none(), "{ask:?} passed {passed:?} in the line");
         }
     }
