@@ -214,7 +214,8 @@ fn half_an_emoji_in_claudes_file_hides_nothing() {
     }
 }
 
-/// Changes only our entry in Claude Code's file, and makes the file as large as it was.
+/// Changes only our entry in Claude Code's file. Pads the file with spaces to its former size, so that a large file
+/// stays large.
 const CHANGE_ONLY_OUR_ENTRY: &str = r#"exec python3 -c '
 import json, os, sys
 path = os.environ["HOME"] + "/.claude.json"

@@ -118,7 +118,7 @@ fn the_next_run_removes_what_a_killed_run_has_left() {
     let file = project.join(".mcp.json");
     let others = || files(&project).into_iter().filter(|path| *path != file).collect::<Vec<_>>();
     let leave_a_copy = || {
-        // A run may end before it is killed. It is then undone, and the next run is killed.
+        // A run may end before it is killed. Then the test undoes the run, and tries to kill the next run.
         for _ in 0..30 {
             fs::write(&file, &theirs).unwrap();
             let mut command = home.place.command(&["setup", "copilot", "--project"]);

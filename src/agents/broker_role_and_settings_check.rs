@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 pub fn check_without_leader(error: &Error, places: &DataDir, settings: &Settings) -> Vec<Check> {
     let about = "broker";
     if error.kind == ErrorKind::TimedOut {
-        // The broker is stuck, so it would not answer the next question either. The rest of the text is about the call.
+        // The broker is stuck, so it would not answer the next question either. The first clause of the error is the
+        // problem, and the second clause is the cure. The other clauses are about the call, so they are left out.
         let mut clauses = error.text.split("; ");
         let found = clauses.next().unwrap_or_default();
         return vec![Check::error(about, found, clauses.next().unwrap_or("run slm-mesh stop --force"))];

@@ -246,7 +246,7 @@ impl Entries<'_> {
         Ok(text)
     }
 
-    /// Puts the server entry back that our entry has replaced. `before` is the file's text before set-up.
+    /// Puts back the server entry that our entry has replaced. `before` is the file's text before set-up.
     ///
     /// # Errors
     /// If the text can't be changed safely; the error says why.

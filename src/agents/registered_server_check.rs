@@ -36,7 +36,8 @@ pub(super) fn check_registration(environment: &Environment, agent: &Agent, cure:
 fn check_start(about: &str, shown: &str, server: &RegisteredServer, cure: &str) -> Check {
     let line = server.command_line();
     if server.runs_our_package() {
-        // The first start may download the package, so the result would depend on the network.
+        // The server is not started, because its first start may download the package. The result would then depend on
+        // the network.
         let found = format!(
             "{shown} registers \"{line}\", which doctor did not start; a program that {cure} registers would start faster"
         );

@@ -104,8 +104,8 @@ pub fn remove(path: &Path) -> Result<(), String> {
         .map_err(|error| format!("it can't be removed ({error}); check who owns its folder"))
 }
 
-/// Checks that the user has permission to write a file. Without this check, the rename would replace even a read-only
-/// file.
+/// Checks that the user has permission to write a file. A file is replaced by renaming a draft, so without this check,
+/// even a read-only file would be replaced.
 ///
 /// # Errors
 /// If the file is read-only or belongs to another user.

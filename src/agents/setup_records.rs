@@ -37,7 +37,8 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// Whether the file has not changed since `setup` wrote it, or since a later run of `setup` failed to write it.
+    /// Whether a file with this text has not changed since the last run of `setup`. Such a file has the text that
+    /// `setup` wrote or, if that write failed, the earlier text.
     pub fn has_text(&self, text: &str) -> bool {
         self.after == text || self.earlier.as_deref() == Some(text)
     }

@@ -161,7 +161,8 @@ fn keep_for_others(
         let done = if left == text { KEPT } else { "would write" };
         return Ok(Some(SetupStep { change: changed_lines(text, &left), ..step(done) }));
     }
-    // If the user has changed the file, the record may not call this text its own.
+    // The record contains the text that `setup` wrote. If the user has changed the file, the new text contains these
+    // changes, so it does not go into the record.
     let is_unchanged = known.has_text(text) && left != text;
     let (after, earlier) =
         if is_unchanged { (left.clone(), Some(text.to_owned())) } else { (known.after.clone(), known.earlier.clone()) };

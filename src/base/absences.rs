@@ -1,5 +1,6 @@
-//! The times in which no broker ran. A system clock that was wrong when a broker started looks like such a time: the mesh
-//! seems to have been without a broker for years. So a long absence adds only a day to the age of what the mesh keeps.
+//! The times in which no broker ran. A system clock that was wrong when a broker started looks like such a time: the
+//! mesh seems to have been without a broker for years. So a long absence adds only a day to the age of what the mesh
+//! keeps.
 
 use super::limits::{AWAY_KEPT_MS, DAY_MS};
 

@@ -41,7 +41,7 @@ pub fn is_same(a: &str, b: &str) -> bool {
 
 /// Whether a path can cover several files, because it is a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
-    // Searching the bytes is quick, even if the table of locks is full of long paths.
+    // This searches bytes instead of characters, so it is quick even if the table of locks is full of long paths.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 

@@ -72,8 +72,9 @@ impl CheckpointThread {
             mesh.copy_rest_of_log();
         }
         if let (Some(work), Some((sender, _))) = (self.take_due(now), &self.running) {
-            // If the channel is full, the thread is already working, and the work in the channel writes the latest
-            // changes to the disk. That work may not include a copy, so a copy is tried again soon.
+            // If the channel is full, the thread is already working, and the work that waits in the channel will write
+            // the latest changes to the disk. Perhaps that work does not include a copy. So if a copy does not fit into
+            // the channel, it is tried again soon.
             if matches!(sender.try_send(work), Err(TrySendError::Full(Work::Copy))) {
                 self.copy_due = Some(now + SYNC_DELAY_MS);
             }

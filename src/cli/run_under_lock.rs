@@ -46,8 +46,8 @@ const NOT_FOUND: u8 = 127;
 /// The shell's exit status for a command that was found but can't be run.
 const NOT_RUNNABLE: u8 = 126;
 
-/// The variable that tells a command inside which commands with locks it runs. Each of these commands has a key, and the
-/// keys are separated by commas.
+/// The variable that tells a command inside which commands with locks it runs. Each of these commands has a key, and
+/// the keys are separated by commas.
 const OUTER_VARIABLE: &str = "SLM_MESH_LOCK_COMMANDS";
 /// The argument of `lock.lock` that contains these keys.
 pub(super) const OUTER_COMMANDS: &str = "outerCommands";

@@ -21,7 +21,7 @@ const PASSAGE_CHARS: usize = 4000;
 pub struct TranscriptOptions {
     /// The peer's name.
     pub peer: String,
-    /// The number of passages.
+    /// The number of passages to print, counted from the end of the transcript.
     pub last: usize,
     /// If set, only passages that contain this text are printed.
     pub grep: Option<String>,

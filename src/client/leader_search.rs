@@ -235,8 +235,8 @@ impl LeaderSearch<'_> {
         found.filter(|_| !self.group.has_secret())
     }
 
-    /// Returns the leader that a standby named, if that hub refuses this machine, and its refusal. Another attempt
-    /// would fail in the same way.
+    /// Returns the leader that a standby named, and the leader's refusal, if the leader refuses this machine. Another
+    /// attempt would fail in the same way.
     fn leader_that_refuses(&self) -> Option<(HubAddress, &Error)> {
         self.leaders_named_by_standbys().find_map(|hint| {
             let refusal = self.candidates.iter().find_map(|(candidate, progress)| match progress {

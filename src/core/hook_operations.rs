@@ -131,8 +131,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |locks: &Locks, lock: &LockRow| !keyed && locks.may_belong_to_caller(peers, &ctx.ancestors, lock);
-    // If an edit is refused, the peer of a new session is kept. Otherwise, all locks would be loaded again, and the hook
-    // might stop waiting before it reads the refusal.
+    // If an edit is refused, the peer of a new session is kept. Otherwise, all locks would be loaded again, and the
+    // hook might stop waiting before it reads the refusal.
     let refusing = locks.conflicting(peers, &request).find(|lock| lock.holder == id || !is_shared(locks, lock));
     if let Some(lock) = refusing {
         return Ok(Outcome::Refused(locks.held_error(peers, waiting, lock, &request, ctx.now)));

@@ -107,7 +107,7 @@ impl Waiting {
         self.calls.iter().skip(start).position(fits).map(|n| n + start)
     }
 
-    /// Removes a call from the line, because it is about to run again.
+    /// Removes a call from the line of waiting calls, because the call is about to run again.
     pub(super) fn remove(&mut self, place: usize) -> WaitingCall {
         self.calls.remove(place)
     }
@@ -130,12 +130,12 @@ impl Waiting {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// The waiting lock requests, in the same order as their calls in the line.
+    /// The waiting lock requests, in the order of the line of waiting calls.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(WaitingCall::lock_request)
     }
 
-    /// The waiting lock requests that are ahead of the current call in the line, and the connections of their calls.
+    /// The lock requests of the waiting calls that are ahead of the current call, and the connections of these calls.
     pub(super) fn lock_requests_ahead(&self) -> impl Iterator<Item = (ConnId, &LockRequest)> {
         let ahead = self.calls.iter().take(self.n_ahead);
         ahead.filter_map(|call| Some((call.ctx.conn, call.lock_request()?)))
@@ -159,8 +159,7 @@ impl Waiting {
         ended
     }
 
-    /// Forgets the calls that the current rule has ended. These calls need not wait again, because the rule has
-    /// succeeded.
+    /// Forgets the calls that the current rule has ended. The rule has succeeded, so these calls are not put back.
     pub(super) fn keep_ended(&mut self) {
         self.ended.clear();
     }

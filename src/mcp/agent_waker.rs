@@ -33,7 +33,7 @@ pub struct AgentNotifier {
 #[derive(Debug, Clone)]
 enum NotifyRoute {
     /// The session's Unix socket, and its token. The token is sent first. The wakeup sentence follows in a message of
-    /// type `user`, which the agent accepts.
+    /// type `user`, which the agent treats like a prompt.
     Socket { path: String, token: String },
     /// One of the agent's commands, and the session's key.
     Command { program: &'static str, arguments: &'static [&'static str], variable: &'static str, session: String },

@@ -82,7 +82,8 @@ pub struct Liveness {
     /// The latest time at which the other side is known to have been alive.
     alive_at: Instant,
     asked_at: Instant,
-    /// When this side sent its first lines after the last sign of life; `None` if it has sent no lines since then.
+    /// When this side first sent lines after the other side's last sign of life; `None` if this side has sent no lines
+    /// since then.
     unheard_since: Option<Instant>,
     last_number: u32,
     /// The questions without an answer, oldest first.

@@ -67,8 +67,8 @@ impl Checkpointer {
 }
 
 impl Store {
-    /// Copies the write-ahead log that a killed broker has left into the database file, and empties the log. Call this
-    /// function only while no broker uses the database.
+    /// Copies the write-ahead log of a killed broker into the database file, and empties the log. Call this function
+    /// only while no broker uses the database.
     ///
     /// # Errors
     /// When the file can't be written, or is not a database. If another program reads the database, the log may remain

@@ -89,7 +89,8 @@ impl ForegroundCommand {
             match self.signals.recv_timeout(timeout) {
                 Ok(origin) => self.forward(&origin),
                 Err(RecvTimeoutError::Timeout) => {
-                    // The shell that controls this job watches only this process, so this process must also stop.
+                    // The command has stopped. The shell that controls this job watches only this process, so this
+                    // process must stop as well.
                     is_stopped = false;
                     kill_process(getpid(), Signal::STOP)?;
                 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// After this time without calls, the broker is idle. The grace periods of its peers are over, and the write-ahead log
 /// has been copied into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// The idle broker is watched for this time minus two seconds.
-const WATCHED: Duration = Duration::from_secs(10);
+/// How long the idle broker is watched.
+const WATCHED: Duration = Duration::from_secs(8);
 
 /// Times the start of a session as a client sees it, from the start of the process to the first result of a tool.
 pub fn session(table: &mut Table) {
@@ -110,7 +110,7 @@ pub fn idle(table: &mut Table) {
     std::thread::sleep(SETTLES);
     // From here on, nothing should wake the broker.
     let before = switches(mesh.pid());
-    std::thread::sleep(WATCHED - Duration::from_secs(2));
+    std::thread::sleep(WATCHED);
     let n = switches(mesh.pid()) - before;
     table.row(Row {
         work: "idle broker, wake-ups in 8 s".into(),

@@ -250,7 +250,7 @@ fn a_search_shows_the_part_of_a_long_message_that_has_the_words() {
     let row = &found["messages"][0];
     assert!(row["payload"].as_str().unwrap().contains("NEEDLE"), "{row}");
     assert_eq!((&row["part"], &row["parts"]), (&json!(3), &json!(4)));
-    // A person sees the whole message.
+    // The second connection acts for a person. The log shows the whole message to a person.
     disk.mesh.on_connected(2);
     assert_eq!(texts(&disk.call(2, &LOG, json!({ "grep": "NEEDLE" })).unwrap()), [body]);
 }

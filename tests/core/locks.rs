@@ -269,8 +269,9 @@ fn locks_that_ended_with_a_turn_stay_ended_however_many_they_are() {
         script.run(&format!("h hook.edit agent=claude-code session=s1 project=/p files=[{files}] -> ok"));
     }
     script.run("h hook.turn_end agent=claude-code session=s1 project=/p -> ok");
-    // The broker ends the last locks a few turns later. Until then, they refuse a new session. This failed call undoes
-    // the changes of this broker turn, and a hook of the first session shows that its next turn is running.
+    // The broker ends the last locks a few turns later. Until then, these locks block the new session `t1`, so its call
+    // fails. The call's writes are undone, and the locks are loaded from the database again. Then a hook of the first
+    // session shows that its next turn is running.
     let refused = format!("h hook.edit agent=codex session=t1 project=/p files=[\"{}\"] -> held", name(899));
     script.run(&refused);
     script.run("h hook.mail agent=claude-code session=s1 project=/p -> ok");

@@ -94,7 +94,8 @@ fn a_session_that_has_begun_or_waits_for_its_user_without_a_turn_is_woken_at_onc
 
 #[test]
 fn a_turn_goes_on_after_its_context_was_compacted() {
-    // The agent reports a start after the compaction. The session also begins a turn if it starts with a prompt.
+    // The agent reports a start after the compaction. In both cases below, a turn is running at that time. In the
+    // second case, the turn began with the session, because the session started with a prompt.
     for begins in ["", "userPrompted=true withNeighbours=true event=start"] {
         run(&format!(
             "

@@ -232,8 +232,8 @@ impl Model {
             assert!(!self.is_served(older) || self.may_wait(older, &pending), "{ask:?} was served before {older:?}");
         }
         let request = LockRequest::new(ask.who, &ask.args);
-        // The second check needs a caller that holds no lock and has no other waiting call, because nobody waits for
-        // such a caller.
+        // A call may pass an older call that waits for the same caller. Nobody waits for a caller that holds no lock
+        // and has no other waiting call, so such a caller may pass no older call.
         let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
         if ask.until.is_some() && ask.args["steal"] != true && is_free {
             let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));
@@ -241,7 +241,7 @@ impl Model {
         }
     }
 
-    /// Records that a call which waits for mail may already have acknowledged other messages.
+    /// Records that a call which waits for mail may already have acknowledged the messages in its argument `ack`.
     pub fn may_have_acked(&mut self, ask: &Ask) {
         self.mail.perhaps_seen(ask.who, Some(&texts(&ask.args, "ack")), ACKED);
     }

@@ -24,7 +24,7 @@ const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
 /// The status of a listed peer that is online.
 pub const ACTIVE: &str = "active";
-/// The status of a listed person.
+/// The status of a listed person. A person is never online.
 pub const AWAY: &str = "away";
 
 /// The list of peers that a linked mesh sends.

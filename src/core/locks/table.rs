@@ -84,8 +84,9 @@ impl Orphan {
     }
 }
 
-/// Maximum size of all changes of locks in one turn of the broker's event loop, in bytes. If several hubs share the
-/// mesh, their log refuses a turn of more than 1.5 MiB. If it refused the turn, none of the locks would end.
+/// Maximum size of all changes of locks in one turn of the broker's event loop, in bytes. Later turns make the
+/// remaining changes. If several hubs share the mesh, their log refuses a turn of more than 1.5 MiB. In that case, none
+/// of the changes in the turn would be stored.
 const CHANGED_BYTES: usize = 256 << 10;
 
 /// Returns the maximum number of bytes that the log needs for a change of this lock and for the event of this change.

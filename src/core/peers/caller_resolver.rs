@@ -240,7 +240,7 @@ impl Peers {
     }
 
     /// Returns the acting peer of a tool call, a verb or the guard; `None` if the caller needs no identity. A tool call
-    /// that a hook announced belongs to the announced session instead.
+    /// that a hook announced acts as the announced session, and does not need this function.
     ///
     /// # Errors
     /// When the caller must not act as the requested peer, or when several sessions may have made the call.

@@ -141,9 +141,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
         // A session that takes over only a name does not take over the keys of the earlier session.
         _ if is_takeover => {}
-        // This connection has no key, so the session keeps the key that a hook has reported. The key of a server that
-        // connects again is that of the session for which the agent started the server. Since then, the agent may have
-        // switched to another session.
+        // In two cases, the session keeps the key that a hook has reported. In the first case, this connection has no
+        // key. In the second case, a server connects again. The server's key is that of the session for which the agent
+        // started the server, but the agent may have switched to another session since then.
         (Some(_), new) if new.is_none() || returns => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}

@@ -50,8 +50,8 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
     });
 }
 
-/// Opens a second session in the process of `one`, whose MCP server is attached. Then the first session locks `a.rs` over
-/// this server. The hook of the first session announces this call if `announced` is true.
+/// Opens a second session in the process of `one`, whose MCP server is attached. Then the first session locks `a.rs`
+/// over this server. The hook of the first session announces this call if `announced` is true.
 fn lock_with_two_sessions(world: &mut World, one: &mut Session, announced: bool) -> Session {
     world.speak(one, &[Road::Server, Road::Hook]);
     let two = world.tab(one);
