@@ -139,7 +139,7 @@ mod tests {
             let writes = written_files(command, &directory, &|_| None, &Disk::new(&folder));
             let maybe = writes.into_iter().filter_map(|write| match write {
                 ShellWrite::Maybe(maybe) => Some(maybe),
-                ShellWrite::File(_) | ShellWrite::Link(_) | ShellWrite::Folder(_) => None,
+                ShellWrite::File(_) | ShellWrite::Link(_) | ShellWrite::Folder(_) | ShellWrite::Matches(_) => None,
             });
             let found = replaced(&maybe.collect::<Vec<_>>(), &held);
             let names: Vec<&str> =

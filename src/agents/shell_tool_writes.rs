@@ -41,7 +41,9 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
     let (mut files, mut maybe_written) = (Vec::new(), Vec::new());
     for write in writes {
         match write {
-            ShellWrite::File(path) => files.push(path_normalization::absolute_in("", &path.to_string_lossy())),
+            ShellWrite::File(path) | ShellWrite::Matches(path) => {
+                files.push(path_normalization::absolute_in("", &path.to_string_lossy()))
+            }
             ShellWrite::Link(path) => files.push(path_normalization::absolute_link(&path.to_string_lossy())),
             ShellWrite::Folder(path) => {
                 files.push(path_normalization::absolute_in("", &format!("{}/", path.display())))

@@ -5,6 +5,7 @@ use super::ShellWrite;
 use super::evaluator::Evaluator;
 use super::shell_state::State;
 use super::syntax_tree::{Command, Joint, Word};
+use crate::base::path_overlap;
 use crate::base::shell_wildcards::has_wildcards;
 use std::path::Path;
 
@@ -105,6 +106,10 @@ impl Evaluator<'_> {
             || self.writes.iter().any(|write| match write {
                 ShellWrite::File(written) | ShellWrite::Link(written) => written.starts_with(path),
                 ShellWrite::Folder(folder) => path.starts_with(folder) || folder.starts_with(path),
+                ShellWrite::Matches(glob) => {
+                    let inside = format!("{}/", path.to_string_lossy().trim_end_matches('/'));
+                    path_overlap::overlap(&glob.to_string_lossy(), &inside)
+                }
                 ShellWrite::Maybe(maybe) => path.starts_with(&maybe.folder),
             })
     }

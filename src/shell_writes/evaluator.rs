@@ -85,6 +85,9 @@ pub(super) struct Evaluator<'a> {
     pub(super) writes: HashSet<ShellWrite>,
     /// Folders that the script itself creates.
     pub(super) made_folders: BTreeSet<String>,
+    /// The absolute forms of patterns that match too many files to list. In arguments, such a pattern stands for the
+    /// files.
+    pub(super) long_patterns: HashSet<String>,
     script_length: usize,
     steps: usize,
     pub(super) listings: usize,
@@ -115,6 +118,7 @@ impl<'a> Evaluator<'a> {
             directory: path_overlap::normal(directory),
             writes: HashSet::new(),
             made_folders: BTreeSet::new(),
+            long_patterns: HashSet::new(),
             script_length,
             steps: STEPS_MIN + script_length / 16,
             listings: LISTINGS_MAX,
@@ -145,6 +149,11 @@ impl<'a> Evaluator<'a> {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);
         has_enough
+    }
+
+    /// The number of remaining steps.
+    pub(super) fn steps_left(&self) -> usize {
+        self.steps
     }
 
     pub(super) fn script_length(&self) -> usize {

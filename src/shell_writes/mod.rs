@@ -41,15 +41,20 @@ pub enum ShellWrite {
     Link(PathBuf),
     /// A folder that is removed or moved, together with its contents.
     Folder(PathBuf),
+    /// Each of the many files that match a glob, in the form that locks use. With a slash at its end, also everything
+    /// below the folders that match.
+    Matches(PathBuf),
     /// Some of the files below a folder. It is uncertain which files.
     Maybe(MaybeWritten),
 }
 
 impl ShellWrite {
-    /// The path of the file, the link or the folder.
+    /// The path of the file, the link or the folder, or the glob.
     pub fn path(&self) -> &Path {
         match self {
-            ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) => path,
+            ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) | ShellWrite::Matches(path) => {
+                path
+            }
             ShellWrite::Maybe(files) => &files.folder,
         }
     }

@@ -12,7 +12,7 @@ const PATH_MAX: usize = 4096;
 /// Maximum number of `..` in a path. A path with more than this number counts as unknown.
 const PARENTS_MAX: usize = 8;
 /// The number of evaluation steps for looking up and recording a file.
-const WRITE_STEPS: usize = 8;
+pub(super) const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
     /// Makes a path absolute and normalises it, as the kernel does: after a symbolic link, `..` leads to the folder
@@ -131,15 +131,22 @@ impl Evaluator<'_> {
             self.note_link(path, &resolved);
         } else if self.is_folder(&resolved) == Some(true) {
             self.note(&resolved, ShellWrite::Folder);
+        } else if self.long_patterns.contains(&resolved) {
+            self.writes.insert(ShellWrite::Matches(format!("{resolved}/").into()));
         } else {
             self.write(state, path.trim_end_matches('/'));
         }
     }
 
     fn note(&mut self, path: &str, kind: fn(PathBuf) -> ShellWrite) {
-        // A path with `*` or `?` is not recorded, because a lock would treat it as a pattern.
-        if !is_device(path) && path != "/" && !path.contains(['*', '?']) {
+        if is_device(path) || path == "/" {
+            return;
+        }
+        // A lock would treat a path with `*` or `?` as a pattern. So the path is recorded only if it is meant as one.
+        if !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
+        } else if self.long_patterns.contains(path) {
+            self.writes.insert(ShellWrite::Matches(path.into()));
         }
     }
 

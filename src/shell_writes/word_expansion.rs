@@ -2,6 +2,7 @@
 
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
+use super::resolve_and_record_paths::WRITE_STEPS;
 use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::shell_wildcards::{self, Sign};
@@ -9,7 +10,8 @@ use crate::base::shell_wildcards::{self, Sign};
 /// Maximum length of a variable's value, in bytes. A longer value counts as unknown. Otherwise, a script that doubles a
 /// value repeatedly could exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
-/// Maximum number of files that a pattern may match. If it matches more files, the result counts as unknown.
+/// Maximum number of files that a pattern may match. If it matches more files, they are not listed, and the pattern
+/// itself stands for them.
 const MATCHES_MAX: usize = 1000;
 
 /// Collects the fields that result from expanding a word.
@@ -311,8 +313,28 @@ impl Evaluator<'_> {
         match self.matches(state, pattern) {
             Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),
             Some(_) => into.push(Field::Known(pattern.iter().map(|(c, _)| c).collect())),
-            None => into.push(Field::Many),
+            None => {
+                into.push(Field::Many);
+                into.extend(self.long_pattern(state, pattern).map(Field::Known));
+            }
         }
+    }
+
+    /// Returns a pattern whose files are not listed as an argument that stands for all these files. `None` if a lock
+    /// can't express the pattern. Like a folder, a lock also covers hidden files, which the shell leaves out. This can
+    /// refuse a command only if another peer holds a hidden file among the many others.
+    fn long_pattern(&mut self, state: &State, pattern: &[(char, bool)]) -> Option<String> {
+        if pattern.iter().any(|(c, is_live)| *c == '[' && *is_live || matches!(c, '*' | '?') && !is_live) {
+            return None;
+        }
+        let mut text: String = pattern.iter().map(|(c, _)| c).collect();
+        // Between slashes, `**` is an ordinary `*` to a shell, but any number of folders to a lock.
+        while text.contains("**") {
+            text = text.replace("**", "*");
+        }
+        let absolute = self.resolve(state, &text)?;
+        self.long_patterns.insert(absolute);
+        Some(text)
     }
 
     fn matches(&mut self, state: &State, pattern: &[(char, bool)]) -> Option<Vec<String>> {
@@ -345,7 +367,9 @@ impl Evaluator<'_> {
                     }
                 }
             }
-            if next.len() > MATCHES_MAX || !self.spend(next.len()) {
+            // If the files were listed, a command that writes them would need too many of the remaining steps.
+            let is_long = next.len() * (1 + WRITE_STEPS) > self.steps_left() / 2;
+            if next.len() > MATCHES_MAX || is_long || !self.spend(next.len()) {
                 return None;
             }
             found = next;

@@ -70,7 +70,9 @@ pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for write in ask(&text) {
         let path = match &write {
-            ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) => path,
+            ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) | ShellWrite::Matches(path) => {
+                path
+            }
             ShellWrite::Maybe(maybe) => &maybe.folder,
         };
         let text = path.to_str().unwrap();

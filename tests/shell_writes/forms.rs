@@ -1,6 +1,8 @@
 //! Short invented commands for each way in which a shell command can write a file.
 
 use super::{Truth, reported};
+use slm_mesh::base::path_overlap;
+use slm_mesh::shell_writes::{Disk, written_files};
 use std::collections::BTreeSet;
 
 /// Asserts that slm-mesh finds exactly these files in each command. The paths are relative to the current directory.
@@ -361,6 +363,41 @@ fn code_that_never_runs_writes_nothing() {
         ("python3 - <<'E'\nif not Path('new.py').exists():\n    Path('new.py').touch()\nE", &["new.py"]),
         ("node -e 'if (!fs.existsSync(\"foo.py\")) fs.writeFileSync(\"foo.py\", 1)'", &[]),
     ]);
+}
+
+#[test]
+fn a_pattern_that_matches_very_many_files_stands_for_them() {
+    let folder = std::env::temp_dir().join(format!("slm-mesh-patterns-{}", std::process::id()));
+    for part in ["big", "half", "more"] {
+        std::fs::create_dir_all(folder.join(part)).unwrap();
+        let n_files = if part == "big" { 1100 } else { 900 };
+        (0..n_files).for_each(|n| std::fs::write(folder.join(format!("{part}/{n}.txt")), "").unwrap());
+    }
+    let folder = std::fs::canonicalize(folder).unwrap();
+    let directory = folder.to_str().unwrap();
+    // For each command: a file that the command writes, and one that it does not write.
+    for (command, written, kept) in [
+        ("rm -rf big/*", "big/sub/deep.txt", "half/0.txt"),
+        ("rm big/*.txt", "big/7.txt", "big/sub/deep.txt"),
+        ("sed -i s/a/b/ big/*.txt", "big/7.txt", "big/7.md"),
+        ("for f in big/*.txt; do sed -i s/a/b/ \"$f\"; done", "big/7.txt", "big/7.md"),
+        ("cd big && touch **.txt", "big/7.txt", "big/sub/deep.txt"),
+        ("mv big/* other/", "big/7.txt", "half/0.txt"),
+        ("rm half/* more/*", "more/899.txt", "big/7.txt"),
+        ("truncate -s 0 half/*.txt more/*.txt", "half/899.txt", "big/7.txt"),
+        // It is unknown which file is the first, a quoted pattern is a name, and locks know no brackets.
+        ("set -- big/*.txt; rm -- \"$1\"; rm 'big/*'; rm big/[0-9]*.txt", "", "big/7.txt"),
+        ("cp half/0.txt copy; cat big/*.txt > all", "all", "big/7.txt"),
+    ] {
+        let writes = written_files(command, directory, &|_| None, &Disk::new(&folder));
+        let is_written = |file: &str| {
+            let path = format!("{directory}/{file}");
+            writes.iter().any(|write| path_overlap::overlap(&write.path().to_string_lossy(), &path))
+        };
+        assert!(written.is_empty() || is_written(written), "{command} writes {written}: {writes:?}");
+        assert!(!is_written(kept), "{command} does not write {kept}: {writes:?}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

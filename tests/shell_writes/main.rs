@@ -34,7 +34,7 @@ fn reported(command: &str) -> BTreeSet<Truth> {
 fn truth(write: &ShellWrite) -> Truth {
     match write {
         ShellWrite::File(path) | ShellWrite::Link(path) => Truth::File(path.to_string_lossy().into_owned()),
-        ShellWrite::Folder(path) => Truth::Folder(path.to_string_lossy().into_owned()),
+        ShellWrite::Folder(path) | ShellWrite::Matches(path) => Truth::Folder(path.to_string_lossy().into_owned()),
         ShellWrite::Maybe(maybe) => {
             let tracking = format!("{:?}", maybe.tracking).to_lowercase();
             let words = [maybe.folder.to_string_lossy().into_owned(), tracking];
