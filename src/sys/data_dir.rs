@@ -129,7 +129,7 @@ impl DataDir {
         Err(Error::new(ErrorKind::Refused, text))
     }
 
-    /// The file in which the last broker saved its clock.
+    /// The file in which the last broker saved its clock, the times without a broker, and its process id.
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }

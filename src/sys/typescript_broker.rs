@@ -10,6 +10,9 @@ use std::time::Duration;
 /// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
+/// The beginning of the line with the id of our own broker.
+const OWN_PID: &str = "broker ";
+
 /// The process id of a running TypeScript broker. A broker counts as running if the process in its pid file is alive
 /// and the port in its port file accepts connections. Call this function only while our own broker, which writes the
 /// same files, is not running.
@@ -31,7 +34,18 @@ fn named_process(places: &DataDir) -> Option<i64> {
     if !places.dir.join("mesh.db").exists() {
         return None;
     }
-    number(places, &places.pid()).filter(|pid| process::is_in_use(*pid))
+    number(places, &places.pid()).filter(|pid| Some(*pid) != last_own_pid(places) && process::is_in_use(*pid))
+}
+
+/// The line in the file `broker.clock` that says which process wrote the file. So after this broker was killed, its pid
+/// file is not mistaken for that of a TypeScript broker, even if another process has got the same id.
+pub fn own_pid_line() -> String {
+    format!("{OWN_PID}{}\n", std::process::id())
+}
+
+/// The id of the last broker of our own in this data directory.
+fn last_own_pid(places: &DataDir) -> Option<i64> {
+    places.read(&places.clock())?.lines().find_map(|line| line.strip_prefix(OWN_PID)?.parse().ok())
 }
 
 fn number(places: &DataDir, path: &Path) -> Option<i64> {

@@ -413,3 +413,27 @@ fn clean_removes_only_what_is_stale() {
     drop(listener);
     assert_eq!(place.ok(&["state", "get", "kept"]).trim(), "yes");
 }
+
+#[test]
+fn a_process_with_the_id_of_a_killed_broker_is_not_taken_for_a_broker_of_slm_mesh_1() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    // The database of slm-mesh 1.x stays after an upgrade.
+    fs::write(place.dir.join("mesh.db"), "theirs").unwrap();
+    let pid = place.broker_pid().unwrap();
+    let port: u16 = fs::read_to_string(place.dir.join("port")).unwrap().parse().unwrap();
+    kill("-9", pid);
+    until("it is dead", || !lives(pid));
+    let _other_server = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    // The test can't choose the id of a process, so it gives the id of the other process to the killed broker.
+    for name in ["broker.pid", "broker.clock"] {
+        let text = fs::read_to_string(place.dir.join(name)).unwrap();
+        fs::write(place.dir.join(name), text.replace(&pid.to_string(), &other.id().to_string())).unwrap();
+    }
+    let out = place.run(&["state", "list"]);
+    let own = place.broker_pid();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(out.status.success() && own != Some(other.id()), "{}", String::from_utf8_lossy(&out.stderr));
+}

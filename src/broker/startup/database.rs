@@ -8,7 +8,7 @@ use crate::broker::log;
 use crate::store::{Salvage, Store, StoreError, StoreResult};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{STORE, Settings};
-use crate::sys::{self, Clock, set_aside_databases};
+use crate::sys::{self, Clock, set_aside_databases, typescript_broker};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -62,10 +62,8 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
     let mut absences = Absences::parse(&saved);
     absences.note_start(floor, clock.now());
-    let text = clock.save().unwrap_or_default() + &absences.to_text();
-    if !text.is_empty()
-        && let Err(error) = places.write(&places.clock(), &text)
-    {
+    let text = clock.save().unwrap_or_default() + &absences.to_text() + &typescript_broker::own_pid_line();
+    if let Err(error) = places.write(&places.clock(), &text) {
         // The clock can't be saved, for example because the disk is full. The broker still works, and the next broker's
         // clock continues from the last committed time.
         log(&error.text);
