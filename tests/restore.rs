@@ -5,6 +5,9 @@ mod support;
 
 use serde_json::{Value, json};
 use slm_mesh::base::time_format::iso;
+use slm_mesh::broker::startup::{self, LogChange};
+use slm_mesh::sys::data_dir::DataDir;
+use slm_mesh::sys::settings::Settings;
 use slm_mesh::sys::wall_ms;
 use std::ffi::OsStr;
 use std::fs;
@@ -149,6 +152,21 @@ fn a_restore_that_is_killed_while_it_moves_the_old_database_keeps_it_whole() {
     assert!(begun.exists() && older.exists(), "{:?}", set_aside(&place));
     place.ok(&["restore", begun.to_str().unwrap()]);
     assert_eq!(marker(&place), "later", "the old database has its log");
+}
+
+#[test]
+fn the_database_that_a_hub_leaves_is_complete_even_if_the_hub_is_killed_while_it_moves_the_files() {
+    let place = Place::new();
+    place.ok(&["state", "set", "marker", "left"]);
+    kill_broker(&place);
+    let places = DataDir { dir: place.dir.clone() };
+    startup::change_log(&places, &Settings::load(&places).unwrap(), LogChange::Rejoin).unwrap();
+    let names = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.path());
+    let left: Vec<PathBuf> = names.filter(|path| path.to_string_lossy().contains("broker.db.before-rejoin-")).collect();
+    let [database] = &left[..] else { panic!("one file contains everything: {left:?}") };
+    let restored = Place::new();
+    restored.ok(&["restore", database.to_str().unwrap()]);
+    assert_eq!(marker(&restored), "left");
 }
 
 #[test]

@@ -276,6 +276,14 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         }
         LogChange::Rejoin => {
             if places.database().exists() {
+                // A killed broker has left changes in the write-ahead log. The two files are moved one after the other,
+                // so if this process is killed in between, the database must be complete without the log.
+                if !is_complete(places)
+                    && let Err(error) = Store::empty_left_log(&places.database())
+                {
+                    // The database is damaged or the disk is full. The hub leaves this database anyway.
+                    log(&error.to_string());
+                }
                 let aside = move_aside(places, set_aside_databases::LEFT)?;
                 log(&format!(
                     "this hub joins the mesh whose log is in etcd; the hub's old database was moved to {}",
@@ -302,15 +310,19 @@ pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String
 /// If a killed broker has left a write-ahead log, copies the log into the database file. After that, a copy of this
 /// file is a complete backup. Returns whether the database file contains everything.
 pub fn complete_database_file(places: &DataDir) -> bool {
-    let has_log = || fs::metadata(log_path(places)).is_ok_and(|log| log.len() > 0);
-    if has_log()
+    if !is_complete(places)
         && let Ok(lock) = places.open_lock(&places.broker_lock())
         && lock.try_lock().is_ok()
         && let Err(error) = Store::empty_left_log(&places.database())
     {
         log(&error.to_string());
     }
-    !has_log()
+    is_complete(places)
+}
+
+/// Whether the database file contains everything, because the write-ahead log is empty or missing.
+fn is_complete(places: &DataDir) -> bool {
+    !fs::metadata(log_path(places)).is_ok_and(|log| log.len() > 0)
 }
 
 /// Refuses a database that a newer slm-mesh has written. Changes nothing.
