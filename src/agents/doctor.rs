@@ -27,7 +27,7 @@ use crate::known_agents::hook_dialect::ShellLines;
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
-use crate::sys::typescript_broker;
+use crate::sys::{starting_broker, typescript_broker};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -234,6 +234,9 @@ fn check_absent_broker(places: &DataDir) -> Check {
             error.text,
             format!("end that broker (PID {pid}), or set SLM_MESH_DATA_DIR to another directory"),
         );
+    }
+    if let Some(starting) = starting_broker::find(places) {
+        return Check::error(about, starting.describe(), "wait until it is ready, and run slm-mesh doctor again");
     }
     match client::broker_lock_holder(places) {
         Some(pid) => {

@@ -122,13 +122,13 @@ fn answer_of(
     // The files are compared before the broker is called. The comparison needs no broker, and the broker may be slow or
     // gone.
     work.compare_held_files();
-    let mut client = match connect(&places, &work) {
+    // Limits how long the agent waits if the broker hangs.
+    let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
+    let mut client = match connect(&places, &work, budget) {
         Ok(Some(client)) => client,
         Ok(None) => return Ok(None),
         Err(why) => return Ok(work.or_reports(Err(why))?.map(|reply| (reply, None))),
     };
-    // Limits how long the agent waits if the broker hangs.
-    let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook, &settings);
     if let Some(name) = name {
@@ -177,7 +177,7 @@ fn ask(
     if error.kind != ErrorKind::Gone {
         return answer;
     }
-    let Ok(Some(next)) = connect(places, work) else { return answer };
+    let Ok(Some(next)) = connect(places, work, budget) else { return answer };
     *client = next;
     // If this fails, the call fails too.
     let _ = client.set_receive_timeout(Some(budget));
@@ -215,19 +215,20 @@ const COMMAND_LINE_MAX: usize = 500;
 
 /// Connects to the broker. Only a new session, a prompt, an edit or a command may start a broker. Other events matter
 /// only if a broker is running.
-fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
+fn connect(places: &DataDir, work: &HookWork<'_>, budget: Duration) -> Result<Option<Client>, String> {
     if route_to_broker::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago, so hooks do not call it for half a minute".into());
     }
+    let start = || Client::connect_or_start_within(places, Some(budget));
     match &work.hook.event {
         // If a command is not known to write a file, only existing locks matter. All locks are in the database, so a
         // broker is not necessary as long as there is no database.
         HookEvent::Command(_) if work.run.named.is_empty() && !places.database().exists() => {
             Ok(Client::connect(places).ok())
         }
-        HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect_or_start(places).ok()),
+        HookEvent::Command(_) if work.run.named.is_empty() => Ok(start().ok()),
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) => {
-            Client::connect_or_start(places).map(Some).map_err(|error| error.text)
+            start().map(Some).map_err(|error| error.text)
         }
         _ => Client::connect(places).map(Some).map_err(|error| error.to_string()),
     }

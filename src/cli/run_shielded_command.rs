@@ -76,17 +76,15 @@ fn enter(
 /// function starts a broker if none is running. But without a database, there are no locks, and no broker is needed.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
+    // An agent runs each of its shell commands through `shield --if-possible`. So the time limit for the broker's answer
+    // is the same as for a hook.
+    let budget = options.is_optional.then(|| Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64));
     let mut client = match Client::connect_to_running(&places) {
         Err(error) if error.kind == ErrorKind::NotFound && !places.database().exists() => return Ok(Vec::new()),
-        Err(error) if error.kind == ErrorKind::NotFound => Client::connect_or_start(&places)?,
+        Err(error) if error.kind == ErrorKind::NotFound => Client::connect_or_start_within(&places, budget)?,
         client => client?,
     };
-    if options.is_optional {
-        // An agent runs each of its shell commands through `shield --if-possible`. So the time limit for the broker's
-        // answer is the same as for a hook.
-        let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
-        client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
-    }
+    client.set_receive_timeout(budget).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     let directory = std::env::current_dir().unwrap_or_default();
     let git = read_git_files::facts(&directory);
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());

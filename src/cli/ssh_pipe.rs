@@ -23,7 +23,7 @@ pub fn carry_lines() -> Result<u8, Error> {
     // If this machine has its own broker, a guest has started this process through ssh. The guest itself searches for
     // the leader. So this process connects to this machine's broker, even if another hub leads.
     let client =
-        if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
+        if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places, None)? };
     let failed =
         |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker was lost ({error})"));
     let stuck = client.stuck_error();

@@ -55,7 +55,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
         startup::change_log(&places, &settings, change)?;
     }
     if detach {
-        let mut client = Client::connect_to_own_or_start(&places)?;
+        let mut client = Client::connect_to_own_or_start(&places, None)?;
         let info = client.call("broker.info", &json!({}))?;
         let hub = client.call("hub.status", &json!({})).unwrap_or_default();
         if let Some(trouble) = hub["trouble"].as_str() {

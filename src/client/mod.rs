@@ -33,7 +33,7 @@ use hub_group::{HubGroup, SEARCH_MAX};
 use retry_after_broker_exit::{CallFate, Reconnect};
 use route_to_broker::Route;
 use serde_json::{Value, json};
-use start_broker::start_broker;
+use start_broker::{start_broker, start_limit};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -200,9 +200,18 @@ impl Client {
     /// # Errors
     /// If no broker can be started. The error contains the message of the broker that failed to start.
     pub fn connect_or_start(places: &DataDir) -> Result<Client, Error> {
+        Client::connect_or_start_within(places, None)
+    }
+
+    /// Like [`Client::connect_or_start`], for a client that waits at most `budget` for each answer.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect_or_start`], and `Gone` if the broker takes too long to start.
+    pub fn connect_or_start_within(places: &DataDir, budget: Option<Duration>) -> Result<Client, Error> {
+        let own = || Client::connect_to_own_or_start(places, budget);
         match Route::find(places)? {
-            Route::ThisMachine => Client::connect_to_own_or_start(places),
-            Route::OwnHub(group) => Client::connect_to_own_or_start(places)?.or_leader(group),
+            Route::ThisMachine => own(),
+            Route::OwnHub(group) => own()?.or_leader(group),
             Route::Remote(target) => route_to_broker::connect(&target, places),
         }
     }
@@ -211,10 +220,10 @@ impl Client {
     ///
     /// # Errors
     /// If the broker can't be started. The error contains the broker's message.
-    pub fn connect_to_own_or_start(places: &DataDir) -> Result<Client, Error> {
+    pub fn connect_to_own_or_start(places: &DataDir, budget: Option<Duration>) -> Result<Client, Error> {
         let client = match Client::connect_local(places) {
             Ok(client) => client,
-            Err(error) if is_absent(&error) => start_broker(places)?,
+            Err(error) if is_absent(&error) => start_broker(places, start_limit(budget))?,
             Err(error) => return Err(unreachable(places, &error)),
         };
         Ok(client.or_again(Reconnect::OrStart(places.clone())))

@@ -82,7 +82,7 @@ impl Client {
         let connected = match &self.reconnect {
             Reconnect::Never => return false,
             Reconnect::IfRunning(places) => Client::connect_to_own(places),
-            Reconnect::OrStart(places) => Client::connect_to_own_or_start(places),
+            Reconnect::OrStart(places) => Client::connect_to_own_or_start(places, self.receive_timeout),
         };
         let Ok(mut client) = connected else { return false };
         if client.set_receive_timeout(self.receive_timeout).is_err() {

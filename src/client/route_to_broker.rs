@@ -254,7 +254,7 @@ pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     match Route::find(places)? {
         Route::ThisMachine => Client::connect_or_start(places),
         Route::OwnHub(group) => {
-            Client::connect_to_own_or_start(places)?;
+            Client::connect_to_own_or_start(places, None)?;
             let (leader, client) = group.find_leader(SEARCH_MAX)?;
             leader.hub().map_or(Ok(client), |hub| start_carrier(&group, Some(hub)))
         }

@@ -6,51 +6,79 @@ use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock_with_timeout::LockWait;
 use crate::sys::process;
+use crate::sys::socket_wait::{SocketEvent, wait_for};
+use crate::sys::starting_broker;
 use serde_json::{Value, json};
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a verb or a session waits for a broker that is starting. A broker usually starts within 50 ms, but it may
+/// have to check or upgrade a large database.
+pub const START_MAX: Duration = Duration::from_secs(10);
+/// How long a hook waits at least for a broker that is starting, even if its time limit is shorter. On a busy machine,
+/// each start takes longer than the usual limit, and without a broker, nothing protects locked files.
+const HOOK_START_MIN: Duration = Duration::from_secs(1);
 
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
+/// The pause between two attempts to connect to a broker that is starting.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Maximum number of brokers that a client starts in a row. The client starts another broker if the last broker was
 /// stopped before the client could connect.
 const STARTS_MAX: usize = 3;
 
-/// Starts a broker while holding the start lock. If many clients do this at the same time, one of them starts the
-/// broker. The others wait for the lock, and then find the broker.
-pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
+/// How long a client waits for a starting broker if it waits at most `budget` for each answer.
+pub fn start_limit(budget: Option<Duration>) -> Duration {
+    budget.map_or(START_MAX, |budget| budget.max(HOOK_START_MIN))
+}
+
+/// Starts a broker while holding the start lock, and waits at most for `limit`. If many clients do this at the same
+/// time, one of them starts the broker. The others wait for the lock, and then find the broker.
+pub fn start_broker(places: &DataDir, limit: Duration) -> Result<Client, Error> {
     places.prepare()?;
+    let until = Instant::now() + limit;
     // If another client holds the lock for too long, this client starts a broker without the lock. If this leads to two
     // brokers, one of them ends immediately.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
-        .for_time(STARTS_WITHIN)
+        .for_time(limit.min(STARTS_WITHIN))
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
-    match Client::connect_local(places) {
-        Ok(client) => return Ok(client),
-        Err(error) if is_absent(&error) => {}
-        Err(error) => return Err(unreachable(places, &error)),
-    }
     for _ in 0..STARTS_MAX {
-        match spawn_broker(places) {
+        // There is a broker if another client has started it, and maybe has not waited for it.
+        if let Some(client) = connect_when_started(places, until)? {
+            return Ok(client);
+        }
+        match spawn_broker(places, until) {
             // Another program may have started a broker without taking the start lock.
             Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
             started => started?,
         }
-        match Client::connect_local(places) {
-            // Somebody stopped the new broker before this client could connect.
-            Err(error) if is_absent(&error) => {}
-            connected => return connected.map_err(|error| unreachable(places, &error)),
-        }
+        // If there is no broker now, somebody stopped the new one before this client could connect.
     }
     Client::connect_local(places).map_err(|error| unreachable(places, &error))
 }
 
-/// Runs `slm-mesh start` in the background, and waits until the broker is ready.
-fn spawn_broker(places: &DataDir) -> Result<(), Error> {
+/// Connects to the broker. If it is still starting, waits for it. Returns `None` if there is no broker.
+fn connect_when_started(places: &DataDir, until: Instant) -> Result<Option<Client>, Error> {
+    loop {
+        match Client::connect_local(places) {
+            Ok(client) => return Ok(Some(client)),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(unreachable(places, &error)),
+        }
+        let Some(starting) = starting_broker::find(places) else { return Ok(None) };
+        if Instant::now() >= until {
+            return Err(starting.error());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Runs `slm-mesh start` in the background, and waits until the broker is ready, but not longer than `until`.
+fn spawn_broker(places: &DataDir, until: Instant) -> Result<(), Error> {
     let log = places.open_log()?;
     // An older version may have let other users read the log. If the change of permissions fails, the error is ignored,
     // because the directory is private anyway.
@@ -73,6 +101,20 @@ fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     })?;
     let mut report = String::new();
     if let Some(out) = child.stdout.take() {
+        let is_ready = wait_for(&out, SocketEvent::Readable, until.saturating_duration_since(Instant::now()));
+        if is_ready.is_ok_and(|is_ready| !is_ready) {
+            let pid = child.id();
+            process::reap_at_end(child);
+            return Err(starting_broker::find(places).map_or_else(
+                || {
+                    Error::new(
+                        ErrorKind::Gone,
+                        format!("the broker (PID {pid}) is still starting; try again in a moment"),
+                    )
+                },
+                |starting| starting.error(),
+            ));
+        }
         // If the report is empty, the broker ended without a report, and the code below handles this case.
         let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
     }

@@ -47,20 +47,30 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
 }
 
 impl Store {
-    /// Refuses a database file whose tables a newer slm-mesh has made. Reads only the file's header
-    /// (<https://sqlite.org/fileformat.html#the_database_header>), so no file is changed or created.
+    /// Refuses a database file whose tables a newer slm-mesh has made. Changes and creates no file.
     ///
     /// # Errors
     /// `Newer` if the version in the header is newer than this program's.
     pub fn refuse_newer(path: &Path) -> StoreResult<()> {
-        let mut header = [0; 64];
-        let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-        let version = i64::from(u32::from_be_bytes([header[60], header[61], header[62], header[63]]));
         let newest = MIGRATIONS.len() as i64;
-        // A file that can't be read or is not a database is a different fault, which the broker handles.
-        let is_newer = read.is_ok() && header.starts_with(b"SQLite format 3\0") && version > newest;
-        if is_newer { Err(StoreError::Newer(version, newest)) } else { Ok(()) }
+        version_in_header(path)
+            .filter(|version| *version > newest)
+            .map_or(Ok(()), |version| Err(StoreError::Newer(version, newest)))
     }
+
+    /// Whether [`Store::open`] will upgrade the tables of this file, which may take long.
+    pub fn needs_upgrade(path: &Path) -> bool {
+        version_in_header(path).is_some_and(|version| (1..MIGRATIONS.len() as i64).contains(&version))
+    }
+}
+
+/// Reads the version of the tables from the file's header (<https://sqlite.org/fileformat.html#the_database_header>).
+/// A file that can't be read or is not a database is a different fault, which the broker handles.
+fn version_in_header(path: &Path) -> Option<i64> {
+    let mut header = [0; 64];
+    File::open(path).and_then(|mut file| file.read_exact(&mut header)).ok()?;
+    let version = u32::from_be_bytes([header[60], header[61], header[62], header[63]]);
+    header.starts_with(b"SQLite format 3\0").then_some(i64::from(version))
 }
 
 /// Creates tables in a new file. The tables have the format of version `version`.

@@ -20,6 +20,7 @@ pub mod run_with_signals;
 pub mod set_aside_databases;
 pub mod settings;
 pub mod socket_wait;
+pub mod starting_broker;
 pub mod terminal;
 pub mod threads;
 pub mod typescript_broker;

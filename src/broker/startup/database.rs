@@ -116,6 +116,20 @@ fn open_file(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
     Store::open(&places.database(), settings.text("SLM_MESH_SYNC") == "full")
 }
 
+/// What a broker does while it starts, for clients that wait. Only a large database takes noticeable time.
+pub(super) fn work_at_start(places: &DataDir) -> String {
+    let path = places.database();
+    let megabytes = fs::metadata(&path).map_or(0, |file| file.len().div_ceil(1_000_000));
+    let work = if places.suspect().exists() {
+        "checking"
+    } else if Store::needs_upgrade(&path) {
+        "upgrading"
+    } else {
+        "opening"
+    };
+    format!("it is {work} the database ({megabytes} MB)")
+}
+
 /// Opens the existing file. If the file is marked as suspect, checks it and rebuilds its indexes.
 fn try_open(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
     let store = open_file(places, settings)?;

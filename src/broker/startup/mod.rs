@@ -33,7 +33,7 @@ use crate::sys;
 use crate::sys::data_dir::{self, DataDir};
 use crate::sys::local_or_hub_endpoint::{self, Endpoint};
 use crate::sys::settings::{NOTIFY, Settings};
-use crate::sys::typescript_broker;
+use crate::sys::{starting_broker, typescript_broker};
 use listeners::{
     HttpListener, PortCredentials, hub_warning, sessions_port, start_http, start_remote, wake_loop, watch_signals,
 };
@@ -56,6 +56,8 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let started = sys::wall_ms();
     let lock = single_instance::lock(places)?;
     typescript_broker::refuse(places)?;
+    // If this fails, for example because the disk is full, clients do not learn why this broker is slow.
+    let _ = starting_broker::note(&lock, &database::work_at_start(places));
     let token = data_dir::keep_token(places)?;
     let credentials = PortCredentials::new(token.clone(), &settings);
     let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;

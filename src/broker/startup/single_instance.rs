@@ -4,7 +4,7 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock_with_timeout::{self, LockWait};
-use crate::sys::process;
+use crate::sys::{process, starting_broker};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let file = places.open_lock(&places.broker_lock())?;
     if file.try_lock().is_ok() {
-        return Ok(file);
+        return Ok(emptied(file));
     }
     let holder = file_lock_with_timeout::holder(&file);
     let mut wait = LockWait::begin(file);
@@ -33,8 +33,11 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
         if let Some(file) =
             locked.map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?
         {
-            return Ok(file);
+            return Ok(emptied(file));
         }
+    }
+    if let Some(starting) = starting_broker::find(places) {
+        return Err(Error::new(ErrorKind::Refused, starting.error().text));
     }
     let process = holder.map_or("another process".into(), |pid| format!("another process (PID {pid})"));
     let text = format!(
@@ -42,6 +45,13 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
         places.broker_lock().display()
     );
     Err(Error::new(ErrorKind::Refused, text))
+}
+
+/// Returns the lock file, without the text of a broker that was killed while it started.
+fn emptied(lock: File) -> File {
+    // If this fails, clients believe that this process is starting a broker, and wait a little.
+    let _ = starting_broker::note_end(&lock);
+    lock
 }
 
 /// Fails if another broker accepts connections.

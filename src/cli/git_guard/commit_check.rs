@@ -71,7 +71,7 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     let mut params = actor_params(&settings);
     params.insert("repo".into(), json!(read_git_files::facts(&top).repo));
     params.insert("gitRoot".into(), json!(root));
-    let mut client = Client::connect_or_start(&places)?;
+    let mut client = Client::connect_or_start_within(&places, Some(BUDGET))?;
     client.set_receive_timeout(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     let mut found = Vec::new();
     for part in files.chunks(limits::EDIT_FILES_MAX) {

@@ -231,7 +231,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_HOOK_BUDGET_MS",
         range: SettingRange::Int(1, 60_000),
         default: "50",
-        help: "Milliseconds that a hook waits for the broker before it lets the agent continue",
+        help: "Milliseconds that a hook waits for the broker before it lets the agent continue; while the broker starts, at \
+               least 1000",
     },
     Setting {
         name: WAKE,
