@@ -14,6 +14,7 @@ pub mod mesh_of_hub;
 mod retry_after_broker_exit;
 pub mod route_to_broker;
 mod ssh_hub;
+mod ssh_stream;
 mod start_broker;
 pub mod stream;
 mod wait_while_output_is_read;

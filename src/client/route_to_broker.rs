@@ -183,15 +183,14 @@ impl RemoteTarget {
 /// # Errors
 /// If the hub can't be reached or rejects us.
 pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
-    let has_others = group.has_several_hubs();
+    let second_opinion = group.has_several_hubs().then(|| {
+        let (group, hub) = (Arc::clone(group), hub.clone());
+        Arc::new(move || group.has_other_leader(&hub)) as SecondOpinion
+    });
     let mut client = match hub {
-        HubAddress::Ssh { target, port } => ssh_hub::connect(target, *port, has_others)?,
+        HubAddress::Ssh { target, port } => ssh_hub::connect(target, *port, second_opinion)?,
         HubAddress::Network { host, .. } => {
             let settings = group.settings();
-            let second_opinion = has_others.then(|| {
-                let (group, hub) = (Arc::clone(group), hub.clone());
-                Arc::new(move || group.has_other_leader(&hub)) as SecondOpinion
-            });
             let jitter = sys::random_u128() as u64;
             let port = session_port(hub, settings);
             let stream = connect_to_hub::connect(host, port, settings.text(SECRET), jitter, second_opinion)?;

@@ -2,8 +2,10 @@
 
 use super::Client;
 use super::carrier_process::Carrier;
+use super::ssh_stream::SshStream;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
+use crate::remote::connect_to_hub::SecondOpinion;
 use crate::sys;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::json;
@@ -16,11 +18,12 @@ use std::time::Duration;
 /// How long ssh and the hub may take for the first response.
 const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs to try, ssh is set to detect a dead hub sooner.
+/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs, `second_opinion` says whether one of them leads,
+/// and ssh is set to detect a dead hub sooner.
 ///
 /// # Errors
 /// If ssh fails or the hub does not answer. The error contains the last line that ssh printed.
-pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Client, Error> {
+pub fn connect(target: &str, port: Option<u16>, second_opinion: Option<SecondOpinion>) -> Result<Client, Error> {
     let error = |why: &str, cure: &str| {
         Error::new(ErrorKind::Gone, format!("the hub at ssh://{target} can't be reached: {why}; {cure}"))
     };
@@ -29,7 +32,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
     let mut command = Command::new("ssh");
     // ssh must fail instead of asking for a password, and it must detect a dead network.
-    let alive_interval = if has_others { "ServerAliveInterval=1" } else { "ServerAliveInterval=5" };
+    let alive_interval = if second_opinion.is_some() { "ServerAliveInterval=1" } else { "ServerAliveInterval=5" };
     command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", alive_interval]);
     command.args(["-o", "ServerAliveCountMax=2"]);
     if let Some(port) = port {
@@ -44,7 +47,8 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(Carrier::of(child)));
     match client.set_receive_timeout(Some(SSH_TIMEOUT)).and_then(|()| await_first_answer(&mut client)) {
         Ok(()) => {
-            client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
+            let kept = client.set_receive_timeout(None).and_then(|()| keep_alive(&mut client, second_opinion));
+            kept.map_err(|error| client.connection_lost(&error))?;
             if let Some(stderr) = stderr {
                 // Everything that ssh prints later goes to our own standard error.
                 let print = move || {
@@ -73,6 +77,14 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
             Err(failed(last.trim()))
         }
     }
+}
+
+/// Makes the connection end when the hub no longer answers.
+fn keep_alive(client: &mut Client, second_opinion: Option<SecondOpinion>) -> io::Result<()> {
+    if let BrokerStream::Socket(socket) = &client.stream {
+        client.stream = BrokerStream::Ssh(SshStream::new(socket.try_clone()?, second_opinion)?);
+    }
+    Ok(())
 }
 
 /// Waits until the hub has answered a ping. A refusal also shows that the hub can be reached.

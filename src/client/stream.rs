@@ -1,5 +1,6 @@
 //! The stream of lines to a broker: a Unix socket on this machine, or an encrypted connection to a hub.
 
+use super::ssh_stream::SshStream;
 use crate::remote::encrypted_stream_to_hub::HubStream;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -14,6 +15,8 @@ pub enum BrokerStream {
     Socket(UnixStream),
     /// A stream to a hub.
     Hub(HubStream),
+    /// A stream to a hub that is reached through ssh.
+    Ssh(SshStream),
 }
 
 impl BrokerStream {
@@ -25,6 +28,7 @@ impl BrokerStream {
         match self {
             BrokerStream::Socket(socket) => socket.try_clone().map(BrokerStream::Socket),
             BrokerStream::Hub(stream) => Ok(BrokerStream::Hub(stream.another())),
+            BrokerStream::Ssh(stream) => stream.another().map(BrokerStream::Ssh),
         }
     }
 
@@ -39,17 +43,21 @@ impl BrokerStream {
                 stream.set_read_timeout(timeout);
                 Ok(())
             }
+            BrokerStream::Ssh(stream) => {
+                stream.set_read_timeout(timeout);
+                Ok(())
+            }
         }
     }
 
-    /// Limits how long a write to a socket waits. A stream to a hub keeps its own limit.
+    /// Limits how long a write to a socket waits. Streams to a hub keep their own limit.
     ///
     /// # Errors
     /// If the socket is gone.
     pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             BrokerStream::Socket(socket) => socket.set_write_timeout(Some(timeout)),
-            BrokerStream::Hub(_) => Ok(()),
+            BrokerStream::Hub(_) | BrokerStream::Ssh(_) => Ok(()),
         }
     }
 
@@ -61,6 +69,10 @@ impl BrokerStream {
         match self {
             BrokerStream::Socket(socket) => socket.set_nonblocking(nonblocking),
             BrokerStream::Hub(stream) => {
+                stream.set_nonblocking(nonblocking);
+                Ok(())
+            }
+            BrokerStream::Ssh(stream) => {
                 stream.set_nonblocking(nonblocking);
                 Ok(())
             }
@@ -78,6 +90,7 @@ impl BrokerStream {
                 stream.shutdown(how);
                 Ok(())
             }
+            BrokerStream::Ssh(stream) => stream.shutdown(how),
         }
     }
 }
@@ -87,6 +100,7 @@ impl Read for BrokerStream {
         match self {
             BrokerStream::Socket(socket) => socket.read(buffer),
             BrokerStream::Hub(stream) => stream.read(buffer),
+            BrokerStream::Ssh(stream) => stream.read(buffer),
         }
     }
 }
@@ -96,6 +110,7 @@ impl Write for BrokerStream {
         match self {
             BrokerStream::Socket(socket) => socket.write(bytes),
             BrokerStream::Hub(stream) => stream.write(bytes),
+            BrokerStream::Ssh(stream) => stream.write(bytes),
         }
     }
 
@@ -103,6 +118,7 @@ impl Write for BrokerStream {
         match self {
             BrokerStream::Socket(socket) => socket.flush(),
             BrokerStream::Hub(stream) => stream.flush(),
+            BrokerStream::Ssh(stream) => stream.flush(),
         }
     }
 }
@@ -112,6 +128,7 @@ impl AsFd for BrokerStream {
         match self {
             BrokerStream::Socket(socket) => socket.as_fd(),
             BrokerStream::Hub(stream) => stream.as_fd(),
+            BrokerStream::Ssh(stream) => stream.as_fd(),
         }
     }
 }

@@ -58,7 +58,17 @@ impl Heartbeat {
         (u64::from(self.question) << 32 | u64::from(self.answer)).to_be_bytes()
     }
 
-    /// Decodes the content of a ping or pong. Returns `None` if the content is not 8 bytes long.
+    /// The answer to the question with this number. It asks no question.
+    pub fn answer_to(number: u32) -> Heartbeat {
+        Heartbeat { question: 0, answer: number }
+    }
+
+    /// The number of the question that the sender asks.
+    pub fn question(self) -> u32 {
+        self.question
+    }
+
+    /// Decodes the content of a ping or pong. Returns `None` if the content does not have 8 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Heartbeat> {
         let both = u64::from_be_bytes(bytes.try_into().ok()?);
         Some(Heartbeat { question: (both >> 32) as u32, answer: both as u32 })

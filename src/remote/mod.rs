@@ -16,7 +16,7 @@ pub mod encrypted_stream_to_hub;
 mod hub_handshake;
 pub mod hub_listener;
 mod hub_socket_with_deadline;
-mod liveness;
+pub mod liveness;
 mod noise;
 mod skip_empty_reads;
 

@@ -5,6 +5,7 @@ use crate::support::{BIN, Place, put_program, until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A machine that reaches the hub as `ssh://ada@hub`.
 fn guest_of(hub: &Place) -> Place {
@@ -47,6 +48,50 @@ fn text_that_the_hubs_shell_prints_is_named_as_the_cause() {
     let failed = guest.run(&["state", "get", "port"]);
     let said = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(said.contains("Welcome to hub") && said.contains(".bashrc"), "{said}");
+}
+
+/// An idle connection over the network to a hub that hangs ends after 18 s. Other tests keep the machine busy.
+const HANG_NOTICED_WITHIN: Duration = Duration::from_secs(28);
+
+/// The processes that this process has started: for each, its id and its command line.
+fn children(parent: u32) -> Vec<(String, String)> {
+    let listed = Command::new("ps").args(["-A", "-o", "ppid=", "-o", "pid=", "-o", "args="]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let rows = listed.lines().filter_map(|row| {
+        let (parent_of_row, row) = row.trim().split_once(' ')?;
+        let (pid, words) = row.trim().split_once(' ')?;
+        (parent_of_row == parent.to_string()).then(|| (pid.to_owned(), words.to_owned()))
+    });
+    rows.collect()
+}
+
+#[test]
+fn a_hub_that_hangs_behind_a_living_ssh_is_noticed_by_the_command_that_holds_a_lock() {
+    let hub = Place::new();
+    let guest = guest_of(&hub);
+    let mut lock = guest.command(&["lock", "/p/a.rs", "--", "sleep", "60"]);
+    let mut lock = lock.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let carrier = || children(lock.id()).into_iter().find(|(_, words)| words.ends_with(" pipe"));
+    until("the command holds the lock", || hub.ok(&["lock", "list"]).contains("/p/a.rs"));
+    let (first, _) = carrier().unwrap();
+    let broker = hub.broker_pid().unwrap().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &broker]).status().unwrap().success());
+    signal("-STOP");
+    let stopped_at = Instant::now();
+    while carrier().is_some_and(|(pid, _)| pid == first) {
+        assert!(stopped_at.elapsed() < HANG_NOTICED_WITHIN, "the hub's silence was not noticed");
+        std::thread::yield_now();
+    }
+    signal("-CONT");
+    until("the lock is held through a new connection", || {
+        let is_connected = children(lock.id()).iter().any(|(pid, words)| *pid != first && words.contains("pipe"));
+        is_connected && hub.ok(&["lock", "list"]).contains("/p/a.rs")
+    });
+    for (pid, _) in children(lock.id()) {
+        // The process may have ended by itself.
+        let _ = Command::new("kill").arg(pid).status();
+    }
+    lock.wait().unwrap();
 }
 
 #[test]
