@@ -288,6 +288,7 @@ pub fn status_text(value: &Value) -> String {
     .into_iter()
     .chain(value["damage"].as_str().map(|what| format!("Damage:    {}", plain(what))))
     .chain(value["serves"].as_str().map(|at| format!("Guests:    other machines are served at {}", plain(at))))
+    .chain(value["movedPort"].as_str().map(|warning| format!("Guests:    {}", plain(warning))))
     .chain(hub_lines(&value["hubs"]))
     .chain(
         value["ownHub"]["trouble"].as_str().map(|why| format!("This hub:  takes no part in the mesh: {}", plain(why))),

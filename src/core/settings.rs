@@ -39,6 +39,8 @@ pub struct MeshSettings {
     pub port: u16,
     /// The address and port at which other machines reach the broker; `None` if the broker serves only this machine.
     pub serves: Option<String>,
+    /// A warning that other machines do not find the broker on its usual port; `None` if they do.
+    pub moved_port: Option<String>,
     /// The addresses of the linked meshes, which this mesh polls.
     pub links: Vec<String>,
 }
@@ -59,6 +61,7 @@ impl Default for MeshSettings {
             pid: 1,
             port: 1,
             serves: None,
+            moved_port: None,
             links: Vec::new(),
         }
     }

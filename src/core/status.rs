@@ -88,6 +88,9 @@ impl Mesh {
         if let Some(serves) = &settings.serves {
             value["serves"] = json!(serves);
         }
+        if let Some(warning) = &settings.moved_port {
+            value["movedPort"] = json!(warning);
+        }
         if let Some(hubs) = self.hub_status(now) {
             value["hubs"] = hubs;
         }

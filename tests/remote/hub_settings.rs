@@ -52,6 +52,8 @@ fn a_hub_whose_port_is_taken_says_which_port_its_guests_need() {
     for part in [format!("port {wanted} is in use"), format!("port {port}"), "SLM_MESH_WS_PORT".into()] {
         assert!(said.contains(&part), "{part}: {said}");
     }
+    let status = hub.ok(&["status"]);
+    assert!(status.contains(&format!("port {wanted} is in use")) && status.contains("SLM_MESH_WS_PORT"), "{status}");
     let found: Value = serde_json::from_slice(&hub.run(&["doctor", "--json"]).stdout).unwrap();
     let checks = found["checks"].as_array().unwrap();
     let guests = checks.iter().find(|check| check["about"] == json!("other machines")).unwrap();

@@ -141,7 +141,7 @@ pub(super) fn hub_warning(settings: &Settings, port: u16) -> Option<String> {
 
 /// Returns a warning if sessions from other machines do not use the port that their settings lead them to. This
 /// happens if another program uses the HTTP port, because the HTTP port decides the port for sessions.
-fn moved_port_warning(settings: &Settings, port: u16) -> Option<String> {
+pub(super) fn moved_port_warning(settings: &Settings, port: u16) -> Option<String> {
     let http_port = settings.int("SLM_MESH_PORT") as u16;
     let usual = sessions_port(settings, http_port);
     (port != usual).then(|| {

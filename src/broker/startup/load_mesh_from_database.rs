@@ -1,7 +1,7 @@
 //! Opens the mesh: from its database, or as an empty mesh for a hub on standby.
 
 use super::database;
-use super::listeners::wake_loop;
+use super::listeners::{moved_port_warning, wake_loop};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::process_identity::Process;
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
@@ -182,6 +182,7 @@ pub(super) fn mesh_settings(
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         port: port.unwrap_or(0),
+        moved_port: serves.as_deref().and_then(|at| moved_port_warning(settings, at.rsplit(':').next()?.parse().ok()?)),
         serves,
         links: links(settings)?,
     })
