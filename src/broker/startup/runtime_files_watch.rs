@@ -176,8 +176,8 @@ impl RuntimeFiles {
             return PathState::Displaced;
         }
         if self.is_log_removed() {
-            log("broker.db-wal was removed; this broker now writes the content of the removed file into \
-                 broker.db, and ends");
+            log("broker.db-wal was removed; this broker still has its content open, writes it into broker.db, and \
+                 then ends");
             return PathState::Displaced;
         }
         let healed = self.heal_socket();
