@@ -29,6 +29,8 @@ pub enum ErrorKind {
     TimedOut,
     /// The disk or the database failed; nothing was changed.
     Storage,
+    /// The disk is full; nothing was changed. Answers to clients show this kind as `Storage`.
+    DiskFull,
     /// The database file is damaged. Answers to clients show this kind as `Storage`.
     Damaged,
     /// The broker can't be reached or is stopping.
@@ -81,13 +83,13 @@ pub const CODES: &[Codes] = &[
 impl ErrorKind {
     /// The codes of this kind.
     pub fn codes(self) -> &'static Codes {
-        let listed = if self == ErrorKind::Damaged { ErrorKind::Storage } else { self };
+        let listed = if self.is_storage() { ErrorKind::Storage } else { self };
         CODES.iter().find(|row| row.kind == listed).unwrap_or(&CODES[CODES.len() - 1])
     }
 
     /// Returns true for a failure of the disk or of the database.
     pub fn is_storage(self) -> bool {
-        matches!(self, ErrorKind::Storage | ErrorKind::Damaged)
+        matches!(self, ErrorKind::Storage | ErrorKind::DiskFull | ErrorKind::Damaged)
     }
 
     /// Returns the kind that this word stands for in a reply. An unknown word stands for `Internal`.

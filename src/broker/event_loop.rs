@@ -321,7 +321,8 @@ impl EventLoop {
             Effect::Reply { id, .. } if id.is_null() => {}
             Effect::Reply { conn, id, result } => self.clients.send(conn, || match result {
                 Ok(value) => rpc::response(&id, &value),
-                Err(error) => rpc::error_response(&id, &error),
+                // The rules know that the disk is full, but not which disk it is.
+                Err(error) => rpc::error_response(&id, &self.runtime_files.places().name_full_disk(error)),
             }),
             Effect::Notification { conn, method, params } => {
                 self.clients.send(conn, || rpc::notification_with_text(method, &params))

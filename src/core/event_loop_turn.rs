@@ -79,7 +79,11 @@ pub struct Turn {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
-        let kind = if matches!(error, StoreError::Corrupt(_)) { ErrorKind::Damaged } else { ErrorKind::Storage };
+        let kind = match error {
+            StoreError::Corrupt(_) => ErrorKind::Damaged,
+            StoreError::Full => ErrorKind::DiskFull,
+            _ => ErrorKind::Storage,
+        };
         Error::new(kind, error.to_string())
     }
 }

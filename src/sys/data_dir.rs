@@ -307,6 +307,17 @@ impl DataDir {
         Error::new(ErrorKind::Storage, text)
     }
 
+    /// If the error says that the disk is full, adds the directory on this disk, and how much is free.
+    pub fn name_full_disk(&self, error: Error) -> Error {
+        if error.kind != ErrorKind::DiskFull {
+            return error;
+        }
+        let free = super::free_bytes(&self.dir).map_or(String::new(), |free| format!(" ({} KB are free)", free / 1000));
+        let text =
+            format!("the disk that holds {} is full{free}; free some space there and try again", self.dir.display());
+        Error { text, ..error }
+    }
+
     /// Returns the error for a data directory that can't be used. The error contains a remedy.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {

@@ -74,7 +74,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
         hub,
         waker: Arc::clone(&waker),
     };
-    let (mesh, clock, role) = opener.open_first()?;
+    let (mesh, clock, role) = opener.open_first().map_err(|error| places.name_full_disk(error))?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
     // A hub keeps running while it is idle, because its guests can't start it. If the hub is one of several, it must

@@ -88,6 +88,11 @@ pub struct RuntimeFiles {
 }
 
 impl RuntimeFiles {
+    /// The data directory that contains these files.
+    pub fn places(&self) -> &DataDir {
+        &self.places
+    }
+
     /// Binds the socket, and writes the files through which clients find this broker. `lock` makes this process the
     /// only broker. `port` is `None` without HTTP.
     ///
