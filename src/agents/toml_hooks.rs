@@ -11,7 +11,7 @@ const LIST: &str = "hooks";
 
 /// Updates the commands that call our program, and appends a table for each event that has no such command. `updated`
 /// returns the new command if a command calls our program. Our older tables for other events are removed. Everything
-/// else that a table contains comes from the user, such as another time limit.
+/// else in a table stays, such as a time limit that the user has changed.
 ///
 /// # Errors
 /// If the text is not valid TOML, or if `hooks` is not a list of hooks.

@@ -20,7 +20,7 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let is_carrier = route_to_broker::is_remote(&places)?;
-    // If this machine has its own broker, a guest has started this process through ssh. The guest itself searches for
+    // On a machine with its own broker, only a guest starts this process, through ssh. The guest itself searches for
     // the leader. So this process connects to this machine's broker, even if another hub leads.
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places, None)? };

@@ -61,8 +61,8 @@ pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f6
     n_sets as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Fills a closed store with `n_rows` messages, the same number of events, and a tenth of this number of state entries.
-/// Uses one transaction, and builds the indexes at the end.
+/// Fills a closed store with `n_rows` messages, `n_rows` events, and `n_rows / 10` state entries. Uses one transaction,
+/// and builds the indexes at the end.
 pub fn fill(file: &Path, n_rows: usize) {
     let mut db = Connection::open(file).expect("the store's file");
     db.pragma_update(None, "synchronous", "OFF").expect("a pragma");

@@ -28,8 +28,8 @@ pub enum Role {
     LosesAnswers(PathBuf),
     /// Refuses each request. The error contains the address of the hub that leads, if there is one.
     StandsBy(Option<String>),
-    /// Refuses each request, and names the hub with this address as the leader. If it is asked about itself, the hub
-    /// says that it can't take over because of [`TROUBLE`].
+    /// Refuses each request, and names the hub with this address as the leader. In its answer to `hub.status`, the
+    /// false hub says that it can't take over because of [`TROUBLE`].
     CannotTakeOver(String),
 }
 

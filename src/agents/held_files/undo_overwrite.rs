@@ -1,5 +1,5 @@
-//! Restores the content of a held file that a command overwrote. The replaced content is kept too, so that the restore
-//! can be undone.
+//! Restores the content of a held file that a command overwrote. The content that the command wrote is kept, so that
+//! the restore can be undone.
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};

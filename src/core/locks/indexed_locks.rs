@@ -143,7 +143,7 @@ impl PathIndex {
         self.0.is_empty()
     }
 
-    /// The numbers of all locks on exactly this path, and possibly of other locks.
+    /// The numbers of all locks on this path. They may include the numbers of locks on other paths.
     fn numbers(&self, path: &str) -> &[u64] {
         self.0.get(plain_part(path)).map_or(&[], Vec::as_slice)
     }
