@@ -68,8 +68,8 @@ pub fn call_in_line(line: &str) -> Option<ProgramCall> {
     Some(ProgramCall { program, agent, arguments: rest.collect(), is_whole })
 }
 
-/// The shell line with `program` as the path of our program. The user may also test whether the old path exists, so
-/// every word that is the old path is replaced. The rest of the line stays as it was.
+/// The shell line with `program` as the path of our program. The line may contain the old path a second time, in a test
+/// whether the program exists. So every word that is the old path is replaced. The rest of the line stays as it was.
 pub fn with_program(line: &str, program: &str) -> String {
     let words = shell_words(line);
     let Some(at) = place_of_call(&words) else { return line.to_owned() };

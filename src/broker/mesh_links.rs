@@ -43,8 +43,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const POLL_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Minimum time between two polls, however quickly the other mesh replies.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Maximum time between two polls. The time grows while the other mesh replies quickly. So if the other mesh changes
-/// all the time, one reply covers more changes, and polling stays cheap.
+/// Maximum time between two polls. A poll is answered when the other mesh changes. If the answers come quickly, the
+/// mesh changes all the time, so the time between polls grows. One answer then covers more changes, and polling stays
+/// cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 /// A reply that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);

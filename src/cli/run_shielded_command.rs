@@ -76,8 +76,8 @@ fn enter(
 /// function starts a broker if none is running. But without a database, there are no locks, and no broker is needed.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
-    // An agent runs each of its shell commands through `shield --if-possible`. So the time limit for the broker's answer
-    // is the same as for a hook.
+    // An agent runs each of its shell commands through `shield --if-possible`. So the time limit for the broker's
+    // answer is the same as for a hook.
     let budget = options.is_optional.then(|| Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64));
     let mut client = match Client::connect_to_running(&places) {
         Err(error) if error.kind == ErrorKind::NotFound && !places.database().exists() => return Ok(Vec::new()),

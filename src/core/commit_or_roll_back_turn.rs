@@ -29,7 +29,7 @@ impl Mesh {
         self.turn.seal(position)
     }
 
-    /// The lost logs that the log of this mesh continues.
+    /// The ids of earlier logs, which were lost. The log of this mesh is their continuation.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -205,7 +205,7 @@ impl McpServer {
         })
     }
 
-    /// Sends a tool call to the broker. Returns an answer only if the call is invalid.
+    /// Sends a tool call to the broker, whose answer arrives later. If the call is invalid, returns the answer at once.
     fn call_tool(
         &mut self,
         target: ReplyTarget,

@@ -143,7 +143,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Removes the entries that were deleted before `before`. Returns the number of removed entries.
+    /// Removes the rows of entries that were deleted before the time `before`. (A deleted entry at first keeps its row,
+    /// without a value.) Returns the number of removed rows.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;

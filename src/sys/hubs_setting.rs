@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// two names for the same hub.
 pub const HUBS_MAX: usize = 8;
 
-/// A hub in the setting.
+/// The address of a hub, as `SLM_MESH_HOST` contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubAddress {
     /// A hub that is reached over the network.

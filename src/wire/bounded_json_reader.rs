@@ -323,8 +323,8 @@ struct TextDecoder {
 }
 
 impl TextDecoder {
-    /// Whether the next bytes can be copied, up to a quote or a backslash. This is the case if no earlier byte is
-    /// pending.
+    /// Whether all bytes before the next quote or backslash can be copied unchanged. That is so if no decoded byte
+    /// waits for its output, and no half of a surrogate pair waits for its other half.
     fn is_plain(&self) -> bool {
         self.ready.is_empty() && self.half.is_none() && !self.is_over
     }

@@ -36,7 +36,8 @@ impl<R: Read> Read for WithoutZeros<R> {
                     n_kept += 1;
                 }
             }
-            // `Ok(0)` would mean the end of the text. So if all bytes were zeros, more bytes are read.
+            // If all bytes were zeros, nothing is left of them. `Ok(0)` would mean the end of the text, so more bytes
+            // are read.
             if n_kept > 0 {
                 return Ok(n_kept);
             }

@@ -88,8 +88,8 @@ pub struct World {
     hubs: Option<Hubs>,
     /// The index of the hub that leads after the next restart.
     next_hub: usize,
-    /// An open connection to the database in memory. Without this connection, SQLite would delete the database when the
-    /// broker closes it.
+    /// A second connection to the database in memory. SQLite deletes such a database when its last connection is
+    /// closed, so this connection keeps the data while the broker restarts.
     keeper: Option<Store>,
     dir: PathBuf,
     on_file: bool,

@@ -66,7 +66,7 @@ impl Overwrites {
             // If this fails, the next hook tries again.
             let _ = std::fs::remove_file(old);
         }
-        // If this fails, the change can't be undone, but the hook still reports it.
+        // If this fails, the change can't be undone. The hook still reports the change.
         let _ = make_private_dir(&self.dir)
             && replace_regular(&self.dir.join(name), text.to_string().as_bytes(), 0o600).is_ok();
     }

@@ -69,7 +69,7 @@ impl LinkSender {
         }
     }
 
-    /// Records and logs that the thread that posts messages has ended. Further calls log nothing.
+    /// Records that the posting thread has ended, and logs this. Further calls log nothing.
     pub(super) fn stop(&mut self) {
         if std::mem::replace(&mut self.state, SendState::Stopped) != SendState::Stopped {
             log(&format!(

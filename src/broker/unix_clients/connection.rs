@@ -61,8 +61,8 @@ pub struct ClientConnection {
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
     /// The response to each request of a client that the broker does not serve; `None` if the broker serves this
-    /// client. A client that is not served is on another machine. Either the client runs slm-mesh 0.1.0, or the name of
-    /// the client's machine is already taken.
+    /// client. Only clients on other machines are refused: a client that runs slm-mesh 0.1.0, and a client whose
+    /// machine has a name that is already taken.
     pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the report is stored here.
     is_readable: bool,

@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const PAGES_MAX: usize = 16;
 /// Changes within this many ms share a frame. A change must be visible within 100 ms, so the time is short.
 const FRAME_MS: i64 = 40;
-/// Minimum time between two comparisons of the rows of peers and locks, in ms.
+/// Minimum time between two looks for changed peers and locks, in ms. Each look compares the rows with those that were
+/// sent before.
 const ROWS_MS: i64 = 500;
 /// The time of a peer's last activity is rounded down to a multiple of this many ms, so that the row of a busy peer
 /// does not change all the time.

@@ -76,8 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has answered no poll since the first try, perhaps the mesh is down, and this message is not
-        // the cause. So no later message is tried yet.
+        // A later message is tried only if the other mesh has answered a poll since this message was first tried.
+        // Otherwise, the other mesh may be down, and this message may not be the cause.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }
