@@ -241,3 +241,38 @@ fn a_thread_too_many_is_refused_alone_also_when_the_broker_is_new() {
     assert_eq!(calls.map(|id| is_refused(&mut session, id)), [true, false, false]);
     assert!(session.close().success());
 }
+
+#[test]
+fn a_session_whose_agent_was_killed_does_not_come_back_with_the_next_broker() {
+    let place = Place::new();
+    let status = |name: &str| {
+        let peers = place.json(&["peers", "--all", "--as", "human"])["peers"].clone();
+        let row = peers.as_array().unwrap().iter().find(|peer| peer["name"] == name).cloned();
+        row.map(|row| row["status"].as_str().unwrap().to_owned())
+    };
+    let own_name = |session: &mut Session| {
+        let status = session.tool("mesh_status", json!({}));
+        status["you"]["name"].as_str().unwrap_or_else(|| panic!("{status}")).to_owned()
+    };
+    // This shell stands for the agent. Its child is the server, whose pipes this test still holds after the kill.
+    let ours = place.command(&[]);
+    let variables = ours.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let mut agent = Command::new("sh");
+    agent.args(["-c", "exec 3<&0; \"$0\" mcp <&3 & wait", BIN]).current_dir(&place.root).envs(variables);
+    let mut session = Session::start(&mut agent, "codex-mcp-client");
+    let name = own_name(&mut session);
+    assert_eq!(status(&name).as_deref(), Some("active"));
+    session.child.kill().unwrap();
+    session.child.wait().unwrap();
+    // This session spoke last, so it also connects last to the next broker.
+    let mut idle = place.session("codex-mcp-client", "idle");
+    let idle_name = own_name(&mut idle);
+    let old = place.broker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &old.to_string()]).status().unwrap().success());
+    until("the broker is dead", || !lives(old));
+    until("the idle session is back", || status(&idle_name).as_deref() == Some("active"));
+    assert_ne!(status(&name).as_deref(), Some("active"));
+    // If a client is alive after all, its next call brings the session back.
+    session.tool("mesh_status", json!({}));
+    assert_eq!(status(&name).as_deref(), Some("active"));
+}

@@ -14,6 +14,7 @@ use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::process::parent_id;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct ReaderThread {
     /// For each thread of the client, the peer that this session had on earlier connections. (A thread is a
     /// conversation; a Codex server has several.) On a new connection, the threads continue as these peers.
     known_peers: HashMap<String, String>,
+    /// The process that started this server: the agent, or a launcher that waits for this server.
+    parent: u32,
     pause: Duration,
     /// Whether the user has stopped the broker. If so, only a call starts the broker again.
     is_dormant: bool,
@@ -62,6 +65,7 @@ impl ReaderThread {
             shared,
             out,
             known_peers: HashMap::new(),
+            parent: parent_id(),
             pause: Duration::ZERO,
             is_dormant: false,
             n_misses: 0,
@@ -105,8 +109,11 @@ impl ReaderThread {
             if state.is_closing {
                 return false;
             }
+            // If the agent was killed, another process may still have its pipes open, so this process goes on. Its
+            // session has ended, and must not come back with a new broker. Only a client that lives makes a call.
+            let is_orphaned = !self.known_peers.is_empty() && parent_id() != self.parent;
             let appears_at = state.client_spoke_at.unwrap_or(since) + APPEARS_AFTER;
-            let until = appears_at.max(since + self.pause);
+            let until = if is_orphaned { Instant::now() + PAUSE_MAX } else { appears_at.max(since + self.pause) };
             // A call does not wait for the end of a pause, because an agent is waiting for the answer.
             if !state.queue.is_empty() || Instant::now() >= until {
                 return true;
@@ -292,7 +299,7 @@ impl ReaderThread {
         state.is_answering = true;
         drop(state);
         match result {
-            Ok(text) if !concerns_session(&call, &text) => {
+            Ok(text) if !call.must_parse(&text) => {
                 let locked = call.target.batch.is_some().then(|| self.shared.lock());
                 let is_whole = call.target.pass_on(&self.out, text);
                 locked.unwrap_or_else(|| self.shared.lock()).end_answer(&call, is_whole, None);
@@ -403,15 +410,6 @@ fn is_refusal(error: &Error) -> bool {
 
 fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
-}
-
-/// Whether the session must parse this reply, because the reply may contain unread messages, a new peer for the
-/// session, a transcript to read, or an event that is too long. All other replies are passed on unparsed.
-fn concerns_session(call: &PendingCall, answer: &str) -> bool {
-    call.arguments.contains_key("detail")
-        || rpc::may_have_field(answer, "messages")
-        || rpc::may_have_field(answer, "you")
-        || call.has_long_event(answer)
 }
 
 /// Parses the result of a call. If this fails, returns an error in the form of a JSON-RPC error.
