@@ -61,5 +61,5 @@ fn mail_of_a_broker_that_started_with_a_clock_in_the_past_is_kept() {
     assert_eq!(mail, [json!("before")]);
     assert!(events.contains("deploy.done"), "{events}");
     let fault = clock_fault(&place).expect("doctor sees the jump");
-    assert!(fault.contains("between the last two brokers"), "{fault}");
+    assert!(fault.contains("between the end of one broker"), "{fault}");
 }

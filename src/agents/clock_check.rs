@@ -28,8 +28,9 @@ pub fn check_clock(places: &DataDir) -> Option<Check> {
              machine's clock was wrong; new messages and events get times in the future, but nothing is deleted early",
             time_format::span(ahead)
         );
-        let cure = "check this machine's clock (date), and run slm-mesh stop; if the next broker's clock is still ahead, \
-                    the mesh has stored a later time, and only a backup from before has the right time";
+        let cure = "check this machine's clock (date), release all locks, and run slm-mesh stop; if the next broker's \
+                    clock is still ahead, the database contains a time in the future; restore a backup from before \
+                    the clock was wrong";
         return Some(Check::error(about, found, cure));
     }
     if -ahead > DIFFERENCE_MAX_MS {
@@ -37,18 +38,18 @@ pub fn check_clock(places: &DataDir) -> Option<Check> {
             "the clock of the mesh is {} behind this machine's clock, which was set after the broker was started",
             time_format::span(-ahead)
         );
-        let cure = "check this machine's clock (date); if it is right, end all locks, and run slm-mesh stop: the next \
-                    broker uses this machine's clock";
+        let cure = "check this machine's clock (date); if it is right, release all locks, and run slm-mesh stop: the \
+                    next broker uses this machine's clock";
         return Some(Check::error(about, found, cure));
     }
     let jump = Absences::parse(&saved).last().filter(|jump| jump.until - jump.from > ABSENCE_MAX_MS)?;
     (now - jump.until < DAY_MS).then(|| {
         let found = format!(
-            "between the last two brokers, this machine's clock moved on by {}",
+            "this machine's clock moved forward by {} between the end of one broker and the start of the next one",
             time_format::span(jump.until - jump.from)
         );
-        let cure = "if the machine was off for so long, all is well, and this message ends in a day; otherwise set the \
-                    clock (date), and run slm-mesh stop; unread mail is kept in either case";
+        let cure = "if no broker ran for all that time, nothing is wrong, and this message ends in a day; otherwise \
+                    set the clock (date), and run slm-mesh stop; unread mail is kept in either case";
         Check::error(about, found, cure)
     })
 }

@@ -69,8 +69,8 @@ pub fn connect(target: &str, port: Option<u16>, second_opinion: Option<SecondOpi
             }
             // ssh itself prints only to standard error, so the hub's shell has printed this line.
             if why.kind() == io::ErrorKind::InvalidData {
-                let cure = "on the hub, remove the command that prints this from the files that the shell reads when it \
-                            starts, such as ~/.bashrc";
+                let cure = "a file that the hub's shell reads when it starts, such as ~/.bashrc, contains a command \
+                            that prints this line; remove that command";
                 return Err(error(&why.to_string(), cure));
             }
             let last = messages.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not respond");

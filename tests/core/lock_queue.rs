@@ -210,8 +210,8 @@ fn a_command_that_waits_for_the_lock_around_it_is_refused() {
         a joins
         b joins
         a lock.lock filePath=/p/1 command=one -> ok
-        a lock.lock filePath=/p/1 command=inner outerCommands='[\"zero\",\"one\"]' waitSeconds=60 -> refused 'inside which'
-        b lock.lock filePath=/p/1 outerCommands='[\"one\"]' waitSeconds=60 -> refused 'inside which'
+        a lock.lock filePath=/p/1 command=inner outerCommands='[\"zero\",\"one\"]' waitSeconds=60 -> refused 'inside'
+        b lock.lock filePath=/p/1 outerCommands='[\"one\"]' waitSeconds=60 -> refused 'inside a command'
         b lock.lock filePath=/p/1 outerCommands='[\"other\"]' waitSeconds=60 -> waits
     ",
     );

@@ -54,7 +54,7 @@ fn cycle_error(peers: &Peers, cycle: &[Party]) -> Error {
     let wait = |pair: &[String]| format!("{} is waiting for {}", pair[0], pair[1]);
     let waits: Vec<String> = names.windows(2).map(wait).collect();
     let (why, cure) = if waits.is_empty() {
-        let why = "the command inside which you ask for this lock holds a conflicting lock until you are done";
+        let why = "your call runs inside a command that holds a conflicting lock, and keeps it until your call ends";
         (why.to_owned(), "use the lock that this command already holds".to_owned())
     } else if names.iter().all(|name| *name == names[0]) && cycle.iter().any(|one| !one.1.is_shared()) {
         let why = format!("commands of {} would wait for each other's locks", names[0]);

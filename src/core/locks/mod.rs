@@ -86,7 +86,7 @@ pub static LOCK: Op = Op {
         Arg::new(
             "outerCommands",
             ArgKind::Texts { items: limits::OUTER_COMMANDS_MAX, max: 64 },
-            "Keys of the commands that hold locks and inside which the caller runs",
+            "If the caller runs inside commands that hold locks: the keys of these commands",
         )
         .at(CliPlace::Hidden)
         .not_in_tool(),
