@@ -28,9 +28,9 @@ pub fn check_clock(places: &DataDir) -> Option<Check> {
              machine's clock was wrong; new messages and events get times in the future, but nothing is deleted early",
             time_format::span(ahead)
         );
-        let cure = "check this machine's clock (date), release all locks, and run slm-mesh stop; if the next broker's \
-                    clock is still ahead, the database contains a time in the future; restore a backup from before \
-                    the clock was wrong";
+        let cure = "check this machine's clock (date), release all locks, and run slm-mesh stop; if the mesh is \
+                    still ahead after that, its database contains a time in the future: to remove it, restore a backup \
+                    from before the clock was wrong";
         return Some(Check::error(about, found, cure));
     }
     if -ahead > DIFFERENCE_MAX_MS {

@@ -49,7 +49,7 @@ pub struct HookInput {
     pub session: String,
     /// The working directory of the session.
     pub directory: String,
-    /// The agent's id for the subagent that caused the event.
+    /// The id that the agent gave to the subagent that caused the event.
     pub subagent: Option<String>,
     /// The path of the session's transcript, according to the agent.
     pub transcript: Option<String>,

@@ -77,7 +77,7 @@ fn connect_when_started(places: &DataDir, until: Instant) -> Result<Option<Clien
     }
 }
 
-/// Runs `slm-mesh start` in the background, and waits until the broker is ready, but not longer than `until`.
+/// Runs `slm-mesh start` in the background, and waits until the broker is ready, or until the time `until`.
 fn spawn_broker(places: &DataDir, until: Instant) -> Result<(), Error> {
     let log = places.open_log()?;
     // An older version may have let other users read the log. If the change of permissions fails, the error is ignored,

@@ -25,7 +25,7 @@ pub struct AuthFailures {
 }
 
 impl AuthFailures {
-    /// Counts a failure. Returns how often this address has failed since the last report.
+    /// Counts a failure. Returns the number of failures of this address since the last report.
     pub fn note(&mut self, address: IpAddr, now: Instant) -> u32 {
         self.began.get_or_insert(now);
         let has_room = self.by_address.len() < ADDRESSES_MAX || self.by_address.contains_key(&address);

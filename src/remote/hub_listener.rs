@@ -168,8 +168,8 @@ impl Acceptor {
         while !self.stopping.load(Ordering::Acquire) {
             if self.poll.poll(&mut events, self.timeout()).is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
                 (self.broker.log)(
-                    "this hub no longer serves other machines, because waiting for connections failed; restart \
-                     it with slm-mesh stop and slm-mesh start --detach",
+                    "this hub no longer serves other machines, because it can't wait for new connections any more; \
+                     restart it with slm-mesh stop and slm-mesh start --detach",
                 );
                 return;
             }

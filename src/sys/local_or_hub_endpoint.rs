@@ -111,8 +111,8 @@ fn is_own_name(hub: &HubAddress) -> bool {
 
 fn own_address_error(hub: &HubAddress) -> Error {
     let text = format!(
-        "SLM_MESH_HOST: {hub} is this machine, but only a guest lists hubs; on a hub, set SLM_MESH_HOST=0.0.0.0; if \
-         {hub} is a tunnel to a hub, set SLM_MESH_ROLE=client"
+        "SLM_MESH_HOST: {hub} is this machine, but a guest lists other machines here; if this machine is a hub, set \
+         SLM_MESH_HOST=0.0.0.0; if {hub} is the near end of a tunnel to a hub, set SLM_MESH_ROLE=client"
     );
     Error::new(ErrorKind::Usage, text)
 }

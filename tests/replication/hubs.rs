@@ -347,7 +347,7 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     for n in 0..20 {
         first.ok(&["state", "set", &format!("key{n}"), "v"]);
     }
-    // Deletes the first log entries, which the other hub has not read, because it was away.
+    // Deletes the first log entries. The other hub was away, so it has not read these entries.
     cluster.control(&["del", "slm/log/0000000000000000", "slm/log/0000000000000010"]).unwrap();
     start(&second);
     await_level(&second);

@@ -380,8 +380,8 @@ impl World {
         self.count(if jump < 0 { "clocks set back" } else { "clocks set ahead" });
     }
 
-    /// Kills the broker and starts a new one. The broker dies between two turns, before the commit of a turn, or after
-    /// the commit but before its answers are sent.
+    /// Kills the broker and starts a new one. There are three cases. The broker dies between two turns. It dies in a
+    /// turn, before the commit. Or it dies after a turn's commit, but before the turn's answers are sent.
     pub fn crash(&mut self, asks: Vec<Ask>, commits: bool) {
         self.note(format!("crash, with {} calls, committed {commits}", asks.len()));
         self.count(match (asks.is_empty(), commits) {

@@ -65,7 +65,7 @@ fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> 
     let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
     match value["before"].as_i64() {
         Some(before) => Some(format!("--before {before}")),
-        // Without a cursor, a list that includes read messages shows only the latest messages. So older messages may be
+        // Without a cursor, a list of read and unread messages contains only the latest ones. So older messages may be
         // missing.
         None if is_history && !parsed.args.contains_key("after") => Some("--after 0 (oldest first)".into()),
         None => None,

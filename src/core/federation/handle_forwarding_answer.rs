@@ -36,7 +36,8 @@ pub enum Delivery {
     Retry(String),
 }
 
-/// The oldest message that waits for a link, if the other mesh has given no clear answer to it.
+/// A message that was sent over a link, and to which the other mesh has given no clear answer. It is the oldest of the
+/// messages that wait to be sent over this link.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,

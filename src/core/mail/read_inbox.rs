@@ -102,10 +102,10 @@ fn filter<'a>(
 /// never pause.
 fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(), Error> {
     let text = match view {
-        _ if is_search => "does not work with a search; leave out search to wait for new messages",
-        MailView::Sent => "does not work with filter sent; leave out filter to wait for new messages",
+        _ if is_search => "does not work with a search; leave out `search` to wait for new messages",
+        MailView::Sent => "does not work with `filter=sent`; leave out `filter` to wait for new messages",
         _ if is_history => {
-            "does not work with all messages of a channel; leave out filter to wait for the channel's unread messages"
+            "does not work with all messages of a channel; leave out `filter` to wait for the channel's unread messages"
         }
         _ => return Ok(()),
     };
