@@ -10,7 +10,7 @@ use super::data_dir_check::check_data_dir;
 use super::desktop_notification_check::check_notifications;
 use super::directory_servers_check::check_directory_servers;
 use super::generated_file_texts::MARK;
-use super::hub_check::check_hubs_of_guest;
+use super::guest_hubs_check::check_hubs_of_guest;
 use super::prove_hooks::calls_in_file;
 use super::registered_server_check::check_registration;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};

@@ -8,7 +8,7 @@ use super::held_files::{HeldFiles, ToolRun};
 use super::hook_event_handlers::{HookReply, HookWork, ask_broker};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_stdin::read_input;
-use super::shell_sandbox::SessionShield;
+use super::session_shield::SessionShield;
 use super::shell_tool_writes;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::session_key;

@@ -7,7 +7,7 @@ use super::held_files::command_overwrite_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput};
 use super::hook_text::{self, MailText};
-use super::shell_sandbox::{BASH_ENV, SessionShield};
+use super::session_shield::{BASH_ENV, SessionShield};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;

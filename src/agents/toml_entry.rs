@@ -1,7 +1,7 @@
 //! Adds and removes our server's table in a TOML file. `toml_edit` keeps comments, order and layout.
 
 use super::generated_file_texts::{NAME, is_our_program};
-use super::toml_document::TomlFile;
+use super::layout_preserving_toml_edit::TomlFile;
 use serde_json::json;
 use std::collections::HashMap;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};

@@ -2,7 +2,7 @@
 //! time limit. `toml_edit` keeps comments, order and layout.
 
 use super::config_entries::UpdatedLine;
-use super::toml_document::TomlFile;
+use super::layout_preserving_toml_edit::TomlFile;
 use serde_json::{Value, json};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, value};
 

@@ -5,9 +5,9 @@
 //! to clients, so clients see only changes that are committed.
 
 use super::admit_remote_sessions::RemoteListener;
+use super::answer_parsed_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
-use super::http_requests_in_event_loop::HttpRequests;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::log;
 use super::mesh_links::MeshLinks;

@@ -11,7 +11,7 @@ mod desktop_notifications;
 mod directory_lookups;
 mod event_loop;
 pub mod http;
-mod http_requests_in_event_loop;
+mod answer_parsed_http_requests;
 #[doc(hidden)]
 pub mod leadership;
 #[doc(hidden)]

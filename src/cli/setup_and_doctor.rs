@@ -3,11 +3,11 @@
 use super::print_line;
 use crate::agents::project_settings_check::check_project;
 use crate::agents::prove_hooks::NOT_PROVEN;
+use crate::agents::session_shield::SessionShield;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
 use crate::agents::setup_records::Records;
 use crate::agents::setup_removal::take_out;
-use crate::agents::shell_sandbox::SessionShield;
 use crate::agents::wake_and_shield_lists::{ChangedList, set_agents};
 use crate::agents::{doctor, prove_hooks, shield_trial};
 use crate::base::error::{Error, ErrorKind};

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** this code does no input or output. It only converts between buffers and messages.
 
-pub mod bounded_json_reader;
+pub mod lossy_json_field_reader;
 mod convert_to_utf8;
 pub mod line_splitter;
 pub mod lone_surrogate_json;

@@ -53,7 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libmdns", &["discovery/announcer_process"]),
     ("if_addrs", &["discovery/addresses"]),
     ("jsonc_parser", &["agents/json_edit"]),
-    ("toml_edit", &["agents/toml_document", "agents/toml_entry", "agents/toml_hooks"]),
+    ("toml_edit", &["agents/layout_preserving_toml_edit", "agents/toml_entry", "agents/toml_hooks"]),
 ];
 
 /// Names that pure code must not contain: they belong to clocks, sockets, threads, random numbers or the environment.

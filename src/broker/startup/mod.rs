@@ -14,11 +14,11 @@ pub use replace_database_with_backup::CheckedBackup;
 pub use runtime_files_watch::{PathState, RuntimeFiles};
 
 use super::admit_remote_sessions::RemoteListener;
+use super::answer_parsed_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
 use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
-use super::http_requests_in_event_loop::HttpRequests;
 use super::leadership::HubConfig;
 use super::log;
 use super::own_methods::BrokerInfo;
