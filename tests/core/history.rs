@@ -74,7 +74,7 @@ fn a_call_cannot_wait_for_mail_that_is_not_new() {
     check(
         "
         a joins
-        a inbox filter=sent waitSeconds=5 -> usage waitSeconds 'filter sent'
+        a inbox filter=sent waitSeconds=5 -> usage waitSeconds 'sent`; leave out'
         a inbox search=plan waitSeconds=5 -> usage waitSeconds search
         a inbox filter=all from=#api waitSeconds=5 -> usage waitSeconds channel
         a inbox search=plan waitSeconds=0 -> ok messages=[]
