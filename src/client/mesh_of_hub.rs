@@ -87,8 +87,8 @@ fn shares_no_log(hub: &Candidate) -> Error {
 /// The error for a hub whose log is not the log that this guest has joined.
 pub fn has_another_log(hub: &Candidate, places: &DataDir) -> Error {
     let text = format!(
-        "{hub} has another mesh than the hubs that this machine has used; set SLM_MESH_STORE there as on the other hubs, \
-         or remove that hub from SLM_MESH_HOST here; if this machine is to join the other mesh, remove {}",
+        "{hub} belongs to another mesh, and not to the one that this machine has joined; set SLM_MESH_STORE there as \
+         on the other hubs, or remove that hub from SLM_MESH_HOST here; to join the other mesh on purpose, remove {}",
         places.leader().display()
     );
     Error::new(ErrorKind::Refused, text)

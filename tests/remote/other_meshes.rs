@@ -74,14 +74,17 @@ fn a_guest_stays_with_its_log_until_the_log_is_continued_or_the_person_decides()
     first.become_(Role::StandsBy(None));
     let said = refusal(&guest, &["state", "get", "k"]);
     let note = guest.dir.join("leader");
-    assert!(said.contains(&format!("the hub {} has another mesh", second.address())), "{said}");
+    assert!(said.contains(&format!("the hub {} belongs to another mesh", second.address())), "{said}");
     assert!(said.contains(&format!("remove {}", note.display())), "{said}");
     // The log was lost, and a person began a new log that continues the old one.
     first.become_(Role::LeadsLog(socket(&mesh), OTHER_LOG, &[LOG]));
     second.become_(Role::StandsBy(Some(first.address())));
     assert_eq!(guest.ok(&["state", "get", "k"]).trim(), "first");
     first.become_(leads);
-    assert!(refusal(&guest, &["state", "get", "k"]).contains("has another mesh"), "the old log is no longer joined");
+    assert!(
+        refusal(&guest, &["state", "get", "k"]).contains("belongs to another mesh"),
+        "the old log is no longer joined"
+    );
     // The person follows the advice.
     std::fs::remove_file(note).unwrap();
     assert_eq!(guest.ok(&["state", "get", "k"]).trim(), "first");
@@ -121,5 +124,5 @@ fn doctor_names_hubs_of_other_meshes_and_several_leaders() {
     assert!(cure.contains("SLM_MESH_STORE"), "{cure}");
     stranger.become_(Role::LeadsLog(socket(&own_mesh), OTHER_LOG, &[]));
     let (found, _) = check(&guest, &format!("hub {}", stranger.address()));
-    assert!(found.contains("has another mesh"), "{found}");
+    assert!(found.contains("belongs to another mesh"), "{found}");
 }
