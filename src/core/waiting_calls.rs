@@ -57,7 +57,7 @@ impl WaitingCall {
     /// Replaces the names of peers in the arguments with ids, because a peer may be renamed while the call is waiting.
     pub(super) fn pin_peers(&mut self, peers: &Peers) {
         for argument in PEER_ARGUMENTS {
-            if let Some(id) = self.args.text(argument).and_then(|name| peers.resolve(name).ok()) {
+            if let Some(id) = self.args.text(argument).and_then(|name| peers.resolve(self.ctx.conn, name).ok()) {
                 self.args.replace(argument, json!(id.as_str()));
             }
         }

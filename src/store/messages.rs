@@ -302,8 +302,8 @@ impl Store {
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
-    /// The number of unread messages that match the filter. Only the fields `to`, `from`, `group`, `kind` and `after`
-    /// of the filter are used.
+    /// The number of unread messages that match the filter. Only the fields `to`, `from`, `group`, `direct`, `kind`
+    /// and `after` of the filter are used.
     pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
         let mut sql = format!(
             "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"
@@ -316,6 +316,9 @@ impl Store {
         if let Some(group) = filter.group {
             sql.push_str(" AND recipient_group = ?");
             values.push(group.to_owned().into());
+        }
+        if filter.direct {
+            sql.push_str(" AND recipient_group = ''");
         }
         if let Some(kind) = filter.kind {
             sql.push_str(" AND type = ?");

@@ -86,7 +86,7 @@ fn peers_of_another_mesh_stand_beside_ours_until_it_says_otherwise_or_nothing() 
 #[test]
 fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     let mut disk = linked("echo");
-    let me = disk.mesh.peers().resolve("near").unwrap();
+    let me = disk.mesh.peers().find_by_name("near").unwrap();
     let own = disk.mesh.mesh_id();
     // SuperLocalMemory also lists a peer of this mesh, and a peer of a third mesh.
     let mut echo = row(&me, "near");
@@ -113,7 +113,7 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
     }
     assert!(disk.mesh.peers().all().len() <= 1_002, "{}", disk.mesh.peers().all().len());
     assert!(disk.mesh.peers().all().iter().all(|peer| !peer.row.name.contains('\u{1b}')));
-    assert_eq!(disk.mesh.peers().name_of(&disk.mesh.peers().resolve("near").unwrap()), "near");
+    assert_eq!(disk.mesh.peers().name_of(&disk.mesh.peers().find_by_name("near").unwrap()), "near");
     for bad in [json!({}), json!({ "peers": 7 }), json!([]), json!(null)] {
         assert_eq!(RemoteRoster::parse(&bad), None, "{bad}");
     }
@@ -235,11 +235,11 @@ fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
 #[test]
 fn an_id_of_another_mesh_takes_no_name_of_ours() {
     let mut disk = linked("names");
-    let me = disk.mesh.peers().resolve("near").unwrap();
+    let me = disk.mesh.peers().find_by_name("near").unwrap();
     hear(&mut disk, 0, &ours(&[row("near", "claude-api")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
-    assert_eq!(disk.mesh.peers().resolve("near").unwrap(), me);
-    assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
+    assert_eq!(disk.mesh.peers().find_by_name("near").unwrap(), me);
+    assert_eq!(disk.mesh.peers().find_by_name("claude-api@laptop").unwrap(), "near");
 }
 
 /// Takes the next message of the link, and reports `delivery` as the result of sending it. Returns the text of the
@@ -348,10 +348,10 @@ fn a_message_alone_is_given_up_only_after_an_hour_of_unclear_answers() {
 #[test]
 fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     let mut disk = with_messages("rename", &["before"]);
-    let id = disk.mesh.peers().resolve("claude-api@laptop").unwrap();
+    let id = disk.mesh.peers().find_by_name("claude-api@laptop").unwrap();
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names(&mut disk), ["reviewer@laptop"]);
-    assert_eq!(disk.mesh.peers().resolve("reviewer@laptop").unwrap(), id);
+    assert_eq!(disk.mesh.peers().find_by_name("reviewer@laptop").unwrap(), id);
     send(&mut disk, "reviewer@laptop", "after").unwrap();
     let texts = [(); 2].map(|()| deliver(&mut disk, &Delivery::Accepted));
     assert_eq!(texts, ["before", "after"]);
@@ -378,13 +378,13 @@ fn names_of_linked(disk: &Disk) -> Vec<String> {
 fn a_mesh_that_renames_its_peers_to_anything_takes_no_name_and_breaks_no_line() {
     let mut disk = linked("odd-names");
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
-    let own = disk.mesh.peers().resolve("near").unwrap();
+    let own = disk.mesh.peers().find_by_name("near").unwrap();
     let long = "x".repeat(10_000);
     for name in ["near", "human", "all", "#api", "a@b", "", " ", "\u{202e}txt", "a\u{2028}b", "\u{1f600}", &long] {
         hear(&mut disk, 0, &ours(&[row("peer-1", name)]));
         let shown = names_of_linked(&disk).remove(0);
         let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
         assert!(shown.ends_with("@laptop") && shown.chars().all(is_plain) && shown.len() <= 81, "{name}: {shown}");
-        assert_eq!(disk.mesh.peers().resolve("near").unwrap(), own);
+        assert_eq!(disk.mesh.peers().find_by_name("near").unwrap(), own);
     }
 }

@@ -317,7 +317,7 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
 fn a_mesh_that_asks_learns_nothing_about_messages_of_others() {
     let mut pair = Pair::new(1_004);
     let own = pair.there.call(1, &mail::SEND, json!({ "to": "human", "message": "among us", "key": "k" })).unwrap();
-    let me = pair.there.mesh.peers().resolve("far").unwrap();
+    let me = pair.there.mesh.peers().find_by_name("far").unwrap();
     pair.there.call(0, &mail::INBOX, json!({})).unwrap();
     pair.there.call(0, &MARK_READ, json!({ "items": [own["messageId"]] })).unwrap();
     for from in [json!(me.as_str()), json!("far"), json!("human"), json!(""), json!(7), json!(null)] {
@@ -352,7 +352,7 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
 #[test]
 fn a_busy_mesh_uses_up_no_other_links_budget_not_even_from_one_address() {
     let mut pair = Pair::new(1_006);
-    let me = pair.there.mesh.peers().resolve("far").unwrap();
+    let me = pair.there.mesh.peers().find_by_name("far").unwrap();
     let known = json!({ "mesh": "ours", "mark": 1, "peers": [{ "peer_id": "near-id", "session_id": "near" }] });
     let roster = RemoteRoster::parse(&known).unwrap();
     pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();
@@ -401,7 +401,7 @@ fn a_letter_keeps_its_type_and_its_time_where_the_other_clock_is_hours_ahead() {
 #[test]
 fn over_http_nobody_acts_as_a_peer_of_another_mesh_either() {
     let mut pair = Pair::new(1_002);
-    let me = pair.there.mesh.peers().resolve("far").unwrap();
+    let me = pair.there.mesh.peers().find_by_name("far").unwrap();
     let roster = json!({ "mesh": "ours", "mark": 1, "peers": [{ "peer_id": "near-id", "session_id": "near" }] });
     pair.there.mesh.on_roster(0, &RemoteRoster::parse(&roster).unwrap(), 0..usize::MAX, pair.there.now).unwrap();
     for (route, body) in [

@@ -188,7 +188,7 @@ fn a_fetch_with_the_old_api_keeps_the_time_at_which_a_message_was_read() {
     disk.call(1, &mail::SEND, json!({ "to": "a", "message": "read" })).unwrap();
     let read_at = |disk: &mut Disk| {
         disk.pass(5_000);
-        let to = disk.mesh.peers().resolve("a").unwrap();
+        let to = disk.mesh.peers().find_by_name("a").unwrap();
         let all = MessageFilter { to: Some(&to), limit: 9, ..MessageFilter::default() };
         let rows = disk.mesh.fetch_messages(&all, disk.now).unwrap();
         rows.iter().map(|row| row["readAt"].clone()).collect::<Vec<_>>()

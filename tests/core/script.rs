@@ -159,7 +159,7 @@ impl Script {
     /// Fills the mailbox of a peer that has joined.
     pub fn fill_mailbox(&mut self, who: &str) {
         let now = self.now;
-        let to = self.mesh().peers().resolve(who).unwrap();
+        let to = self.mesh().peers().find_by_name(who).unwrap();
         for _ in 0..limits::MAILBOX_MAX {
             let draft = Message { sender: to.clone(), body: "x".into(), ..Message::default() };
             self.mesh().post(draft, std::slice::from_ref(&to), now).unwrap();

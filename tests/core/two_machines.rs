@@ -160,3 +160,38 @@ fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let told = disk.call(2, &mail::INBOX, json!({})).unwrap();
     assert!(told["messages"][0]["payload"].as_str().unwrap().contains("took your lock"), "{told}");
 }
+
+#[test]
+fn human_is_the_person_at_the_callers_own_machine() {
+    let mut disk = two("people");
+    let ids = |disk: &mut Disk, conn: u64| {
+        let inbox = disk.call_as(conn, Some("human"), &mail::INBOX, json!({ "take": false })).unwrap();
+        inbox["messages"].as_array().unwrap().iter().map(|row| row["payload"].clone()).collect::<Vec<_>>()
+    };
+    disk.mesh.on_connected(3);
+    disk.mesh.on_connected(4);
+    disk.mesh.set_origin(4, "laptop", "ada", None, disk.now).unwrap();
+    disk.call(1, &mail::SEND, json!({ "to": "human", "message": "at the desk" })).unwrap();
+    disk.call(2, &mail::SEND, json!({ "to": "human", "message": "at the laptop" })).unwrap();
+    assert_eq!(ids(&mut disk, 3), ["at the desk"]);
+    assert_eq!(ids(&mut disk, 4), ["at the laptop"]);
+    // A person may use `human` in a filter as well as in an address.
+    disk.call_as(4, Some("human"), &mail::SEND, json!({ "to": "s2", "message": "go on" })).unwrap();
+    let log = disk.call(2, &mail::show_all_messages::LOG, json!({ "with": "human" })).unwrap();
+    assert_eq!(log["messages"].as_array().unwrap().len(), 2, "{log}");
+}
+
+#[test]
+fn alerts_reach_each_person_once_and_the_broker_notifies_for_all_machines() {
+    let mut disk = two("alerts");
+    let alerts = |disk: &Disk| {
+        let (shown, more) = disk.mesh.unread_alerts(0, 2);
+        (shown.iter().map(|row| row["payload"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), more)
+    };
+    disk.call(2, &mail::SEND, json!({ "to": "human", "message": "one", "type": "alert" })).unwrap();
+    disk.call(1, &mail::SEND, json!({ "to": "all", "message": "two", "type": "alert" })).unwrap();
+    assert_eq!(alerts(&disk), (vec!["one".into(), "two".into()], 0), "the copy for a group counts once");
+    disk.call(2, &mail::SEND, json!({ "to": "human", "message": "three", "type": "alert" })).unwrap();
+    disk.call(2, &mail::SEND, json!({ "to": "human", "message": "four", "type": "alert" })).unwrap();
+    assert_eq!(alerts(&disk), (vec!["one".into(), "two".into()], 2));
+}

@@ -233,7 +233,7 @@ impl World {
 
     fn human(&self) -> String {
         let mesh = self.mesh.as_ref().unwrap();
-        mesh.peers().resolve("human").unwrap().to_string()
+        mesh.peers().human().to_string()
     }
 
     /// Makes one call in each of these ways, and checks that all calls act as the same peer. Returns the id of this

@@ -192,7 +192,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !is_uuid(to) && to != "cli" && mesh.peers().get(to).is_none() {
         return Err(no("Invalid peer ID format"));
     }
-    let to = if to == "cli" { mesh.peers().resolve(to)? } else { to.into() };
+    let to = if to == "cli" { mesh.peers().human().clone() } else { to.into() };
     if mesh.peers().get(&to).is_none() {
         return Err(no("Peer not found or inactive"));
     }

@@ -206,9 +206,9 @@ impl PageStreams {
     /// peers and locks.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
-        let human = mesh.peers().resolve("human").unwrap_or_default();
+        let human = mesh.peers().human();
         let hello = json!({
-            "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
+            "me": human.as_str(), "name": mesh.peers().name_of(human), "host": settings.host, "version": settings.version,
             "since": time_format::iso(mesh.started()), "hubs": mesh.hub_status(now),
         });
         // Rows that can't be read are left out. Calls that need these rows report the failure.

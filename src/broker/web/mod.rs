@@ -174,7 +174,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     let op = op.ok_or_else(|| Error::usage("method", format!("expected one of {}", CALLABLE.join(", "))))?;
     let mut params = core::object(call.remove("params").unwrap_or(Value::Null));
     let actor = match call.get("as").and_then(Value::as_str) {
-        None => mesh.peers().resolve("human")?,
+        None => mesh.peers().human().clone(),
         Some(owner) => look_at_mailbox(mesh, op.name, owner, &mut params)?,
     };
     let args = op.check(params)?;
@@ -203,7 +203,7 @@ fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<Stri
         ));
     }
     params.insert("take".into(), json!(false));
-    mesh.peers().require_local(mesh.peers().resolve(owner)?)
+    mesh.peers().require_local(mesh.peers().find_by_name(owner)?)
 }
 
 fn serve_file((_, content_type, text): &PageFile) -> HttpResponse {

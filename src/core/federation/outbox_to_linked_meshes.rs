@@ -195,7 +195,7 @@ impl Mesh {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
             _ => format!("slm:{}", plain(id, 100)),
         };
-        match self.peers.resolve(&text) {
+        match self.peers.find_by_name(&text) {
             Ok(of) if self.peers.get(&of).is_some_and(|peer| !peer.row.is_linked()) => format!("link:{text}").into(),
             _ => text.into(),
         }

@@ -7,8 +7,9 @@
 //! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. Finally, the
 //! rules about who may see which messages would have to be written twice.
 
+use super::Mail;
+use super::resolve_recipients::Correspondent;
 use super::search_terms::TextFilter;
-use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::json_text::visible_json_length;

@@ -3,9 +3,10 @@
 //! **Invariant:** a search marks no message as read. Unread messages in the result stay unread, and the inbox offers
 //! them again.
 
+use super::Mail;
 use super::history_scan::{self, HistoryFilter};
+use super::resolve_recipients::Correspondent;
 use super::search_terms::TextFilter;
-use super::{Correspondent, Mail};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::limits;

@@ -9,16 +9,16 @@ mod inbox_search;
 mod person_alerts;
 mod read_inbox;
 pub mod receipts;
+mod resolve_recipients;
 mod search_terms;
 pub mod show_all_messages;
 pub mod wakeups;
 
-use super::channels::Channels;
 use super::event_journal::{Change, Journal};
 use super::event_loop_turn::{Effect, Turn};
 use super::federation::Federation;
 use super::op_definition::ArgKind;
-use super::peers::{Peer, Peers};
+use super::peers::Peers;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId, PublicIds};
@@ -29,6 +29,8 @@ use crate::store::{Message, MessageFilter, Store};
 use duplicate_hook_reports::HookEvents;
 pub use read_inbox::INBOX;
 pub(super) use read_inbox::MailView;
+pub use resolve_recipients::is_named_group;
+use resolve_recipients::recipients;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use wakeups::WakeupAttempt;
@@ -91,7 +93,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             value["repeated"] = json!(true);
             // If the first call did not reach all members of the group, the answer to this repeated call must say so.
             if let Some(group) = &sent[0].group
-                && let Ok((_, members)) = recipients(peers, channels, ctx.me(), group, args)
+                && let Ok((_, members)) = recipients(peers, channels, ctx, group, args)
                 && let (1.., names) = receipts::not_among(peers, &members, &sent)
             {
                 value["note"] = json!(format!(
@@ -102,7 +104,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             return Ok(Outcome::Ready(value));
         }
     }
-    let (group, recipients) = recipients(peers, channels, ctx.me(), args.word("to"), args)?;
+    let (group, recipients) = recipients(peers, channels, ctx, args.word("to"), args)?;
     rates.charge(peers, ctx.me(), 10, ctx.now)?;
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
@@ -138,82 +140,6 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 fn no_message(id: &str) -> Error {
     let id: String = id.chars().take(80).collect();
     Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
-}
-
-/// Returns the id of the peer with this name. If there is no such peer, returns the name itself, because it may be the
-/// sender or recipient of old mail.
-fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
-    peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
-}
-
-/// The partner in a conversation: a peer or a channel.
-enum Correspondent {
-    Peer(PeerId),
-    Channel(ChannelName),
-}
-
-impl Correspondent {
-    /// Finds the peer or channel with the name `text`.
-    fn named(peers: &Peers, argument: &str, text: &str) -> Result<Correspondent, Error> {
-        if ChannelName::is_meant_by(text) {
-            let name = ChannelName::parse(text).map_err(|want| Error::usage(argument, want))?;
-            return Ok(Correspondent::Channel(name));
-        }
-        peer_or_text(peers, text).map(Correspondent::Peer)
-    }
-
-    fn peer(&self) -> Option<&PeerId> {
-        match self {
-            Correspondent::Peer(id) => Some(id),
-            Correspondent::Channel(_) => None,
-        }
-    }
-
-    fn channel(&self) -> Option<&ChannelName> {
-        match self {
-            Correspondent::Channel(name) => Some(name),
-            Correspondent::Peer(_) => None,
-        }
-    }
-}
-
-/// Whether a word is the name of a group other than a channel.
-pub fn is_named_group(word: &str) -> bool {
-    ["all", "repo", "directory"].contains(&word) || word.starts_with("agent:")
-}
-
-/// Returns the recipients that `to` stands for. If `to` is a group, also returns the group's name, and leaves out the
-/// sender.
-fn recipients(
-    peers: &Peers,
-    channels: &Channels,
-    me: &str,
-    to: &str,
-    args: &Args,
-) -> Result<(Option<String>, Vec<PeerId>), Error> {
-    let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
-    if ChannelName::is_meant_by(to) {
-        let channel = ChannelName::parse(to).map_err(|want| Error::usage("to", want))?;
-        let mut members = channels.members(&channel).iter().filter(|id| peers.get(id).is_some());
-        return Ok((Some(channel.as_str().to_owned()), others(&mut members)));
-    }
-    let mut mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
-    if peers.is_human(me) {
-        // A person may work in any directory, so the call contains the directory.
-        mine.project = args.text("project").map_or(mine.project, str::to_owned);
-        mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
-    }
-    let fits = |peer: &&Peer| match to {
-        "all" => peer.is_online() || peers.is_human(&peer.row.id),
-        "repo" => peer.is_online() && mine.repo.is_some() && peer.row.repo == mine.repo,
-        "directory" => peer.is_online() && peer.row.project == mine.project,
-        _ => peer.is_online() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),
-    };
-    if !is_named_group(to) {
-        return Ok((None, vec![peers.resolve(to)?]));
-    }
-    let mut group = peers.all().iter().filter(fits).map(|peer| &peer.row.id);
-    Ok((Some(to.to_owned()), others(&mut group)))
 }
 
 /// The facts about mail that are kept in memory. The messages themselves are in the store.

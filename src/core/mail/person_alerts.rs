@@ -1,5 +1,5 @@
-//! Alerts to the person at this machine. An alert is a message of the type `alert`. It must reach the person even if
-//! the person is not looking at the mesh.
+//! Alerts to people. An alert is a message of the type `alert`. It must reach the person even if the person is not
+//! looking at the mesh. Only this broker notifies people, so it also does so for those at machines without a broker.
 
 use super::MailView;
 use crate::base::stored_enums::MessageType;
@@ -8,26 +8,43 @@ use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::Value;
 
-/// Whether a message is an alert to the person at this machine. A person at another machine is a different peer.
+/// Whether a message is an alert to a person. If a group got the alert, only the copy for the person at this machine
+/// counts.
 pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
-    message.kind == MessageType::Alert && message.recipient == *peers.human()
+    let is_person =
+        || message.recipient == *peers.human() || message.group.is_none() && peers.is_human(&message.recipient);
+    message.kind == MessageType::Alert && is_person()
 }
 
 impl Mesh {
-    /// Returns the first `max` unread alerts to the person at this machine, and the number of further alerts. Only
-    /// alerts after the sequence number `after` count. The alerts have the same form as in the inbox, and the oldest
-    /// alert comes first.
+    /// Returns the first `max` unread alerts to people, and the number of further alerts. Only alerts after the
+    /// sequence number `after` count. The alerts have the same form as in the inbox, and the oldest alert comes first.
     pub fn unread_alerts(&self, after: i64, max: usize) -> (Vec<Value>, u64) {
         let Mesh { turn, peers, mail, .. } = self;
         let store = &turn.store;
-        let human = Some(peers.human().as_str());
-        let kind = Some(MessageType::Alert);
-        let filter = MessageFilter { to: human, unread: true, kind, after, limit: max as i64, ..Default::default() };
-        // If the database can't be read, no alerts are returned. Other operations report the failure.
-        let alerts = store.messages(&filter).unwrap_or_default();
-        let n_all = if alerts.len() < max { 0 } else { store.count_unread_of(&filter).unwrap_or_default() };
+        let (mut alerts, mut n_all) = (Vec::new(), 0);
+        for person in peers.all().iter().map(|peer| &peer.row.id).filter(|id| peers.is_human(id)) {
+            let filter = MessageFilter {
+                to: Some(person.as_str()),
+                unread: true,
+                kind: Some(MessageType::Alert),
+                direct: person != peers.human(),
+                after,
+                limit: max as i64,
+                ..MessageFilter::default()
+            };
+            // If the database can't be read, no alerts are returned. Other operations report the failure.
+            let found = store.messages(&filter).unwrap_or_default();
+            let is_all = found.len() < max;
+            n_all += if is_all { found.len() as i64 } else { store.count_unread_of(&filter).unwrap_or_default() };
+            alerts.extend(found);
+        }
+        alerts.sort_by_key(|alert| alert.seq);
+        alerts.truncate(max);
         let n_more = (n_all as u64).saturating_sub(alerts.len() as u64);
-        (alerts.iter().map(|alert| mail.whole_row(store, peers, alert, MailView::Unread, human)).collect(), n_more)
+        let row =
+            |alert: &Message| mail.whole_row(store, peers, alert, MailView::Unread, Some(alert.recipient.as_str()));
+        (alerts.iter().map(row).collect(), n_more)
     }
 
     /// The sequence number of the last message.

@@ -1,6 +1,7 @@
 //! The inbox: a peer's unread messages, its history, and its sent messages.
 
-use super::{Correspondent, Mail, show_all_messages};
+use super::resolve_recipients::Correspondent;
+use super::{Mail, show_all_messages};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::id_types::{ChannelName, PeerId};
@@ -121,7 +122,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     // A caller outside the session may read the session's mail without changing the receipts.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
-    let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
+    let other = args.text("from").map(|name| Correspondent::named(peers, ctx.conn, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("").trim();
     let is_history = is_channel && view != MailView::Unread;

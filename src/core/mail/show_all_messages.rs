@@ -4,8 +4,9 @@
 //! machine sees only the messages of the peers on that machine. An agent sees only its own messages.
 
 use super::history_scan::{self, HistoryFilter, VisibleMail};
+use super::resolve_recipients::Correspondent;
 use super::search_terms::TextFilter;
-use super::{Correspondent, Mail, MailView, WORD};
+use super::{Mail, MailView, WORD};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::{limits, time_format};
@@ -13,7 +14,7 @@ use crate::core::op_definition::ArgKind;
 use crate::core::pagination;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, MessageScan, Store};
 use serde_json::{Value, json};
 
@@ -66,7 +67,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, mail, .. } = mesh;
     let store = &turn.store;
     let visible = VisibleMail::of(peers, ctx.me());
-    let with = args.text("with").map(|name| correspondent(store, peers, name)).transpose()?;
+    let with = args.text("with").map(|name| correspondent(store, peers, ctx.conn, name)).transpose()?;
     let mut filter = HistoryFilter::new(TextFilter::new(args.text("search"), args.text("grep")));
     filter.and_visible(peers, visible.clone());
     match &with {
@@ -114,11 +115,11 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 
 /// Returns the peer or channel with this name. Returns an error if no peer has the name and no old message is from it
 /// or to it. Such a name is probably misspelt.
-fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
-    let found = Correspondent::named(peers, "with", name)?;
+fn correspondent(store: &Store, peers: &Peers, conn: ConnId, name: &str) -> Result<Correspondent, Error> {
+    let found = Correspondent::named(peers, conn, "with", name)?;
     match found.peer() {
         Some(id) if peers.get(id).is_none() && !has_messages(store, id)? => {
-            peers.resolve(name).map(Correspondent::Peer)
+            peers.resolve(conn, name).map(Correspondent::Peer)
         }
         _ => Ok(found),
     }

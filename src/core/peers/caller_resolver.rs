@@ -249,7 +249,7 @@ impl Peers {
         match (&call.acting, own) {
             (None, [only]) => Ok(Some(only.clone())),
             (Some(name), [_, ..]) => {
-                let id = self.resolve(name)?;
+                let id = self.resolve(call.conn, name)?;
                 let is_now = |one: &&PeerId| *name == *id && self.get(one).is_some_and(|peer| peer.has_been(&id));
                 if let Some(now) = own.iter().find(is_now).filter(|_| !own.contains(&id)) {
                     return Ok(Some(now.clone()));
@@ -264,7 +264,7 @@ impl Peers {
             (None, [_, _, ..]) => {
                 Err(Error::usage("as", "this connection acts for several peers; use `as` to say which one"))
             }
-            (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
+            (Some(name), []) => self.require_local(self.resolve(call.conn, name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
             // Any caller may run this operation. If the caller's session is unclear, the caller acts as no peer.

@@ -239,7 +239,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let me = ctx.actor.as_deref().and_then(|id| peers.get(id)).map(|peer| &peer.row);
     if let Some(name) = args.text("detail") {
-        let id = peers.resolve(name)?;
+        let id = peers.resolve(ctx.conn, name)?;
         let peer = peers.get(&id).ok_or_else(|| no_peer(name))?;
         let row = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
         let transcript = peers.transcript_of(peer, ctx.conn);

@@ -5,6 +5,7 @@ use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::stored_enums::PeerKind;
+use crate::core::ConnId;
 use crate::store::PeerRow;
 
 /// Maximum number of peers in the error for an ambiguous name.
@@ -19,15 +20,23 @@ pub(super) fn is_reserved(name: &str) -> bool {
 }
 
 impl Peers {
-    /// Finds a peer by its id, its name, or an unambiguous prefix of its id or name. The words `human` and `cli` mean
-    /// the person at this machine.
+    /// Finds the peer that a caller means by `name`: the peer's id, its name, or an unambiguous prefix of its id or
+    /// name. The words `human` and `cli` mean the person at the caller's machine, whichever hub leads the mesh.
     ///
     /// # Errors
     /// When no peer matches, or when several peers match. If several match, the error lists them.
-    pub fn resolve(&self, name: &str) -> Result<PeerId, Error> {
+    pub fn resolve(&self, conn: ConnId, name: &str) -> Result<PeerId, Error> {
         if ["human", "cli"].contains(&name) {
-            return Ok(self.human.clone());
+            return Ok(self.human_at(conn));
         }
+        self.find_by_name(name)
+    }
+
+    /// Finds a peer as [`Peers::resolve`] does, but without the words for people.
+    ///
+    /// # Errors
+    /// When no peer matches, or when several peers match.
+    pub fn find_by_name(&self, name: &str) -> Result<PeerId, Error> {
         // Other meshes choose the ids of their own peers. An id from another mesh may be the same as a name in this
         // mesh. So names in this mesh are tried before ids from other meshes.
         let is_own = |row: &PeerRow| !row.is_linked();
