@@ -14,11 +14,12 @@
 //! - [`known_agents`]: facts about each coding agent, one file per agent
 //! - [`shell_writes`]: finds the files that a shell command line would write, from its text
 //! - [`agents`]: answers the hooks of agents, and sets up their settings files
+//! - [`doctor`]: checks the broker, the hubs and each agent, and says how to fix each fault
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, randomness, environment, files and processes
 //!
-//! **Invariant:** a module imports only modules to its right in `cli → {agents, mcp} → {client, broker} → remote → wire
-//! → core → store → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and
+//! **Invariant:** a module imports only modules to its right in `cli → doctor → {agents, mcp} → {client, broker} → remote →
+//! wire → core → store → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and
 //! `sys`. `core`, `store` and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
 
 #![warn(missing_docs)]
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod client;
 pub mod core;
 pub mod discovery;
+pub mod doctor;
 pub mod known_agents;
 pub mod mcp;
 pub mod remote;

@@ -47,7 +47,7 @@ fn each_agent_has_a_file_in_the_list() {
         "agent_signs.rs",
         "hook_dialect.rs",
         "mod.rs",
-        "settings_files.rs",
+        "settings_file_types.rs",
         "support_table.rs",
         "transcript_format.rs",
         "wakeup_means.rs",

@@ -2,7 +2,7 @@
 //! contains a mark. `setup` changes or removes only files that contain this mark.
 
 use crate::known_agents::Agent;
-use crate::known_agents::settings_files::{CommandStyle, OwnFile};
+use crate::known_agents::settings_file_types::{CommandStyle, OwnFile};
 use serde_json::json;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! Parses the input of a hook: the event, the session, and the files of an edit.
 
-use super::own_tool_calls::MeshCall;
+use super::announce_own_mcp_calls::MeshCall;
 use super::{edited_paths, shell_tool_writes};
 use crate::base::limits;
 use crate::known_agents::AGENTS;

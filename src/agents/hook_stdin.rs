@@ -3,7 +3,7 @@
 
 use super::edited_paths::NEEDED_FIELDS;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
-use crate::wire::lossy_json_field_reader::{BUFFER_SIZE, read_object};
+use crate::wire::huge_or_broken_json_reader::{BUFFER_SIZE, read_object};
 use serde_json::Value;
 use std::io::{self, Read, StdinLock};
 use std::time::Duration;

@@ -4,10 +4,10 @@
 //! stay.
 
 use super::config_entries::at;
-use super::hook_command_line::ProgramCall;
+use super::find_own_call_in_hook::ProgramCall;
 use super::json_edit::{self, PathStep};
 use crate::base::shell_wildcards::shell_quoted;
-use crate::known_agents::settings_files::HookFile;
+use crate::known_agents::settings_file_types::HookFile;
 use serde_json::{Value, json};
 
 /// The fields of a hook that contain its command.

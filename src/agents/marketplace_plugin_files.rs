@@ -7,7 +7,7 @@ use super::config_entries::Entries;
 use super::generated_file_texts::{self, NAME};
 use super::setup_environment::{Environment, read_json};
 use crate::known_agents::Agent;
-use crate::known_agents::settings_files::{EntryShape, HookFile, PluginSign};
+use crate::known_agents::settings_file_types::{EntryShape, HookFile, PluginSign};
 use serde_json::{Map, Value, json};
 
 /// The script that a plugin starts. It runs the installed slm-mesh, or fetches slm-mesh with npx if it is not

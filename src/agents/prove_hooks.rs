@@ -3,9 +3,9 @@
 //! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
 //! proven.
 
+use super::find_own_call_in_hook::call_of;
 use super::generated_file_texts;
 use super::hook::hook_agent;
-use super::hook_command_line::call_of;
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, read_hooks};
 use crate::base::error::{Error, ErrorKind};
@@ -155,7 +155,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
 
 /// How to run a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum HookRun {
+pub enum HookRun {
     /// A program with arguments.
     Program(PathBuf, Vec<String>),
     /// A line for a shell.
@@ -180,13 +180,16 @@ impl HookRun {
     }
 
     /// Runs the hook with an input that contains no event, so that the hook does nothing.
-    pub(super) fn try_run(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// When the hook can't be started, fails, or does not end in time.
+    pub fn try_run(&self) -> Result<(), String> {
         run_bounded(&mut self.command(), b"{}", ENDS_WITHIN, &AtomicBool::new(false))
     }
 }
 
 /// Our hooks in the agent's settings, each with the name of its event.
-pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec<(String, HookRun)>, Error> {
+pub fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec<(String, HookRun)>, Error> {
     let none = |why: String| Error::new(ErrorKind::NotFound, format!("{}: {why}", agent.id));
     let scope = environment.scope(agent);
     let level = if environment.is_project { " --project" } else { "" };

@@ -13,7 +13,7 @@ use super::setup_records::Records;
 use super::setup_records::agent_registrations::Registration;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
-use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
+use crate::known_agents::settings_file_types::{AgentCommand, ServerFile, Writer};
 use crate::sys::command_with_timeout::run_and_explain;
 use serde_json::{Value, json};
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 5;
 
 /// Returns the server, and the command with which the agent itself registers the server. Returns `None` if `setup`
 /// registers the server by editing the agent's settings file.
-pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
+pub fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
     match server.writer {
         Writer::Agent(command) => Some((server, command)),
         Writer::Us => None,
@@ -112,7 +112,7 @@ pub(super) fn register(
 }
 
 /// A command line that a user can paste into a shell.
-pub(super) fn command_line<T: AsRef<str>>(program: &str, args: &[T]) -> String {
+pub fn command_line<T: AsRef<str>>(program: &str, args: &[T]) -> String {
     args.iter().fold(program.to_owned(), |line, word| format!("{line} {}", shell_quoted(word.as_ref())))
 }
 

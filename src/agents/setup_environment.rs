@@ -6,7 +6,7 @@ use super::server_trial_start::RegisteredServer;
 use super::setup_records::Records;
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
-use crate::known_agents::settings_files::{
+use crate::known_agents::settings_file_types::{
     Directory, EntryShape, FilePath, HookCommand, HookFile, Off, Scope, ServerFile, Switch, Writer,
 };
 use crate::known_agents::{AGENTS, Agent, by_id};

@@ -87,7 +87,7 @@ fn text_of(path: &Path) -> String {
 
 /// The path under which a file is recorded: without links, so that the settings of two agents have one record if one
 /// path is a link to the other. The file and its folders need not exist.
-pub(super) fn real_path(path: &Path) -> PathBuf {
+pub fn real_path(path: &Path) -> PathBuf {
     let target = behind_links(path);
     let found = target.ancestors().skip(1).find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
     let inside = found.and_then(|(folder, real)| Some(real.join(target.strip_prefix(folder).ok()?)));

@@ -58,7 +58,7 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::lossy_json_field_reader::read_object;
+    use crate::wire::huge_or_broken_json_reader::read_object;
     use serde_json::json;
 
     #[test]

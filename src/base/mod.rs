@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** this module contains no rules of the mesh, and uses no clock, socket or file.
 
-pub mod absences;
+pub mod broker_downtimes;
 pub mod build_json_object;
 pub mod counted;
 pub mod error;

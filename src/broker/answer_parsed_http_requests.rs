@@ -1,7 +1,7 @@
 //! Answers HTTP requests in the event loop. The HTTP thread has already checked that the requests are valid and
 //! authorised. Some requests wait here until the mesh changes, or until a thread has inspected a directory.
 
-use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
+use super::blocking_filesystem_threads::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
 use super::http::{HttpResponse, HttpServer, PendingRequest, Ticket};
 use super::{legacy_http, linked_mesh_http_routes, log, web};

@@ -4,13 +4,13 @@
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only the flush sends anything
 //! to clients, so clients see only changes that are committed.
 
-use super::admit_remote_sessions::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
+use super::authenticated_remote_connections::RemoteListener;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
 use super::leadership::{BrokerRole, TurnEnd};
+use super::links_to_other_meshes::MeshLinks;
 use super::log;
-use super::mesh_links::MeshLinks;
 use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
 use super::push_to_peer_sockets::PushTargets;

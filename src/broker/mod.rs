@@ -6,20 +6,21 @@
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
 //! clients, and flush sends only what is committed.
 
+mod answer_parsed_http_requests;
+mod blocking_filesystem_threads;
 mod checkpoint_thread;
 mod desktop_notifications;
-mod directory_lookups;
 mod event_loop;
 pub mod http;
-mod answer_parsed_http_requests;
 #[doc(hidden)]
 pub mod leadership;
 #[doc(hidden)]
+mod authenticated_remote_connections;
 pub mod legacy_http;
-mod admit_remote_sessions;
 mod linked_mesh_http_routes;
+mod links_to_other_meshes;
 mod log_rate_limit;
-mod mesh_links;
+mod old_client_websockets;
 pub mod own_methods;
 mod process_exits;
 mod push_connection;
@@ -29,7 +30,6 @@ mod shutdown_decision;
 pub mod startup;
 mod unix_clients;
 pub mod web;
-mod ws_subscribers;
 
 /// Writes a line for the operator to standard error. If the broker runs in the background, standard error is its log
 /// file.

@@ -4,7 +4,7 @@
 
 use super::event_loop::LoopContext;
 use super::log;
-use super::unix_clients::origin::from_mesh;
+use super::unix_clients::client_machine_and_ancestors::from_mesh;
 use crate::base::id_types::CountedMap;
 use crate::base::process_identity::Process;
 use crate::sys::process::ExitWatch;

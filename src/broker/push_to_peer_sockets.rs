@@ -5,10 +5,10 @@
 //! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does not
 //! read.
 
-use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
+use super::blocking_filesystem_threads::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
+use super::old_client_websockets::Subscribers;
 use super::push_connection::PushConnection;
-use super::ws_subscribers::Subscribers;
 use crate::base::id_types::PeerId;
 use crate::base::stored_enums::EventKind;
 use crate::base::time_format;

@@ -8,7 +8,7 @@ use super::session_transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::setup_and_doctor::SetupOptions;
 use super::usage_errors::{lexopt_error, on_command_line, unexpected, unknown_flag, unknown_verb, usage, usage_error};
 use super::verb_and_flag_tables::{FLAGS, all_verbs, flag_name, placeholder, takes_value, with_dashes};
-use super::verb_rendering_table::{self, CliOperation};
+use super::verb_behavior_table::{self, CliOperation};
 use super::word_value;
 use crate::base::error::Error;
 use crate::base::{limits, untrusted_text};
@@ -282,7 +282,7 @@ impl CommandParser {
         if verb == "lock restore" {
             return self.lock_restore();
         }
-        let Some(row) = verb_rendering_table::of_verb(verb) else { return Err(unknown_verb(verb)) };
+        let Some(row) = verb_behavior_table::of_verb(verb) else { return Err(unknown_verb(verb)) };
         self.parsed.command = CliCommand::Operation(row);
         if verb == "broadcast" {
             self.parsed.args.insert("to".into(), json!("all"));

@@ -8,7 +8,7 @@ use super::args::ParsedCommand;
 use super::message_pages::{self, SearchedList};
 use super::retry_on_lost_connection::RetryLimit;
 use super::usage_errors::on_command_line;
-use super::verb_rendering_table::{CliOperation, RowStream};
+use super::verb_behavior_table::{CliOperation, RowStream};
 use super::{call_params, load_environment, mark_read, pause_while_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};

@@ -10,9 +10,9 @@ mod hooks_dir;
 mod write_file_whole;
 
 use super::print_line;
-use crate::agents::doctor::Check;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
+use crate::doctor::Check;
 use git_hook_installer::GitHook;
 use hook_lines::Program;
 use hooks_dir::{HooksDir, Sharing};

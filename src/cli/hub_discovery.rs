@@ -3,7 +3,7 @@
 use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::discovered_hub::{self, LeavePolicy};
-use crate::discovery::announcer_process::{self, Announcement};
+use crate::discovery::announce_hub_by_mdns::{self, Announcement};
 use crate::discovery::{DiscoveredService, ServiceKind, addresses, browse};
 use crate::sys::print_error;
 use crate::sys::settings::Settings;
@@ -113,6 +113,6 @@ fn row(hub: &DiscoveredService, proven: Option<bool>) -> Vec<String> {
 pub fn announce(words: &[String]) -> Result<u8, Error> {
     let orders =
         Announcement::from_args(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;
-    announcer_process::announce(&orders).map_err(|why| Error::new(ErrorKind::Gone, format!("announce: {why}")))?;
+    announce_hub_by_mdns::announce(&orders).map_err(|why| Error::new(ErrorKind::Gone, format!("announce: {why}")))?;
     Ok(0)
 }

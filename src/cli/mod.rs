@@ -24,7 +24,7 @@ mod ssh_pipe;
 pub mod start_stop;
 mod usage_errors;
 pub mod verb_and_flag_tables;
-pub mod verb_rendering_table;
+pub mod verb_behavior_table;
 pub mod watch;
 pub mod web;
 
@@ -44,7 +44,7 @@ use retry_on_lost_connection::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
-use verb_rendering_table::{CliOperation, RowStream, SendLocation};
+use verb_behavior_table::{CliOperation, RowStream, SendLocation};
 
 /// Runs the program and returns its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {

@@ -4,7 +4,7 @@ use super::restore_file::RestoreOptions;
 use super::run_shielded_command::ShieldOptions;
 use super::session_transcript::TranscriptOptions;
 use super::setup_and_doctor::SetupOptions;
-use super::verb_rendering_table::CliOperation;
+use super::verb_behavior_table::CliOperation;
 use crate::broker::startup::LogChange;
 use serde_json::{Map, Value};
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, 
 
 use super::args::ParsedCommand;
 use super::try_print_line;
-use super::verb_rendering_table::{CliOperation, Rendered};
+use super::verb_behavior_table::{CliOperation, Rendered};
 use crate::base::counted::counted;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;

@@ -9,7 +9,7 @@
 
 use super::args::ParsedCommand;
 use super::retry_on_lost_connection::call_repeatedly;
-use super::verb_rendering_table::CliOperation;
+use super::verb_behavior_table::CliOperation;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;

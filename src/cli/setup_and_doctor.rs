@@ -1,18 +1,19 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::project_settings_check::check_project;
+use crate::agents::change_wake_and_shield_settings::{ChangedList, set_agents};
+use crate::agents::prove_hooks;
 use crate::agents::prove_hooks::NOT_PROVEN;
-use crate::agents::session_shield::SessionShield;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
 use crate::agents::setup_records::Records;
 use crate::agents::setup_removal::take_out;
-use crate::agents::wake_and_shield_lists::{ChangedList, set_agents};
-use crate::agents::{doctor, prove_hooks, shield_trial};
+use crate::agents::write_protect_shell_commands::SessionShield;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::broker::startup;
+use crate::doctor::project_setup_check::check_project;
+use crate::doctor::{self, sandbox_support_check};
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SHIELD, WAKE};
@@ -202,7 +203,7 @@ fn save_lists(
     chosen: &[&Agent],
 ) -> Result<Vec<(&'static str, ChangedList)>, Error> {
     if options.shield == Some(true) {
-        shield_trial::try_shield(&environment.program)
+        sandbox_support_check::try_shield(&environment.program)
             .map_err(|why| Error::new(ErrorKind::Usage, format!("--shield: {why}")))?;
     }
     let wake = AgentList { setting: WAKE, choice: options.wake, able: wakeable(), flag: "--wake", done: "woken" };

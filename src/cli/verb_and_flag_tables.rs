@@ -1,7 +1,7 @@
 //! The verbs and flags of the command line. Some come from the table of operations, and all others from the tables in
 //! this file. The parser, the help, the man page, the README and the completions use all these tables.
 
-use super::verb_rendering_table;
+use super::verb_behavior_table;
 use crate::core::op_definition::ArgKind;
 use crate::core::{Arg, CliPlace, OPS};
 
@@ -201,7 +201,7 @@ pub fn flag_name(arg: &Arg) -> String {
 
 /// The arguments of a verb's operation; empty if the verb is not an operation.
 pub fn verb_args(verb: &str) -> &'static [Arg] {
-    verb_rendering_table::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
+    verb_behavior_table::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
 }
 
 /// The flags that every verb accepts.

@@ -6,7 +6,7 @@
 
 use crate::base::id_types::LogId;
 use crate::sys::data_dir::DataDir;
-use crate::sys::hubs_setting::HubAddress;
+use crate::sys::parse_hub_addresses::HubAddress;
 use std::fs;
 
 /// The file in a guest's data directory that contains the address of the last leader.
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_note_counts_only_for_the_hubs_that_it_was_made_for() {
         let places = DataDir { dir: std::env::temp_dir().join(format!("slm-mesh-leader-{}", std::process::id())) };
-        let hubs = |text: &str| crate::sys::hubs_setting::parse_hubs(text).unwrap();
+        let hubs = |text: &str| crate::sys::parse_hub_addresses::parse_hubs(text).unwrap();
         let note = LastLeader::of(&places, &hubs("a,b"));
         assert_eq!(note.read(), None);
         note.write(&hubs("b")[0], None);

@@ -5,10 +5,10 @@
 //! search at all. No hub is asked twice at the same time, and a search always ends.
 
 use super::Client;
-use super::hub_group::{Candidate, HubGroup};
+use super::connect_to_leading_hub::{Candidate, HubGroup};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::LogId;
-use crate::sys::hubs_setting::HubAddress;
+use crate::sys::parse_hub_addresses::HubAddress;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};

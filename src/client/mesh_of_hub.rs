@@ -5,7 +5,7 @@
 //! be missing.
 
 use super::Client;
-use super::hub_group::Candidate;
+use super::connect_to_leading_hub::Candidate;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::LogId;
 use crate::sys::data_dir::DataDir;
@@ -97,7 +97,7 @@ pub fn has_another_log(hub: &Candidate, places: &DataDir) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::hubs_setting::HubAddress;
+    use crate::sys::parse_hub_addresses::HubAddress;
 
     #[test]
     fn a_guest_stays_with_its_log_and_with_the_logs_that_continue_it() {

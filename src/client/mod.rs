@@ -4,17 +4,17 @@
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker can't have run
 //! the call.
 
-mod carrier_process;
+pub mod connect_to_leading_hub;
 mod connection_errors;
 pub mod discovered_hub;
-pub mod hub_group;
+mod forwarding_child_process;
 mod last_leader;
 mod leader_search;
 pub mod mesh_of_hub;
 mod retry_after_broker_exit;
 pub mod route_to_broker;
 mod ssh_hub;
-mod ssh_stream;
+mod ssh_stream_with_heartbeat;
 mod start_broker;
 pub mod stream;
 mod wait_while_output_is_read;
@@ -27,10 +27,10 @@ use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
-pub use carrier_process::Carrier;
+use connect_to_leading_hub::{HubGroup, SEARCH_MAX};
 pub use connection_errors::{broker_lock_holder, is_absent, is_connection_lost};
 use connection_errors::{is_timeout, stuck, unreachable};
-use hub_group::{HubGroup, SEARCH_MAX};
+pub use forwarding_child_process::Carrier;
 use retry_after_broker_exit::{CallFate, Reconnect};
 use route_to_broker::Route;
 use serde_json::{Value, json};

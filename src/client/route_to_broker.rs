@@ -1,9 +1,9 @@
 //! Finds the broker that this machine uses. Connects to a broker on another machine through a WebSocket or ssh. Both
 //! kinds of connection carry the same lines of JSON as a local socket.
 
-use super::carrier_process::Carrier;
+use super::connect_to_leading_hub::{Candidate, HubGroup, SEARCH_MAX};
 use super::discovered_hub::{self, DiscoveredHub};
-use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
+use super::forwarding_child_process::Carrier;
 use super::leader_search::leader_hint;
 use super::mesh_of_hub::{HubMesh, log_id};
 use super::stream::BrokerStream;
@@ -12,9 +12,9 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::LogId;
 use crate::remote::connect_to_hub::{self, SecondOpinion};
 use crate::sys::data_dir::DataDir;
-use crate::sys::hubs_setting::HubAddress;
 use crate::sys::local_or_hub_endpoint::Endpoint;
 use crate::sys::machine_name::machine_name;
+use crate::sys::parse_hub_addresses::HubAddress;
 use crate::sys::settings::{HOST, SECRET, STORE, Settings};
 use crate::sys::{self, process, threads};
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! Connects to a hub through ssh, which runs `slm-mesh pipe` on the hub.
 
 use super::Client;
-use super::carrier_process::Carrier;
-use super::ssh_stream::SshStream;
+use super::forwarding_child_process::Carrier;
+use super::ssh_stream_with_heartbeat::SshStream;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
 use crate::remote::connect_to_hub::SecondOpinion;

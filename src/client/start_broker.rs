@@ -3,11 +3,11 @@
 use super::{Client, is_absent, unreachable};
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
+use crate::sys::broker_startup_progress;
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock_with_timeout::LockWait;
 use crate::sys::process;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
-use crate::sys::starting_broker;
 use serde_json::{Value, json};
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
@@ -69,7 +69,7 @@ fn connect_when_started(places: &DataDir, until: Instant) -> Result<Option<Clien
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(unreachable(places, &error)),
         }
-        let Some(starting) = starting_broker::find(places) else { return Ok(None) };
+        let Some(starting) = broker_startup_progress::find(places) else { return Ok(None) };
         if Instant::now() >= until {
             return Err(starting.error());
         }
@@ -105,7 +105,7 @@ fn spawn_broker(places: &DataDir, until: Instant) -> Result<(), Error> {
         if is_ready.is_ok_and(|is_ready| !is_ready) {
             let pid = child.id();
             process::reap_at_end(child);
-            return Err(starting_broker::find(places).map_or_else(
+            return Err(broker_startup_progress::find(places).map_or_else(
                 || {
                     Error::new(
                         ErrorKind::Gone,

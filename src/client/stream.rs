@@ -1,6 +1,6 @@
 //! The stream of lines to a broker: a Unix socket on this machine, or an encrypted connection to a hub.
 
-use super::ssh_stream::SshStream;
+use super::ssh_stream_with_heartbeat::SshStream;
 use crate::remote::encrypted_stream_to_hub::HubStream;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;

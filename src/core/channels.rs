@@ -4,11 +4,11 @@
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
 use super::event_journal::{Change, Journal};
-use super::event_loop_turn::Turn;
 use super::op_definition::ArgKind;
 use super::pagination;
 use super::pagination::Page;
 use super::peers::{Peer, Peers};
+use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId};

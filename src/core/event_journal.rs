@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** only this module writes events.
 
-use super::event_loop_turn::{Effect, Turn};
 use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
+use super::transaction_and_pending_effects::{Effect, Turn};
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;

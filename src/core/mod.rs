@@ -1,49 +1,48 @@
 //! The rules of the mesh. A rule is the code of one operation. Its inputs are a request, the time and the store.
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
-//! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes to each rule the parts
-//! that the rule needs. [`event_loop_turn`] contains the open transaction, and the effects (such as replies) that the
+//! writer of its data, in memory and in the database. [`run_call_in_savepoint`] runs operations, and passes to each rule the parts
+//! that the rule needs. [`transaction_and_pending_effects`] contains the open transaction, and the effects (such as replies) that the
 //! caller carries out after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
 //! that returns random numbers.
 
+mod calls_only_for_old_http_api;
 pub mod channels;
 mod commit_or_roll_back_turn;
-pub mod dispatch;
 pub mod event_journal;
-pub mod event_loop_turn;
 pub mod federation;
 pub mod hook_operations;
 pub mod locks;
 pub mod mail;
 pub mod mcp_tools;
-mod old_http_api_methods;
+pub mod notify_holder_of_overwrite;
 pub mod op_definition;
-pub mod overwrite_report;
 pub mod pagination;
 pub mod peers;
 mod rate_limit;
+pub mod run_call_in_savepoint;
 mod session_identifying_args;
 mod settings;
 pub mod shared_state;
 pub mod status;
 mod timed_work;
+pub mod transaction_and_pending_effects;
 pub mod waiting_calls;
 
-pub use dispatch::{Call, CallContext, Outcome};
-pub use event_loop_turn::Effect;
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
+pub use run_call_in_savepoint::{Call, CallContext, Outcome};
 pub use settings::{FormerHost, MeshSettings};
+pub use transaction_and_pending_effects::Effect;
 
-use crate::base::absences::Absences;
+use crate::base::broker_downtimes::Downtimes;
 use crate::base::error::Error;
 use crate::base::id_types::PublicIds;
 use crate::base::process_identity::Process;
 use crate::store::{DeletionPosition, Store};
 use channels::Channels;
 use event_journal::Journal;
-use event_loop_turn::Turn;
 use federation::Federation;
 use locks::Locks;
 use mail::Mail;
@@ -51,6 +50,7 @@ use peers::Peers;
 use rate_limit::RateLimiter;
 use serde_json::{Map, Value};
 use std::rc::Rc;
+use transaction_and_pending_effects::Turn;
 use waiting_calls::Waiting;
 
 /// The number of a connection. A number is never reused.
@@ -64,7 +64,7 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::show_all_messages::LOG,
-    &peers::decline_name_takeover::DECLINE,
+    &peers::give_back_taken_over_name::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
@@ -90,7 +90,7 @@ pub const OPS: &[&Op] = &[
     &peers::session_of_announced_call::ANNOUNCE,
     &hook_operations::MAIL,
     &hook_operations::END,
-    &overwrite_report::CHANGED,
+    &notify_holder_of_overwrite::CHANGED,
     &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
 ];
@@ -123,7 +123,7 @@ pub struct Mesh {
     /// The time at which old rows will be removed next, in ms.
     next_prune: i64,
     /// The times in which no broker ran. They hardly count for the age of old rows.
-    absences: Absences,
+    downtimes: Downtimes,
     /// The progress of a cleanup of the events. The values of all entries that were deleted up to this position have
     /// been removed from the events.
     values_forgotten_until: DeletionPosition,
@@ -192,15 +192,15 @@ impl Mesh {
             started: now,
             ticked_at: now,
             next_prune: now,
-            absences: Absences::default(),
+            downtimes: Downtimes::default(),
             values_forgotten_until: DeletionPosition::default(),
             retry_after: 0,
         })
     }
 
     /// Sets the times in which no broker ran.
-    pub fn set_absences(&mut self, absences: Absences) {
-        self.absences = absences;
+    pub fn set_downtimes(&mut self, downtimes: Downtimes) {
+        self.downtimes = downtimes;
     }
 
     /// Sets the function that returns the status of all hubs of this mesh. The function's argument is the current time,

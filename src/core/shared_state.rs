@@ -4,11 +4,11 @@
 //! **Invariant:** only this module writes entries.
 
 use super::event_journal::{Change, Journal};
-use super::event_loop_turn::Turn;
 use super::mail::receipts::part_starts;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
+use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};

@@ -62,14 +62,14 @@ impl Mesh {
         }
         self.next_prune = now + limits::PRUNE_EVERY_MS;
         let Mesh { turn, peers, locks, mail, .. } = self;
-        let absences = &self.absences;
-        let n = Journal::prune(turn, absences.oldest_kept(now, limits::EVENTS_KEPT_MS))?;
-        let more_mail = mail.prune(turn, absences.oldest_kept(now, limits::MAIL_KEPT_MS))?;
+        let downtimes = &self.downtimes;
+        let n = Journal::prune(turn, downtimes.oldest_kept(now, limits::EVENTS_KEPT_MS))?;
+        let more_mail = mail.prune(turn, downtimes.oldest_kept(now, limits::MAIL_KEPT_MS))?;
         let (forgotten_until, more_values) = shared_state::prune(turn, self.values_forgotten_until, now)?;
         if n == limits::PRUNE_STEP as usize || more_mail || more_values {
             self.next_prune = now + 1000;
         }
-        peers.forget_old(turn, mail, locks, absences.oldest_kept(now, limits::AWAY_KEPT_MS))?;
+        peers.forget_old(turn, mail, locks, downtimes.oldest_kept(now, limits::AWAY_KEPT_MS))?;
         self.values_forgotten_until = forgotten_until;
         Ok(())
     }

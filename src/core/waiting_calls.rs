@@ -1,8 +1,8 @@
 //! Calls that are waiting for mail, for events, for a lock, or for a time at which a session may be woken.
 
-use super::event_loop_turn::Dirty;
 use super::locks::request_conflicts::LockRequest;
 use super::peers::Peers;
+use super::transaction_and_pending_effects::Dirty;
 use super::{Args, CallContext, ConnId, Op};
 use crate::base::id_types::PeerId;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@
 //! which it must be called again.
 
 use super::addresses;
-use super::announcer_process::Announcement;
+use super::announce_hub_by_mdns::Announcement;
 use crate::sys;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;

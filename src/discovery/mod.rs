@@ -3,7 +3,7 @@
 //! - [`addresses`]: the interfaces of this machine that lead to a LAN
 //! - [`mdns_packet`]: builds queries and parses responses
 //! - [`mod@browse`]: sends queries and collects responses
-//! - [`announcer_process`]: the process that announces a hub
+//! - [`announce_hub_by_mdns`]: the process that announces a hub
 //! - [`mdns_supervisor`]: starts and restarts the announcing process
 //!
 //! **Invariant:** a response is only a hint until its sender has proven that it knows the shared secret. Responses are
@@ -11,7 +11,7 @@
 //! libmdns runs in a separate process, which does not know any secret.
 
 pub mod addresses;
-pub mod announcer_process;
+pub mod announce_hub_by_mdns;
 pub mod browse;
 pub mod mdns_packet;
 pub mod mdns_supervisor;

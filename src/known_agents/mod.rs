@@ -24,7 +24,7 @@ mod opencode;
 mod openhands;
 mod pi;
 mod qwen_code;
-pub mod settings_files;
+pub mod settings_file_types;
 pub mod support_table;
 pub mod transcript_format;
 mod vibe;
@@ -36,7 +36,7 @@ mod zed;
 use crate::base::process_identity::AgentProgram;
 use agent_signs::{Identity, UNSEEN};
 use hook_dialect::Dialect;
-use settings_files::{Files, NO_SETTINGS};
+use settings_file_types::{Files, NO_SETTINGS};
 use support_table::Support;
 use transcript_format::TranscriptFormat;
 use wakeup_means::Wakeup;
@@ -48,7 +48,7 @@ mod vocabulary {
     pub(super) use super::hook_dialect::{
         CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, ShellLines, named_input,
     };
-    pub(super) use super::settings_files::{
+    pub(super) use super::settings_file_types::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,
         NO_FILES, NO_SETTINGS, Off, OwnFile, Plugin, PluginSign, Scope, ServerFile, Switch, TimeLimit, Writer,
         commands, edited,

@@ -5,13 +5,13 @@
 //!
 //! **Invariant:** only complete protocol lines are written to standard output.
 
-mod agent_waker;
 mod broker_client;
 mod client_roots;
 pub mod peer_transcript;
 mod pending_call;
 mod protocol_version;
 mod repair_client_lines;
+mod send_wakeup_to_agent;
 mod server;
 mod session_identity;
 mod stdout_writer;

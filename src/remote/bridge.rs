@@ -6,7 +6,7 @@
 use super::encrypted_messages::{self, Received};
 use super::liveness::Liveness;
 use super::noise::{ContentKind, NoiseChannel};
-use super::skip_empty_reads::GuestSocket;
+use super::nonblocking_guest_socket::GuestSocket;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;

@@ -6,7 +6,7 @@
 use super::bridge::Framing;
 use super::hub_listener::BearerCheck;
 use super::noise::{HubHandshake, NetworkKey};
-use super::skip_empty_reads::GuestSocket;
+use super::nonblocking_guest_socket::GuestSocket;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::TcpStream;

@@ -18,7 +18,7 @@ pub mod hub_listener;
 mod hub_socket_with_deadline;
 pub mod liveness;
 mod noise;
-mod skip_empty_reads;
+mod nonblocking_guest_socket;
 
 use tungstenite::protocol::WebSocketConfig;
 

@@ -18,11 +18,11 @@ mod evaluator;
 mod parser;
 mod real_file_tree;
 mod redirection_parser;
+mod resolve_and_record_paths;
 mod shell_state;
 mod syntax_tree;
 mod word_expansion;
 mod word_parser;
-mod resolve_and_record_paths;
 
 pub use real_file_tree::Disk;
 

@@ -18,10 +18,10 @@ mod messages;
 mod named_columns;
 mod peers;
 mod record_and_apply_row_writes;
+mod returnable_name_takeovers;
 mod salvage;
 mod schema;
 mod shared_state_table;
-mod takeovers;
 mod wakeup_attempts;
 
 pub use changeset::Changeset;
@@ -39,9 +39,9 @@ pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
 pub use record_and_apply_row_writes::LogPosition;
+pub use returnable_name_takeovers::TakeoverRow;
 pub use salvage::Salvage;
 pub use shared_state_table::{DeletionPosition, StateEntry};
-pub use takeovers::TakeoverRow;
 pub use wakeup_attempts::WakeupRow;
 
 use crate::base::path_suffix::with_suffix;

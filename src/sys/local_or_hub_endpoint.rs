@@ -1,7 +1,7 @@
 //! The address of the broker. The broker runs on this machine, or on a hub that is reached over the network or through
 //! ssh.
 
-use super::hubs_setting::{HubAddress, parse_hubs};
+use super::parse_hub_addresses::{HubAddress, parse_hubs};
 use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::UdpSocket;

@@ -3,28 +3,28 @@
 //! **Invariant:** the core never imports this module. Callers of the core pass the data that the core needs.
 
 mod account;
+pub mod broker_startup_progress;
 pub mod command_with_timeout;
 pub mod data_dir;
 pub mod drop_inherited_state;
 pub mod file_lock_with_timeout;
 pub mod file_tail;
-pub mod hubs_setting;
 pub mod local_or_hub_endpoint;
 pub mod machine_name;
+pub mod parse_hub_addresses;
 pub mod path_normalization;
 pub mod process;
 pub mod read_git_files;
-pub mod read_only_sandbox;
 pub mod regular_file;
 pub mod run_with_signals;
 pub mod set_aside_databases;
 pub mod settings;
 pub mod socket_wait;
-pub mod starting_broker;
 pub mod terminal;
 pub mod threads;
 pub mod typescript_broker;
 pub mod unix_connect;
+pub mod write_protect_given_files;
 
 pub use account::{home, refuse_borrowed_home, uid, user};
 

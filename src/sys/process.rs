@@ -7,7 +7,7 @@
 //! numbers.
 
 mod ancestors;
-mod force_end;
+mod kill_own_program;
 #[cfg(not(target_os = "macos"))]
 #[path = "process/linux.rs"]
 mod platform;
@@ -16,7 +16,7 @@ mod platform;
 mod platform;
 
 pub use ancestors::ancestors;
-pub use force_end::end_own;
+pub use kill_own_program::end_own;
 pub use platform::{end_with_parent, peer_credentials};
 
 use crate::base::process_identity::{AgentProgram, Process};

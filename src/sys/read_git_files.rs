@@ -2,7 +2,7 @@
 //! would take milliseconds.
 
 mod config_syntax;
-mod remote_url;
+mod normalize_remote_url;
 mod settings;
 mod ssh_config;
 
@@ -10,7 +10,7 @@ use crate::base::limits;
 use crate::sys::account;
 use crate::sys::regular_file::buffer_for;
 use config_syntax::ConfigEntry;
-use remote_url::Remote;
+use normalize_remote_url::Remote;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -156,11 +156,11 @@ impl WorkTree {
     fn identity(&self, home: &Path, clones: usize) -> String {
         let settings = settings::settings(self, home);
         let Some(url) = origin(&settings) else { return self.common_dir.display().to_string() };
-        match remote_url::resolve(&url, self.main_root(), &settings, home) {
+        match normalize_remote_url::resolve(&url, self.main_root(), &settings, home) {
             Remote::Host(name) => name,
             Remote::Path(path) => match clones.checked_sub(1).zip(repository_at(&path)) {
                 Some((clones, original)) => original.identity(home, clones),
-                None => remote_url::path_spelling(&path),
+                None => normalize_remote_url::path_spelling(&path),
             },
         }
     }

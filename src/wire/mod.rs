@@ -2,9 +2,9 @@
 //!
 //! **Invariant:** this code does no input or output. It only converts between buffers and messages.
 
-pub mod lossy_json_field_reader;
 mod convert_to_utf8;
+pub mod huge_or_broken_json_reader;
+mod keep_start_and_matching_lines;
 pub mod line_splitter;
 pub mod lone_surrogate_json;
 pub mod rpc;
-mod shorten_long_json_text;

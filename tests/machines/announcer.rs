@@ -1,7 +1,7 @@
 //! Runs the process that announces a hub by mDNS, and restarts it if it ends. Prints the id of each new process.
 
 use slm_mesh::discovery::MdnsSupervisor;
-use slm_mesh::discovery::announcer_process::Announcement;
+use slm_mesh::discovery::announce_hub_by_mdns::Announcement;
 use slm_mesh::sys::Clock;
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use slm_mesh::agents::config_entries::Entries;
 use slm_mesh::agents::generated_file_texts::NAME;
 use slm_mesh::agents::json_edit;
 use slm_mesh::known_agents::AGENTS;
-use slm_mesh::known_agents::settings_files::{HookCommand, Scope};
+use slm_mesh::known_agents::settings_file_types::{HookCommand, Scope};
 
 const PROGRAM: &str = "/opt/a b/slm-mesh";
 

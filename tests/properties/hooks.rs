@@ -10,7 +10,7 @@ use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
 use slm_mesh::known_agents::hook_dialect::Dialect;
 use slm_mesh::sys::path_normalization;
-use slm_mesh::wire::lossy_json_field_reader::read_object;
+use slm_mesh::wire::huge_or_broken_json_reader::read_object;
 
 /// The first byte chooses an agent, and the other bytes are the input of its hook.
 pub fn check(data: &[u8]) {

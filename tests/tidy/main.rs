@@ -7,8 +7,8 @@ mod source;
 use source::{Source, check, files_ending, root, sources};
 use std::fs;
 
-/// For each folder of `src`, the folders that it may import. The layers are `main → cli → agents, mcp → client, broker
-/// → wire → core → store`. `discovery` and `sys`, which talk to the system, are beside them.
+/// For each folder of `src`, the folders that it may import. The layers are `main → cli → doctor → agents, mcp → client,
+/// broker → wire → core → store`. `discovery` and `sys`, which talk to the system, are beside them.
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("store", &["base"]),
@@ -24,7 +24,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("mcp", &["known_agents", "client", "broker", "wire", "core", "base", "sys"]),
     ("shell_writes", &["base"]),
     ("agents", &["known_agents", "shell_writes", "client", "discovery", "wire", "core", "base", "sys"]),
-    ("cli", &["known_agents", "agents", "mcp", "client", "broker", "discovery", "wire", "core", "base", "sys"]),
+    ("doctor", &["known_agents", "agents", "client", "discovery", "core", "base", "sys"]),
+    (
+        "cli",
+        &["known_agents", "doctor", "agents", "mcp", "client", "broker", "discovery", "wire", "core", "base", "sys"],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -34,7 +38,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
     ("serde_json", &[""]),
     ("mio", &["broker/", "remote/"]),
-    ("ureq", &["broker/mesh_links", "replication/etcd/"]),
+    ("ureq", &["broker/links_to_other_meshes", "replication/etcd/"]),
     ("base64", &["replication/etcd/", "broker/leadership/"]),
     ("rustls", &["replication/etcd/tls"]),
     ("tungstenite", &["remote/"]),
@@ -50,7 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lexopt", &["cli/"]),
     ("memchr", &["core/mail/search_terms", "wire/"]),
     ("humantime", &["base/time"]),
-    ("libmdns", &["discovery/announcer_process"]),
+    ("libmdns", &["discovery/announce_hub_by_mdns"]),
     ("if_addrs", &["discovery/addresses"]),
     ("jsonc_parser", &["agents/json_edit"]),
     ("toml_edit", &["agents/layout_preserving_toml_edit", "agents/toml_entry", "agents/toml_hooks"]),

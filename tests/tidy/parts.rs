@@ -47,7 +47,7 @@ const STORE_QUESTIONS: &[Part] = &[
         &[
             ("core/mail/", &[]),
             ("core/federation/", &["messages", "message", "messages_by_key", "count_unread"]),
-            ("core/event_loop_turn.rs", &["next_message_expiry"]),
+            ("core/transaction_and_pending_effects.rs", &["next_message_expiry"]),
             ("broker/web/event_stream.rs", &["messages"]),
         ],
     ),
@@ -57,7 +57,7 @@ const STORE_QUESTIONS: &[Part] = &[
         "shared_state_table",
         &[
             ("core/shared_state.rs", &[]),
-            ("core/event_loop_turn.rs", &["next_entry_expiry"]),
+            ("core/transaction_and_pending_effects.rs", &["next_entry_expiry"]),
             ("broker/web/event_stream.rs", &["all_entries"]),
         ],
     ),

@@ -14,21 +14,21 @@ mod changes_by_others;
 pub mod command_overwrite_report;
 mod copies;
 mod file_state;
+mod files_locked_by_peers;
 mod last_seen_states;
-mod locked_files_to_watch;
 mod notes_for_after_hook;
-mod restorable_overwrites;
+mod overwrite_undo_list;
 pub mod undo_overwrite;
 
 pub use change_attribution::{Cause, ChangedFile};
 pub use changes_by_others::OwnMoment;
-pub use locked_files_to_watch::LockedPath;
+pub use files_locked_by_peers::LockedPath;
 pub use notes_for_after_hook::{CommandNote, ToolRun};
 
 use crate::sys::data_dir::DataDir;
 use copies::{CopyStore, remove_old};
 use notes_for_after_hook::CommandNotes;
-use restorable_overwrites::Overwrites;
+use overwrite_undo_list::Overwrites;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -64,8 +64,8 @@ impl HeldFiles {
     /// records the state of the files that other peers hold, and copies the small files. `answer` is the broker's
     /// answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
-        let others = locked_files_to_watch::LockedPath::list(&answer["others"]);
-        let own = locked_files_to_watch::LockedPath::list(&answer["own"]);
+        let others = files_locked_by_peers::LockedPath::list(&answer["others"]);
+        let own = files_locked_by_peers::LockedPath::list(&answer["own"]);
         if others.is_empty() && own.is_empty() {
             return;
         }

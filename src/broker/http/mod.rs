@@ -7,10 +7,10 @@
 
 #[doc(hidden)]
 pub mod connection;
-mod shared_http_state;
+mod http_thread;
 mod request_head;
 mod response;
-mod http_thread;
+mod shared_http_state;
 
 use std::io;
 use std::net::{IpAddr, TcpListener};

@@ -1,7 +1,7 @@
 //! The thread of a hub on standby. It applies the log to the hub's own database, until the hub leads or the thread is
 //! stopped.
 
-use super::database_log_match::diverged;
+use super::database_belongs_to_log::diverged;
 use super::snapshot_fetch;
 use super::{DatabaseLogMatch, HubConfig, Leader, Standby, StandbyError, TakeOver};
 use crate::base::error::Error;

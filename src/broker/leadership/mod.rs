@@ -7,19 +7,19 @@
 //! lead sends nothing. The database of a hub is never ahead of the log.
 
 mod config;
-mod database_log_match;
+mod database_belongs_to_log;
 mod leader_commit;
 mod log_follower_thread;
 mod log_trim_thread;
 mod role;
 mod snapshot_fetch;
 mod snapshot_sender;
-mod standby_log_replay;
+mod standby_replay_and_takeover;
 
 pub use config::HubConfig;
-pub use database_log_match::DatabaseLogMatch;
+pub use database_belongs_to_log::DatabaseLogMatch;
 pub use leader_commit::{Leader, TurnEnd};
 pub use log_follower_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
 pub use log_trim_thread::{LogProgress, LogTrimThread};
 pub use role::{BrokerRole, Leading};
-pub use standby_log_replay::{Standby, StandbyError, TakeOver};
+pub use standby_replay_and_takeover::{Standby, StandbyError, TakeOver};

@@ -1,7 +1,7 @@
 //! Opens the database. A damaged database is never deleted. It is set aside under a name with the date, and everything
 //! that can be read is copied into a new database.
 
-use crate::base::absences::Absences;
+use crate::base::broker_downtimes::Downtimes;
 use crate::base::error::Error;
 use crate::base::path_suffix::with_suffix;
 use crate::broker::log;
@@ -60,9 +60,9 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks || floor > sys::wall_ms());
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
-    let mut absences = Absences::parse(&saved);
-    absences.note_start(floor, clock.now());
-    let text = clock.save().unwrap_or_default() + &absences.to_text() + &typescript_broker::own_pid_line();
+    let mut downtimes = Downtimes::parse(&saved);
+    downtimes.note_start(floor, clock.now());
+    let text = clock.save().unwrap_or_default() + &downtimes.to_text() + &typescript_broker::own_pid_line();
     if let Err(error) = places.write(&places.clock(), &text) {
         // The clock can't be saved, for example because the disk is full. The broker still works, and the next broker's
         // clock continues from the last committed time.
@@ -72,8 +72,8 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
 }
 
 /// The times in which no broker ran, as this broker and the earlier ones have recorded them.
-pub(super) fn absences(places: &DataDir) -> Absences {
-    Absences::parse(&places.read(&places.clock()).unwrap_or_default())
+pub(super) fn downtimes(places: &DataDir) -> Downtimes {
+    Downtimes::parse(&places.read(&places.clock()).unwrap_or_default())
 }
 
 /// Opens the store. If an earlier broker marked the file as suspect, the whole file is checked. If the file is damaged,

@@ -2,22 +2,22 @@
 //! the event loop.
 
 mod database;
-mod listeners;
-mod load_mesh_from_database;
+mod open_mesh_for_role;
 mod replace_database_with_backup;
 mod runtime_files_watch;
 mod single_instance;
+mod tcp_listeners;
 
 pub use database::{LogChange, complete_database_file, refuse_newer_database};
-pub use load_mesh_from_database::MeshOpener;
+pub use open_mesh_for_role::MeshOpener;
 pub use replace_database_with_backup::CheckedBackup;
 pub use runtime_files_watch::{PathState, RuntimeFiles};
 
-use super::admit_remote_sessions::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
+use super::authenticated_remote_connections::RemoteListener;
+use super::blocking_filesystem_threads::DirectoryLookups;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
-use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::leadership::HubConfig;
 use super::log;
@@ -33,17 +33,17 @@ use crate::sys;
 use crate::sys::data_dir::{self, DataDir};
 use crate::sys::local_or_hub_endpoint::{self, Endpoint};
 use crate::sys::settings::{NOTIFY, Settings};
-use crate::sys::{starting_broker, typescript_broker};
-use listeners::{
-    HttpListener, PortCredentials, hub_warning, sessions_port, start_http, start_remote, wake_loop, watch_signals,
-};
-use load_mesh_from_database::mesh_settings;
+use crate::sys::{broker_startup_progress, typescript_broker};
+use open_mesh_for_role::mesh_settings;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
+use tcp_listeners::{
+    HttpListener, PortCredentials, hub_warning, sessions_port, start_http, start_remote, wake_loop, watch_signals,
+};
 
 /// Runs a broker until it ends. As soon as clients can connect, calls `ready` with the HTTP port (0 without HTTP) and a
 /// warning for the user, if any.
@@ -57,7 +57,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let lock = single_instance::lock(places)?;
     typescript_broker::refuse(places)?;
     // If this fails, for example because the disk is full, clients do not learn why this broker is slow.
-    let _ = starting_broker::note(&lock, &database::work_at_start(places));
+    let _ = broker_startup_progress::note(&lock, &database::work_at_start(places));
     let token = data_dir::keep_token(places)?;
     let credentials = PortCredentials::new(token.clone(), &settings);
     let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;

@@ -7,8 +7,8 @@ use super::{database, single_instance};
 use crate::base::error::Error;
 use crate::broker::log;
 use crate::broker::shutdown_decision::ShutdownReason;
+use crate::sys::broker_startup_progress;
 use crate::sys::data_dir::DataDir;
-use crate::sys::starting_broker;
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -108,7 +108,7 @@ impl RuntimeFiles {
         let meta = lock.metadata().map_err(|error| places.error("can't be read", &error))?;
         let listener = single_instance::bind_socket(places)?;
         // If this fails, clients still find the socket, which they try first.
-        let _ = starting_broker::note_end(&lock);
+        let _ = broker_startup_progress::note_end(&lock);
         let mut own = RuntimeFiles {
             lock_id: FileId(meta.dev(), meta.ino()),
             database: Some(DatabaseFiles::at(places)),

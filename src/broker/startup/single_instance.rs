@@ -4,7 +4,7 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock_with_timeout::{self, LockWait};
-use crate::sys::{process, starting_broker};
+use crate::sys::{broker_startup_progress, process};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -36,7 +36,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
             return Ok(emptied(file));
         }
     }
-    if let Some(starting) = starting_broker::find(places) {
+    if let Some(starting) = broker_startup_progress::find(places) {
         return Err(Error::new(ErrorKind::Refused, starting.error().text));
     }
     let process = holder.map_or("another process".into(), |pid| format!("another process (PID {pid})"));
@@ -50,7 +50,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
 /// Returns the lock file, without the text of a broker that was killed while it started.
 fn emptied(lock: File) -> File {
     // If this fails, clients believe that this process is starting a broker, and wait a little.
-    let _ = starting_broker::note_end(&lock);
+    let _ = broker_startup_progress::note_end(&lock);
     lock
 }
 

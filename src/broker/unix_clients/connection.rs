@@ -1,8 +1,8 @@
 //! The connection of a client: its bounded input and output, and its answers to pings.
 
+use super::client_machine_and_ancestors::Origin;
 use super::fair_queue::QueueTag;
-use super::origin::Origin;
-use super::silent_session_checks::LivenessLimits;
+use super::heartbeat_schedule::LivenessLimits;
 use crate::base::error::Error;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;

@@ -4,12 +4,12 @@
 //! **Invariant:** a client gets a bounded share of each turn, and no client has to wait for the input of another
 //! client. Idle clients add nothing to the cost of a turn.
 
+pub(in crate::broker) mod client_machine_and_ancestors;
 mod connection;
 mod fair_queue;
-pub(in crate::broker) mod origin;
+mod heartbeat_schedule;
 mod requests;
 mod retired_methods;
-mod silent_session_checks;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::log;
@@ -18,15 +18,15 @@ use super::shutdown_decision::ShutdownReason;
 use crate::base::id_types::{CountedMap, CountedSet};
 use crate::sys::process;
 use crate::wire::rpc;
+use client_machine_and_ancestors::Origin;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
 use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE, WorkMeter};
+pub use heartbeat_schedule::LivenessLimits;
+use heartbeat_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use origin::Origin;
 use serde_json::json;
-pub use silent_session_checks::LivenessLimits;
-use silent_session_checks::LivenessSchedule;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

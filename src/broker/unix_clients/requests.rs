@@ -1,9 +1,9 @@
 //! Handles the lines of a client: parses them, passes them to the mesh or to the broker's own methods, and sends the
 //! responses.
 
+use super::client_machine_and_ancestors::{Origin, RemoteOrigin};
 use super::connection::ClientConnection;
 use super::fair_queue::CLIENT_SHARE;
-use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;

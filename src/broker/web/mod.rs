@@ -36,10 +36,10 @@ const FILES: &[PageFile] = &[
     ("/page/agents.js", JAVASCRIPT, include_str!("page/agents.js")),
     ("/page/locks.js", JAVASCRIPT, include_str!("page/locks.js")),
     ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),
-    ("/page/search.js", JAVASCRIPT, include_str!("page/search.js")),
+    ("/page/message_search.js", JAVASCRIPT, include_str!("page/message_search.js")),
     ("/page/agent_mailbox.js", JAVASCRIPT, include_str!("page/agent_mailbox.js")),
     ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
-    ("/page/shared_state.js", JAVASCRIPT, include_str!("page/shared_state.js")),
+    ("/page/key_value_list.js", JAVASCRIPT, include_str!("page/key_value_list.js")),
     ("/page/events_list.js", JAVASCRIPT, include_str!("page/events_list.js")),
 ];
 

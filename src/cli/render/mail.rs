@@ -1,7 +1,7 @@
 //! Renders messages and channels for people.
 
 use super::super::args::ParsedCommand;
-use super::super::verb_rendering_table::Rendered;
+use super::super::verb_behavior_table::Rendered;
 use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
 use crate::base::counted::counted;
 use crate::base::untrusted_text;

@@ -12,8 +12,8 @@ pub mod feed;
 pub mod key_actions;
 pub mod key_decoder;
 pub mod model;
-pub mod screen_text;
 mod project_filtered_rows;
+pub mod screen_text;
 
 use super::args::ParsedCommand;
 use super::{load_environment, render, try_print_line};

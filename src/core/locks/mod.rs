@@ -3,22 +3,22 @@
 //!
 //! **Invariant:** only this module writes the locks, in memory and in the database.
 
-mod deadlock_and_steal;
 mod indexed_locks;
 pub mod others_locks_in_worktree;
 mod refusal_errors;
 pub mod request_conflicts;
 mod table;
+mod wait_queue_and_forced_unlock;
 
 pub use table::Locks;
 pub(in crate::core) use table::rename_machine;
 
 use super::event_journal::Journal;
-use super::event_loop_turn::Turn;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
+use super::transaction_and_pending_effects::Turn;
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
@@ -313,10 +313,10 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         let after = pagination::parse_cursor(after)?;
         found.retain(|lock| cursor(lock) > after);
     }
-    let (mut page, queue) = (Page::default(), deadlock_and_steal::matchers(waiting));
+    let (mut page, queue) = (Page::default(), wait_queue_and_forced_unlock::matchers(waiting));
     for lock in &found {
         let mut row = lock_view(peers, lock, ctx.now);
-        row["queue"] = json!(deadlock_and_steal::names_for(peers, lock, &queue));
+        row["queue"] = json!(wait_queue_and_forced_unlock::names_for(peers, lock, &queue));
         if !page.add(row) {
             break;
         }

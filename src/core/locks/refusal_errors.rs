@@ -2,7 +2,7 @@
 
 use super::Locks;
 use super::request_conflicts::LockRequest;
-use super::{deadlock_and_steal, lock_view};
+use super::{lock_view, wait_queue_and_forced_unlock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::{limits, path_overlap, time_format, untrusted_text};
@@ -90,7 +90,8 @@ impl Locks {
                  --wait 60), or ask the holder with mesh_send to {holder} (slm-mesh send {holder} \"…\")"
             )
         };
-        let queue = deadlock_and_steal::names_for(peers, lock, &deadlock_and_steal::matchers(waiting));
+        let queue =
+            wait_queue_and_forced_unlock::names_for(peers, lock, &wait_queue_and_forced_unlock::matchers(waiting));
         Error::new(ErrorKind::Held, text).with(json!({ "lock": lock_view(peers, lock, now), "queue": queue }))
     }
 }

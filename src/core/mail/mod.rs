@@ -15,10 +15,10 @@ pub mod show_all_messages;
 pub mod wakeups;
 
 use super::event_journal::{Change, Journal};
-use super::event_loop_turn::{Effect, Turn};
 use super::federation::Federation;
 use super::op_definition::ArgKind;
 use super::peers::Peers;
+use super::transaction_and_pending_effects::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId, PublicIds};

@@ -1,7 +1,7 @@
 //! Records which connections act for which peers. This module finds the peers of a connection, and the connections of a
 //! peer.
 
-use super::connection_origin::RemoteMachine;
+use super::machine_of_connection::RemoteMachine;
 use crate::base::id_types::{CountedMap, PeerId};
 use crate::base::process_identity::Process;
 use crate::core::ConnId;

@@ -7,9 +7,9 @@ use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
-use crate::core::event_loop_turn::Turn;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::PeerRow;
 
 impl Peers {

@@ -7,9 +7,9 @@
 
 mod attachments;
 pub(in crate::core) mod caller_resolver;
-mod connection_origin;
-pub mod decline_name_takeover;
+pub mod give_back_taken_over_name;
 pub mod http_registration;
+mod machine_of_connection;
 pub(in crate::core) mod move_connections;
 mod name_lookup;
 mod peer_table;
@@ -19,16 +19,16 @@ mod retention;
 pub mod session_of_announced_call;
 pub mod sessions;
 
-pub(in crate::core) use connection_origin::{is_machine_known, rename_machine};
+pub(in crate::core) use machine_of_connection::{is_machine_known, rename_machine};
 
 pub use peers_of_linked_meshes::LinkedPeer;
 
 use super::event_journal::{Change, Journal};
-use super::event_loop_turn::Turn;
 use super::locks::Locks;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::pagination::Page;
+use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome, pagination};
 use crate::base::error::Error;
 use crate::base::id_types::{PeerId, uuid};

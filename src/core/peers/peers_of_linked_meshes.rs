@@ -10,9 +10,9 @@ use crate::base::limits;
 use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text::plain_name;
 use crate::core::event_journal::{Change, Journal};
-use crate::core::event_loop_turn::Turn;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::PeerRow;
 
 /// If a part of the peer's id is added to a long name, this many characters of the name are kept.

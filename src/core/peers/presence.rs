@@ -9,8 +9,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::core::event_journal::{Change, Journal};
-use crate::core::event_loop_turn::{Effect, Turn};
 use crate::core::locks::Locks;
+use crate::core::transaction_and_pending_effects::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 

@@ -8,10 +8,10 @@ use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
-use crate::core::event_loop_turn::Turn;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::mail::wakeups::end_hook_waits;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::{LockRow, PeerRow};
 
 impl Peers {

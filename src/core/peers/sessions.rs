@@ -1,7 +1,7 @@
 //! How an agent's session attaches over its connection, how it returns to its former peer, and how it leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
-use super::decline_name_takeover::set_takeover;
+use super::give_back_taken_over_name::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -10,11 +10,11 @@ use crate::base::process_identity::Process;
 use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
-use crate::core::event_loop_turn::{Effect, Turn};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op_definition::ArgKind;
 use crate::core::session_identifying_args::NAMING;
+use crate::core::transaction_and_pending_effects::{Effect, Turn};
 use crate::core::waiting_calls::{Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::{PeerRow, TakeoverRow};

@@ -1,7 +1,7 @@
 //! The state that the threads of a session share: calls in progress, the socket, and the session's peers.
 
-use super::super::agent_waker::AgentNotifier;
 use super::super::pending_call::{BatchReply, PendingCall};
+use super::super::send_wakeup_to_agent::AgentNotifier;
 use super::super::session_identity::{ClientIdentity, attach_params};
 use super::super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;

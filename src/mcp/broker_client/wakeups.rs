@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a separate thread wakes the client, so that no answer is delayed.
 
-use super::super::agent_waker::AgentNotifier;
+use super::super::send_wakeup_to_agent::AgentNotifier;
 use super::super::session_identity::agent_of;
 use super::STACK_BYTES;
 use super::connection_thread::ReaderThread;

@@ -14,8 +14,8 @@
 mod address;
 mod gateway;
 mod lease;
-mod tls;
 mod log_trim_and_cluster_status;
+mod tls;
 
 pub use address::EtcdAddress;
 pub use gateway::EtcdUser;

@@ -1,7 +1,7 @@
 //! Programs that replace a file with its compressed form, or with its uncompressed form.
 
 use super::Run;
-use super::archives::one_option_per_word;
+use super::downloads_and_archives::one_option_per_word;
 use super::options::{Options, Spec};
 use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;

@@ -1,8 +1,8 @@
 //! Rules for the programs that agents run. A rule finds the files that its program writes.
 
-mod archives;
 mod awk_script;
 mod compressors;
+mod downloads_and_archives;
 mod editors;
 mod files;
 mod find;
@@ -51,14 +51,14 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["xxd"], files::xxd),
     (&["uniq"], files::uniq),
     (&["rsync"], files::rsync),
-    (&["curl"], archives::curl),
-    (&["wget"], archives::wget),
-    (&["tar", "gtar", "bsdtar"], archives::tar),
-    (&["unzip"], archives::unzip),
-    (&["zip"], archives::zip),
-    (&["7z", "7za", "7zr", "7zz"], archives::seven_zip),
-    (&["cpio"], archives::cpio),
-    (&["ar"], archives::ar),
+    (&["curl"], downloads_and_archives::curl),
+    (&["wget"], downloads_and_archives::wget),
+    (&["tar", "gtar", "bsdtar"], downloads_and_archives::tar),
+    (&["unzip"], downloads_and_archives::unzip),
+    (&["zip"], downloads_and_archives::zip),
+    (&["7z", "7za", "7zr", "7zz"], downloads_and_archives::seven_zip),
+    (&["cpio"], downloads_and_archives::cpio),
+    (&["ar"], downloads_and_archives::ar),
     (&["gzip", "gunzip", "pigz", "unpigz", "bzip2", "bunzip2"], compressors::compress),
     (&["xz", "unxz", "lzma", "unlzma"], compressors::compress),
     (&["zstd", "unzstd", "zstdmt"], compressors::zstd),

@@ -2,7 +2,7 @@
 
 import { $, el, flat, setText } from '/page/dom.js';
 import { callMesh } from '/page/calls_and_event_stream.js';
-import { foundRow } from '/page/search.js';
+import { foundRow } from '/page/message_search.js';
 
 /** Opens the mailbox of a peer. */
 export async function openMailbox(peer) {

@@ -5,7 +5,7 @@ import { callMesh } from '/page/calls_and_event_stream.js';
 import { openWriteDialog, showNotice } from '/page/dialogs.js';
 import { fits, mesh, project } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
-import { showConversation } from '/page/search.js';
+import { showConversation } from '/page/message_search.js';
 
 const SHOWN_MAX = 120;
 const STAGES = ['accepted', 'offered', 'read', 'acked'];

@@ -1,12 +1,12 @@
 //! Checks how an agent's settings register our MCP server: that the file can be read, that it names our program, and
 //! that the server starts.
 
-use super::doctor::Check;
-use super::generated_file_texts::{NAME, is_our_program};
-use super::server_trial_start::RegisteredServer;
-use super::setup_environment::Environment;
+use super::Check;
+use crate::agents::generated_file_texts::{NAME, is_our_program};
+use crate::agents::server_trial_start::RegisteredServer;
+use crate::agents::setup_environment::Environment;
 use crate::known_agents::Agent;
-use crate::known_agents::settings_files::{EntryShape, ServerFile};
+use crate::known_agents::settings_file_types::{EntryShape, ServerFile};
 
 /// Checks the entry of our server in an agent's settings, and tries to start the server.
 pub(super) fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Vec<Check> {

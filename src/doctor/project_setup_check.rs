@@ -4,14 +4,14 @@
 //! **Invariant:** doctor runs the programs in a project's settings only if `setup` wrote exactly these settings on this
 //! machine. Any other settings in a work tree may come from anybody.
 
-use super::config_entries::hook_program;
-use super::doctor::{Check, check_agent, check_own_files};
-use super::generated_file_texts::{self, MARK, NAME};
 use super::registered_server_check::find_registered;
-use super::safe_write;
-use super::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};
-use super::setup_records::{FileRecord, Records, real_path};
-use crate::known_agents::settings_files::EntryShape;
+use super::{Check, check_agent, check_own_files};
+use crate::agents::config_entries::hook_program;
+use crate::agents::generated_file_texts::{self, MARK, NAME};
+use crate::agents::safe_write;
+use crate::agents::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};
+use crate::agents::setup_records::{FileRecord, Records, real_path};
+use crate::known_agents::settings_file_types::EntryShape;
 use crate::known_agents::{AGENTS, Agent};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! Checks the hubs that share a log: which hub leads, which hubs could take over, and whether etcd is healthy.
 
-use super::doctor::Check;
+use super::Check;
 use crate::base::counted::counted;
 use crate::base::untrusted_text::line;
 use serde_json::Value;

@@ -1,14 +1,14 @@
 //! Checks facts that this machine's own broker knows and the leading hub does not. These are the broker's settings, the
 //! address at which the broker serves other machines, and the reason why a hub on standby can't take over.
 
-use super::doctor::{ANSWERS_WITHIN, Check, check_http};
+use super::{ANSWERS_WITHIN, Check, check_http};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
 use crate::client::Client;
 use crate::client::route_to_broker::session_port;
 use crate::sys::data_dir::DataDir;
-use crate::sys::hubs_setting::HubAddress;
 use crate::sys::local_or_hub_endpoint::Endpoint;
+use crate::sys::parse_hub_addresses::HubAddress;
 use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};
 

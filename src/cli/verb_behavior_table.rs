@@ -102,7 +102,7 @@ const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) ->
 pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { location: SendLocation::WithSmallScope, excludes_caller: true, ..row(&peers::PEERS, render::peers) },
     row(&peers::WHOAMI, render::whoami),
-    row(&peers::decline_name_takeover::DECLINE, render::decline),
+    row(&peers::give_back_taken_over_name::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
     CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::SEND, render::message_sent) },
     CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },
@@ -142,7 +142,7 @@ mod tests {
     fn every_operation_with_a_verb_has_one_rendering() {
         for op in OPS.iter().filter(|op| op.verb.is_some()) {
             let n_rows = CLI_OPERATIONS.iter().filter(|row| row.op.name == op.name).count();
-            assert_eq!(n_rows, 1, "{} needs a row in src/cli/verb_rendering_table.rs", op.name);
+            assert_eq!(n_rows, 1, "{} needs a row in src/cli/verb_behavior_table.rs", op.name);
         }
         for row in CLI_OPERATIONS {
             assert!(row.op.verb.is_some(), "{} has a rendering, but no verb prints it", row.op.name);

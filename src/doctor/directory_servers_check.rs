@@ -1,11 +1,11 @@
 //! Checks server entries that apply to a single directory. In a directory with such an entry, the agent ignores the
 //! entry that `setup` wrote for all directories, and might start something other than slm-mesh.
 
-use super::doctor::Check;
-use super::generated_file_texts::{NAME, is_our_program};
-use super::register_via_agent_command::{by_agent, command_line};
-use super::server_trial_start::RegisteredServer;
-use super::setup_environment::{Environment, read_json};
+use super::Check;
+use crate::agents::generated_file_texts::{NAME, is_our_program};
+use crate::agents::register_via_agent_command::{by_agent, command_line};
+use crate::agents::server_trial_start::RegisteredServer;
+use crate::agents::setup_environment::{Environment, read_json};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use serde_json::Value;

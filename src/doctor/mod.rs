@@ -3,21 +3,23 @@
 //! **Invariant:** doctor tries a thing out before it reports that the thing works. It shows a process id only if the
 //! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
-use super::broker_role_and_settings_check::{OwnBroker, check_without_leader};
-use super::clock_check::check_clock;
-use super::config_entries::hook_program;
-use super::data_dir_check::check_data_dir;
-use super::desktop_notification_check::check_notifications;
-use super::directory_servers_check::check_directory_servers;
-use super::generated_file_texts::MARK;
-use super::guest_hubs_check::check_hubs_of_guest;
-use super::prove_hooks::calls_in_file;
-use super::registered_server_check::check_registration;
-use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
-use super::setup_records::Records;
-use super::shield_trial::try_shield;
-use super::standby_and_etcd_health_check::check_shared_log;
-use super::{generated_file_texts, marketplace_plugin_files, safe_write};
+pub mod broker_role_and_settings_check;
+mod data_dir_check;
+pub mod desktop_notification_check;
+mod directory_servers_check;
+mod guest_hubs_check;
+pub mod project_setup_check;
+mod registered_server_check;
+pub mod sandbox_support_check;
+mod saved_mesh_clock_check;
+mod standby_and_etcd_health_check;
+
+use crate::agents::config_entries::hook_program;
+use crate::agents::generated_file_texts::MARK;
+use crate::agents::prove_hooks::calls_in_file;
+use crate::agents::setup_environment::{EditedFile, Environment, is_program, read_hooks};
+use crate::agents::setup_records::Records;
+use crate::agents::{generated_file_texts, marketplace_plugin_files, safe_write};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
 use crate::client::route_to_broker::Route;
@@ -27,8 +29,17 @@ use crate::known_agents::hook_dialect::ShellLines;
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
-use crate::sys::{starting_broker, typescript_broker};
+use crate::sys::{broker_startup_progress, typescript_broker};
+use broker_role_and_settings_check::{OwnBroker, check_without_leader};
+use data_dir_check::check_data_dir;
+use desktop_notification_check::check_notifications;
+use directory_servers_check::check_directory_servers;
+use guest_hubs_check::check_hubs_of_guest;
+use registered_server_check::check_registration;
+use sandbox_support_check::try_shield;
+use saved_mesh_clock_check::check_clock;
 use serde_json::{Value, json};
+use standby_and_etcd_health_check::check_shared_log;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -235,7 +246,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
             format!("end that broker (PID {pid}), or set SLM_MESH_DATA_DIR to another directory"),
         );
     }
-    if let Some(starting) = starting_broker::find(places) {
+    if let Some(starting) = broker_startup_progress::find(places) {
         return Check::error(about, starting.describe(), "wait until it is ready, and run slm-mesh doctor again");
     }
     match client::broker_lock_holder(places) {

@@ -2,10 +2,10 @@
 //! settings whether it leads, and requests a trial lock from the leading hub. Also looks for a broker that is still
 //! running on the guest itself.
 
-use super::doctor::{Check, check_lock};
+use super::{Check, check_lock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
-use crate::client::hub_group::HubGroup;
+use crate::client::connect_to_leading_hub::HubGroup;
 use crate::client::mesh_of_hub::has_another_log;
 use crate::client::route_to_broker::{HubAnswer, HubRole, RemoteTarget};
 use crate::client::{Client, discovered_hub};

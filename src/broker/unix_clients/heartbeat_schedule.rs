@@ -83,7 +83,7 @@ impl LivenessSchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::unix_clients::origin::Origin;
+    use crate::broker::unix_clients::client_machine_and_ancestors::Origin;
 
     #[test]
     fn a_client_has_the_full_time_to_answer_after_the_machine_slept() {

@@ -10,8 +10,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
-use crate::core::event_loop_turn::Turn;
 use crate::core::settings::FormerHost;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{ConnId, Mesh};
 use crate::store::PeerRow;
 

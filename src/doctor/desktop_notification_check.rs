@@ -1,7 +1,7 @@
 //! Checks whether notifications can be shown, without showing one.
 
-use super::doctor::Check;
-use super::setup_environment::{find_on_path, is_program};
+use super::Check;
+use crate::agents::setup_environment::{find_on_path, is_program};
 use crate::sys::settings::{NOTIFY, Settings};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Checks for `doctor` whether the clock of the mesh agrees with the clock of this machine.
 
-use super::doctor::Check;
-use crate::base::absences::Absences;
+use super::Check;
+use crate::base::broker_downtimes::Downtimes;
 use crate::base::limits::DAY_MS;
 use crate::base::time_format;
 use crate::sys::data_dir::DataDir;
@@ -42,7 +42,7 @@ pub fn check_clock(places: &DataDir) -> Option<Check> {
                     next broker uses this machine's clock";
         return Some(Check::error(about, found, cure));
     }
-    let jump = Absences::parse(&saved).last().filter(|jump| jump.until - jump.from > ABSENCE_MAX_MS)?;
+    let jump = Downtimes::parse(&saved).last().filter(|jump| jump.until - jump.from > ABSENCE_MAX_MS)?;
     (now - jump.until < DAY_MS).then(|| {
         let found = format!(
             "this machine's clock moved forward by {} between the end of one broker and the start of the next one",

@@ -1,7 +1,7 @@
 //! Keeps the beginning of a long text. Of the rest, keeps only the needed lines. For example, only a few lines of a
 //! large patch contain the names of files.
 
-use super::lossy_json_field_reader::SHORT_MAX;
+use super::huge_or_broken_json_reader::SHORT_MAX;
 
 /// The beginning of a text, and the needed lines after the beginning.
 pub(super) struct KeptText {

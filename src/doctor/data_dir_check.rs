@@ -1,7 +1,7 @@
 //! Checks the data directory for `doctor`: whether it is private and writable, and whether its files belong to the
 //! user.
 
-use super::doctor::Check;
+use super::Check;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::sys;
 use crate::sys::data_dir::DataDir;

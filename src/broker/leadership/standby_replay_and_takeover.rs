@@ -1,6 +1,6 @@
 //! A hub on standby. It applies the entries that the leader stores, and can take over.
 
-use super::database_log_match::diverged;
+use super::database_belongs_to_log::diverged;
 use super::{DatabaseLogMatch, Leader};
 use crate::base::id_types::{LogId, Term};
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};

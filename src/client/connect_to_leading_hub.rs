@@ -7,7 +7,7 @@ use super::{Client, route_to_broker};
 use crate::base::error::Error;
 use crate::base::id_types::LogId;
 use crate::sys::data_dir::DataDir;
-use crate::sys::hubs_setting::HubAddress;
+use crate::sys::parse_hub_addresses::HubAddress;
 use crate::sys::settings::{SECRET, Settings};
 use serde_json::Value;
 use std::fmt;

@@ -1,11 +1,11 @@
 //! The ports of a broker (for HTTP and for other machines), the credentials for these ports, and the pipe for signals.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::broker::admit_remote_sessions::RemoteListener;
+use crate::broker::authenticated_remote_connections::RemoteListener;
 use crate::broker::http::{HttpServer, Limits, PendingRequest};
 use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};
-use crate::discovery::announcer_process::Announcement;
+use crate::discovery::announce_hub_by_mdns::Announcement;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;

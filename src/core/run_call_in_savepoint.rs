@@ -1,9 +1,9 @@
 //! Runs calls: finds the acting peer, runs the operation inside a savepoint, and stores calls that must wait.
 
-use super::event_loop_turn::{Dirty, Effect};
 use super::mail::{receipts, wakeups};
 use super::op_definition::WAITING_SINCE;
-use super::peers::{decline_name_takeover, sessions};
+use super::peers::{give_back_taken_over_name, sessions};
+use super::transaction_and_pending_effects::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
 use crate::base::error::{Error, ErrorKind};
@@ -233,7 +233,7 @@ impl Mesh {
         // After a caller has given back a name, the caller acts as a new peer. So the notices for the new peer are
         // added.
         let new =
-            value["you"]["id"].as_str().filter(|_| is(call.op, &decline_name_takeover::DECLINE)).map(PeerId::from);
+            value["you"]["id"].as_str().filter(|_| is(call.op, &give_back_taken_over_name::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
         if let Some(notice) = notice.flatten()

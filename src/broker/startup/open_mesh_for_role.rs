@@ -1,13 +1,13 @@
 //! Opens the mesh: from its database, or as an empty mesh for a hub on standby.
 
 use super::database;
-use super::listeners::{moved_port_warning, wake_loop};
+use super::tcp_listeners::{moved_port_warning, wake_loop};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::process_identity::Process;
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
+use crate::broker::links_to_other_meshes::MeshLinks;
 use crate::broker::log;
-use crate::broker::mesh_links::MeshLinks;
-use crate::broker::unix_clients::origin::{from_mesh, start_shift, to_mesh};
+use crate::broker::unix_clients::client_machine_and_ancestors::{from_mesh, start_shift, to_mesh};
 use crate::core::{FormerHost, Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
@@ -63,7 +63,7 @@ impl MeshOpener {
         if self.hub.is_none() {
             self.save_host();
         }
-        mesh.set_absences(database::absences(&self.places));
+        mesh.set_downtimes(database::downtimes(&self.places));
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let places = self.places.clone();
         mesh.set_damage_report(Box::new(move |since| {

@@ -5,7 +5,7 @@
 //! too deeply. Some memory is reserved for the fields that the caller needs.
 
 use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
-use super::shorten_long_json_text::KeptText;
+use super::keep_start_and_matching_lines::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
