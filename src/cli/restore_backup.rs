@@ -41,7 +41,7 @@ pub fn restore(backup: &str, json: bool) -> Result<u8, Error> {
     let old = aside.map(|path| format!(" The old database was moved to {path}.")).unwrap_or_default();
     let next = match settings.text(STORE) {
         "" => "",
-        _ => " This hub shares its mesh; to see how the other hubs take over the backup, run slm-mesh help machines.",
+        _ => " This hub shares its mesh; slm-mesh help machines says how the other hubs get the restored data.",
     };
     print_line(&render::plain(&format!("Restored {backup}.{old}{next}")))
 }

@@ -1,9 +1,9 @@
 //! The rules of the mesh. A rule is the code of one operation. Its inputs are a request, the time and the store.
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
-//! writer of its data, in memory and in the database. [`run_call_in_savepoint`] runs operations, and passes to each rule the parts
-//! that the rule needs. [`transaction_and_pending_effects`] contains the open transaction, and the effects (such as replies) that the
-//! caller carries out after the commit.
+//! writer of its data, in memory and in the database. [`run_call_in_savepoint`] runs operations, and passes to each
+//! rule the parts that the rule needs. [`transaction_and_pending_effects`] contains the open transaction, and the
+//! effects (such as replies) that the caller carries out after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
 //! that returns random numbers.

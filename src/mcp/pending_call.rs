@@ -198,8 +198,8 @@ impl PendingCall {
         ptr::eq(self.op, &event_journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
     }
 
-    /// Whether the session must parse this answer, because it may contain unread messages, a new peer for the session, a
-    /// transcript to read, or an event that is too long. All other answers are passed on unparsed.
+    /// Whether the session must parse this answer, because it may contain unread messages, a new peer for the session,
+    /// a transcript to read, or an event that is too long. All other answers are passed on unparsed.
     pub fn must_parse(&self, answer: &str) -> bool {
         self.arguments.contains_key("detail")
             || rpc::may_have_field(answer, "messages")

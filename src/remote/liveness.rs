@@ -187,7 +187,8 @@ impl Liveness {
         self.unanswered_ping().map_or(dead_at, |asked_at| dead_at.min(asked_at + PONG_WITHIN))
     }
 
-    /// When the oldest unanswered ping after the last sign of life was sent; `None` if there is no such ping.
+    /// The time at which the oldest unanswered ping was sent, of the pings since the last sign of life; `None` if there
+    /// is none.
     fn unanswered_ping(&self) -> Option<Instant> {
         let pings = self.unanswered.iter().filter(|question| question.in_ping);
         pings.map(|ping| ping.asked_at).find(|asked_at| *asked_at > self.alive_at)

@@ -19,7 +19,7 @@ pub struct Seen {
     pub payload: String,
     /// For an event about the shared state, the namespace and key of the entry.
     entry: Option<(String, String)>,
-    /// The payload after the entry is deleted: it no longer contains the entry's value.
+    /// The payload that is left when the entry is deleted. It no longer contains the entry's value.
     blanked: String,
 }
 

@@ -225,7 +225,8 @@ impl Model {
     /// its answer. If this call has waited, no older call for the same file may still be waiting.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
-        // A caller may overtake itself. A call of somebody else may still have to wait for the call that was overtaken.
+        // A caller's calls may overtake each other. But the calls of other callers may still have to wait for the call
+        // that was overtaken.
         let others: Vec<&Ask> =
             pending.iter().copied().filter(|other| other.conn != ask.conn || other.who != ask.who).collect();
         for older in others.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {

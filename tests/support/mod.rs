@@ -120,7 +120,7 @@ impl Place {
 }
 
 /// Environment variables that change the clock of a program: to a time (`@2038-01-02 00:00:00`) or by a span (`+1h`).
-/// Returns `None`, and says so, if libfaketime is not installed.
+/// If libfaketime is not installed, says so and returns `None`.
 pub fn faketime(time: &str) -> Option<Vec<(String, String)>> {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));

@@ -7,8 +7,8 @@ mod source;
 use source::{Source, check, files_ending, root, sources};
 use std::fs;
 
-/// For each folder of `src`, the folders that it may import. The layers are `main → cli → doctor → agents, mcp → client,
-/// broker → wire → core → store`. `discovery` and `sys`, which talk to the system, are beside them.
+/// For each folder of `src`, the folders that it may import. The layers are `main → cli → doctor → agents, mcp →
+/// client, broker → wire → core → store`. `discovery` and `sys`, which talk to the system, are beside them.
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("store", &["base"]),

@@ -54,7 +54,7 @@ pub struct Standby<L> {
 
 /// The result of an attempt to become the leader.
 pub enum TakeOver<L> {
-    /// This hub leads. Its store contains the whole log, and records changes from now on.
+    /// This hub leads. Its store contains the whole log. From now on, the store records changes.
     Leads(Leader<L>),
     /// Another hub leads, at this address.
     StandsBy(Standby<L>, String),

@@ -413,9 +413,9 @@ impl UnixClients {
     }
 }
 
-/// Whether the mesh must know that this client no longer answers. There are two such cases. If the client is a session,
-/// other peers must learn that the session is gone. If the client is on another machine, the name of that machine must
-/// become free, so that the machine can use its name again after a reboot.
+/// Whether the broker must notice when this client stops answering. There are two such cases. If the client is a
+/// session, other peers must learn that the session is gone. If the client is on another machine, the name of that
+/// machine must become free, so that the machine can use its name again after a reboot.
 fn is_checked(context: &LoopContext, token: u64) -> bool {
     context.mesh.is_attached(token) || context.mesh.is_remote(token)
 }

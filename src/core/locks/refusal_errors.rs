@@ -35,12 +35,12 @@ impl Locks {
         let found = own.or_else(|| self.all().find(shares_files));
         match found.map(|lock| (lock, untrusted_text::shown_path(&lock.path))) {
             Some((lock, shown)) if lock.holder == me => format!(
-                "{path} is not locked by itself, but you have locked {shown}, which shares files with it; to release \
+                "there is no lock on {path} itself, but you have locked {shown}, which shares files with it; to release \
                  that lock, use slm-mesh unlock {}",
                 quoted_if_exact(&shown, &lock.path)
             ),
             Some((lock, shown)) => format!(
-                "{path} is not locked by itself, but {} has locked {shown}, which shares files with it; only the \
+                "there is no lock on {path} itself, but {} has locked {shown}, which shares files with it; only the \
                  holder can release that lock",
                 peers.name_of(&lock.holder)
             ),

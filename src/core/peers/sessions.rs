@@ -45,7 +45,8 @@ pub static ATTACH: Op = Op {
         )
         .at(CliPlace::Hidden),
         Arg::new("knownAgent", ArgKind::Flag, "False if slm-mesh does not know this agent").at(CliPlace::Hidden),
-        Arg::new("script", ArgKind::Flag, "The caller itself is the peer, not its parent agent").at(CliPlace::Hidden),
+        Arg::new("script", ArgKind::Flag, "The caller acts as a peer of its own, and not as the agent that started it")
+            .at(CliPlace::Hidden),
     ],
     actor: Auth::Optional,
     verb: None,
