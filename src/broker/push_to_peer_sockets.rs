@@ -7,8 +7,8 @@
 
 use super::blocking_filesystem_threads::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
-use super::old_client_websockets::Subscribers;
 use super::push_connection::PushConnection;
+use super::push_to_old_websocket_clients::Subscribers;
 use crate::base::id_types::PeerId;
 use crate::base::stored_enums::EventKind;
 use crate::base::time_format;

@@ -11,6 +11,7 @@ pub mod help_topics;
 pub mod hub_discovery;
 mod message_pages;
 mod parsed_command;
+pub mod print_peer_transcript;
 pub mod render;
 pub mod restore_backup;
 pub mod restore_file;
@@ -18,7 +19,6 @@ mod retry_on_lost_connection;
 pub mod run_shielded_command;
 pub mod run_under_lock;
 mod secret;
-pub mod session_transcript;
 pub mod setup_and_doctor;
 mod ssh_pipe;
 pub mod start_stop;
@@ -100,7 +100,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::RestoreBackup(backup) => restore_backup::restore(backup, parsed.json),
         CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
         CliCommand::Shield(options) => run_shielded_command::run_shielded(options, parsed),
-        CliCommand::Transcript(options) => session_transcript::print_transcript(options, parsed.json),
+        CliCommand::Transcript(options) => print_peer_transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
             Some(stream) => follow::follow(row, stream, parsed),

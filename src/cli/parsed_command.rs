@@ -1,8 +1,8 @@
 //! A parsed command line: the command and its arguments.
 
+use super::print_peer_transcript::TranscriptOptions;
 use super::restore_file::RestoreOptions;
 use super::run_shielded_command::ShieldOptions;
-use super::session_transcript::TranscriptOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::verb_behavior_table::CliOperation;
 use crate::broker::startup::LogChange;

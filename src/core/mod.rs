@@ -17,6 +17,7 @@ pub mod hook_operations;
 pub mod locks;
 pub mod mail;
 pub mod mcp_tools;
+mod mesh_opening_parameters;
 pub mod notify_holder_of_overwrite;
 pub mod op_definition;
 pub mod pagination;
@@ -24,16 +25,15 @@ pub mod peers;
 mod rate_limit;
 pub mod run_call_in_savepoint;
 mod session_identifying_args;
-mod settings;
 pub mod shared_state;
 pub mod status;
 mod timed_work;
 pub mod transaction_and_pending_effects;
 pub mod waiting_calls;
 
+pub use mesh_opening_parameters::{FormerHost, MeshSettings};
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
 pub use run_call_in_savepoint::{Call, CallContext, Outcome};
-pub use settings::{FormerHost, MeshSettings};
 pub use transaction_and_pending_effects::Effect;
 
 use crate::base::broker_downtimes::Downtimes;

@@ -5,7 +5,7 @@ use super::Check;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::sys::set_aside_databases::{self, DamagedDatabase};
+use crate::sys::find_set_aside_databases::{self, DamagedDatabase};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -126,7 +126,7 @@ fn check_damage(places: &DataDir) -> Vec<Check> {
         );
         Check::error("database", damaged.report, cure)
     };
-    set_aside_databases::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
+    find_set_aside_databases::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
 }
 
 /// Returns a fault if a file is where the broker needs a folder, or a folder where it needs its socket.

@@ -5,9 +5,9 @@
 //! and only for a bounded time. The number of such connections is bounded, per address and in total.
 
 use super::HANDSHAKE_MS;
+use super::accept_guest_handshake::{AcceptedSocket, PendingHandshake, Progress, Rejection};
 use super::auth_failure_reports::AuthFailures;
-use super::bridge::{Bridge, BridgeStatus, Framing};
-use super::hub_handshake::{AcceptedSocket, PendingHandshake, Progress, Rejection};
+use super::bridge_guest_to_local_broker::{Bridge, BridgeStatus, Framing};
 use super::noise::NetworkKey;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};

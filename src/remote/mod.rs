@@ -8,12 +8,12 @@
 //! A push client must have sent a valid bearer token instead. The secret is never sent over the network. If a message
 //! is changed, repeated, reordered or removed on its way, the connection ends.
 
+mod accept_guest_handshake;
 pub mod auth_failure_reports;
-mod bridge;
+mod bridge_guest_to_local_broker;
 pub mod connect_to_hub;
 mod encrypted_messages;
 pub mod encrypted_stream_to_hub;
-mod hub_handshake;
 pub mod hub_listener;
 mod hub_socket_with_deadline;
 pub mod liveness;

@@ -2,8 +2,8 @@
 //! the holder's last edit of the file.
 
 use super::file_state::{Comparison, FileState, content_hash};
-use super::files_locked_by_peers::LockedPath;
 use super::last_seen_states::{HolderRecord, HolderRecords, RecordedBy};
+use super::note_locked_files_before_command::LockedPath;
 use super::{ChangedFile, CommandNote, HeldFiles};
 use crate::base::{limits, path_overlap};
 use std::path::Path;

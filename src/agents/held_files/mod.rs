@@ -14,15 +14,15 @@ mod changes_by_others;
 pub mod command_overwrite_report;
 mod copies;
 mod file_state;
-mod files_locked_by_peers;
 mod last_seen_states;
+mod note_locked_files_before_command;
 mod notes_for_after_hook;
 mod overwrite_undo_list;
 pub mod undo_overwrite;
 
 pub use change_attribution::{Cause, ChangedFile};
 pub use changes_by_others::OwnMoment;
-pub use files_locked_by_peers::LockedPath;
+pub use note_locked_files_before_command::LockedPath;
 pub use notes_for_after_hook::{CommandNote, ToolRun};
 
 use crate::sys::data_dir::DataDir;
@@ -64,8 +64,8 @@ impl HeldFiles {
     /// records the state of the files that other peers hold, and copies the small files. `answer` is the broker's
     /// answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
-        let others = files_locked_by_peers::LockedPath::list(&answer["others"]);
-        let own = files_locked_by_peers::LockedPath::list(&answer["own"]);
+        let others = note_locked_files_before_command::LockedPath::list(&answer["others"]);
+        let own = note_locked_files_before_command::LockedPath::list(&answer["own"]);
         if others.is_empty() && own.is_empty() {
             return;
         }

@@ -8,7 +8,7 @@ use crate::broker::log;
 use crate::store::{Salvage, Store, StoreError, StoreResult};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{STORE, Settings};
-use crate::sys::{self, Clock, set_aside_databases, typescript_broker};
+use crate::sys::{self, Clock, find_set_aside_databases, typescript_broker};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -189,7 +189,8 @@ pub(super) fn remove_database(draft: &Path) {
 
 /// Completes the replacement of the database if an earlier process was killed in the middle of it.
 fn finish_replacement(places: &DataDir) -> Result<(), Error> {
-    for (new, prefix) in [(SALVAGED, set_aside_databases::DAMAGED), (RESTORED, set_aside_databases::REPLACED)] {
+    for (new, prefix) in [(SALVAGED, find_set_aside_databases::DAMAGED), (RESTORED, find_set_aside_databases::REPLACED)]
+    {
         if places.dir.join(new).exists() {
             let aside = replace_database(places, new, prefix)?;
             log(&format!("{new} is the database now; the old one was moved to {}", aside.display()));
@@ -227,8 +228,8 @@ fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
 /// Moves the damaged database aside, replaces it if any rows were salvaged, and reports what happened.
 fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_hub: bool) -> Result<(), Error> {
     let aside = match salvage {
-        Some(_) => replace_database(places, SALVAGED, set_aside_databases::DAMAGED)?,
-        None => move_aside(places, set_aside_databases::DAMAGED)?,
+        Some(_) => replace_database(places, SALVAGED, find_set_aside_databases::DAMAGED)?,
+        None => move_aside(places, find_set_aside_databases::DAMAGED)?,
     };
     let result = match salvage {
         None if is_hub => "this hub needs a copy from the hub that leads".into(),
@@ -242,7 +243,8 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
     };
     let moved = format!("it was moved to {}; {result}", aside.display());
     log(&format!("THE DATABASE IS DAMAGED ({why}): {moved}"));
-    if let Err(error) = set_aside_databases::write_report(places, &aside, &format!("the database was damaged: {moved}"))
+    if let Err(error) =
+        find_set_aside_databases::write_report(places, &aside, &format!("the database was damaged: {moved}"))
     {
         log(&error.text);
     }
@@ -251,7 +253,7 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
 
 /// Moves the database aside. Its new name consists of `prefix` and the time.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
-    move_files(places, set_aside_databases::path(places, prefix, sys::wall_ms()))
+    move_files(places, find_set_aside_databases::path(places, prefix, sys::wall_ms()))
 }
 
 /// The path to which a killed process has begun to move the database. The process has moved the write-ahead log, but
@@ -261,7 +263,7 @@ fn begun_move(places: &DataDir, new: &Path, prefix: &str) -> Option<PathBuf> {
     let written = fs::metadata(new).and_then(|file| file.modified()).ok()?;
     let written = written.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;
     let has_log = log_path(places).exists();
-    set_aside_databases::logs_without_database(places, prefix, written).pop().filter(|_| !has_log)
+    find_set_aside_databases::logs_without_database(places, prefix, written).pop().filter(|_| !has_log)
 }
 
 /// Renames the files of the database. The database itself is renamed last. If it were renamed first, and this process
@@ -298,7 +300,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
                     // The database is damaged or the disk is full. The hub leaves this database anyway.
                     log(&error.to_string());
                 }
-                let aside = move_aside(places, set_aside_databases::LEFT)?;
+                let aside = move_aside(places, find_set_aside_databases::LEFT)?;
                 log(&format!(
                     "this hub joins the mesh whose log is in etcd; the hub's old database was moved to {}",
                     aside.display()
@@ -318,7 +320,7 @@ pub(super) fn mark_suspect(places: &DataDir) {
 
 /// Returns a warning for the user if a database was set aside after `started`.
 pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
-    set_aside_databases::last_damaged(places, started).map(|damaged| damaged.report)
+    find_set_aside_databases::last_damaged(places, started).map(|damaged| damaged.report)
 }
 
 /// If a killed broker has left a write-ahead log, copies the log into the database file. After that, a copy of this

@@ -15,7 +15,7 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::local_or_hub_endpoint::links;
 use crate::sys::machine_name::machine_name;
 use crate::sys::settings::{SECRET, STORE, Settings};
-use crate::sys::{self, Clock, set_aside_databases};
+use crate::sys::{self, Clock, find_set_aside_databases};
 use mio::Waker;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ impl MeshOpener {
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let places = self.places.clone();
         mesh.set_damage_report(Box::new(move |since| {
-            set_aside_databases::last_damaged(&places, since).map(|one| one.report)
+            find_set_aside_databases::last_damaged(&places, since).map(|one| one.report)
         }));
         let agent_above = |pid| sys::process::agent_of_server(pid).map(to_mesh);
         mesh.expect_servers(agent_above, |kind| sys::process::agent_program(kind).is_some());

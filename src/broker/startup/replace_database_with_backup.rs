@@ -7,7 +7,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::path_suffix::with_suffix;
 use crate::store::{Store, StoreError};
 use crate::sys::data_dir::DataDir;
-use crate::sys::{regular_file, set_aside_databases, typescript_broker};
+use crate::sys::{find_set_aside_databases, regular_file, typescript_broker};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -83,7 +83,7 @@ impl CheckedBackup {
         let had_database = places.database().exists();
         let renamed = fs::rename(&self.draft, places.dir.join(RESTORED));
         renamed.map_err(|error| places.error("can't be written", &error))?;
-        let aside = replace_database(places, RESTORED, set_aside_databases::REPLACED)?;
+        let aside = replace_database(places, RESTORED, find_set_aside_databases::REPLACED)?;
         if let Some(machine) = &self.machine {
             places.write(&places.machine(), &format!("{machine}\n"))?;
         }

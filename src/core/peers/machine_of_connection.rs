@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
-use crate::core::settings::FormerHost;
+use crate::core::mesh_opening_parameters::FormerHost;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{ConnId, Mesh};
 use crate::store::PeerRow;

@@ -1,8 +1,8 @@
 //! Finds the files that a script in Python, JavaScript or another language writes. The script comes from the command
 //! line or from standard input. A path is found only if it is a plain literal.
 
+use super::inline_script_tokens::{Language, Token, tokens};
 use super::options::Spec;
-use super::script_tokens::{Language, Token, tokens};
 use super::script_variables::{bindings, is_sign, name};
 use super::script_writes::{ScriptWrite, Snippet};
 use super::uncalled_code::{without_uncalled_blocks, without_uncalled_functions};

@@ -1,6 +1,6 @@
 //! Finds the values of the variables in a script, if they are plain literals.
 
-use super::script_tokens::Token;
+use super::inline_script_tokens::Token;
 use std::collections::HashMap;
 
 /// Maximum number of functions whose calls are examined.

@@ -1,6 +1,6 @@
 //! Finds the calls in a script that write files or run commands.
 
-use super::script_tokens::{Language, Token};
+use super::inline_script_tokens::{Language, Token};
 use super::script_variables::{Binding, is_sign, list_literal, name, path_literal};
 use std::collections::{HashMap, HashSet};
 

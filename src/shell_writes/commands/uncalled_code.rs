@@ -1,6 +1,6 @@
 //! Removes the parts of a script that certainly do not run.
 
-use super::script_tokens::{Language, Token};
+use super::inline_script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
@@ -94,7 +94,7 @@ fn end_of_body(tokens: &[Token], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shell_writes::commands::script_tokens::tokens;
+    use crate::shell_writes::commands::inline_script_tokens::tokens;
 
     #[test]
     fn functions_that_nobody_calls_are_left_out() {

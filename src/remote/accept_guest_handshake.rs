@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
-use super::bridge::Framing;
+use super::bridge_guest_to_local_broker::Framing;
 use super::hub_listener::BearerCheck;
 use super::noise::{HubHandshake, NetworkKey};
 use super::nonblocking_guest_socket::GuestSocket;
