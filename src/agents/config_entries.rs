@@ -4,10 +4,10 @@
 //! and starts our program. A hook is ours if it only runs our program with the word `hook` and the agent's id. If the
 //! hook's command does more than that, the hook is the user's: it stays, and only the path of our program is updated.
 
-use super::find_own_call_in_hook::{ProgramCall, call_in_line, call_of, line_of, with_program};
 use super::generated_file_texts::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
 use super::json_hook_entry::{grouped_item, hook_path, put_matcher, remove_hook, update_hook, with_arguments};
+use super::recognise_own_hook_entries::{ProgramCall, call_in_line, call_of, line_of, with_program};
 use super::{toml_entry, toml_hooks, yaml_entry};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;

@@ -7,7 +7,7 @@ use super::held_files::command_overwrite_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput};
 use super::hook_text::{self, MailText};
-use super::write_protect_shell_commands::{BASH_ENV, SessionShield};
+use super::restart_shell_in_write_sandbox::{BASH_ENV, SessionShield};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;

@@ -4,8 +4,8 @@
 //! stay.
 
 use super::config_entries::at;
-use super::find_own_call_in_hook::ProgramCall;
 use super::json_edit::{self, PathStep};
+use super::recognise_own_hook_entries::ProgramCall;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::settings_file_types::HookFile;
 use serde_json::{Value, json};

@@ -3,9 +3,9 @@
 //! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
 //! proven.
 
-use super::find_own_call_in_hook::call_of;
 use super::generated_file_texts;
 use super::hook::hook_agent;
+use super::recognise_own_hook_entries::call_of;
 use super::safe_write;
 use super::setup_environment::{EditedFile, Environment, read_hooks};
 use crate::base::error::{Error, ErrorKind};

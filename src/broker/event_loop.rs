@@ -4,8 +4,8 @@
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only the flush sends anything
 //! to clients, so clients see only changes that are committed.
 
+use super::admit_guests_and_announce_hub::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
-use super::authenticated_remote_connections::RemoteListener;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
 use super::leadership::{BrokerRole, TurnEnd};
@@ -13,8 +13,8 @@ use super::links_to_other_meshes::MeshLinks;
 use super::log;
 use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
-use super::push_to_peer_sockets::PushTargets;
-use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
+use super::push_to_http_registered_peers::PushTargets;
+use super::shutdown_reasons::{ShutdownDecision, ShutdownReason};
 use super::startup::{MeshOpener, PathState, RuntimeFiles};
 use super::unix_clients::UnixClients;
 use super::web::event_stream::PageStreams;

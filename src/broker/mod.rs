@@ -15,7 +15,7 @@ pub mod http;
 #[doc(hidden)]
 pub mod leadership;
 #[doc(hidden)]
-mod authenticated_remote_connections;
+mod admit_guests_and_announce_hub;
 pub mod legacy_http;
 mod linked_mesh_http_routes;
 mod links_to_other_meshes;
@@ -23,10 +23,10 @@ mod log_rate_limit;
 pub mod own_methods;
 mod process_exits;
 mod push_connection;
+mod push_to_http_registered_peers;
 mod push_to_old_websocket_clients;
-mod push_to_peer_sockets;
 mod role_changes;
-mod shutdown_decision;
+mod shutdown_reasons;
 pub mod startup;
 mod unix_clients;
 pub mod web;

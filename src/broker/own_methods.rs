@@ -4,7 +4,7 @@
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
 use super::log;
-use super::shutdown_decision::ShutdownReason;
+use super::shutdown_reasons::ShutdownReason;
 use super::web::auth::WebAuth;
 use crate::base::error::{Error, ErrorKind};
 use crate::core::op_definition::{Arg, ArgKind};

@@ -6,7 +6,7 @@ use super::event_loop::EventLoop;
 use super::leadership::{BrokerRole, TakenLead, TurnEnd};
 use super::log;
 use super::process_exits::ProcessExits;
-use super::shutdown_decision::ShutdownReason;
+use super::shutdown_reasons::ShutdownReason;
 use crate::base::error::Error;
 use crate::core::Mesh;
 use std::time::Duration;

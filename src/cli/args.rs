@@ -4,7 +4,7 @@ pub use super::parsed_command::{CliCommand, ParsedCommand};
 
 use super::print_peer_transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::restore_file::RestoreOptions;
-use super::run_shielded_command::ShieldOptions;
+use super::sandbox_command_from_locked_files::ShieldOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::usage_errors::{lexopt_error, on_command_line, unexpected, unknown_flag, unknown_verb, usage, usage_error};
 use super::verb_and_flag_tables::{FLAGS, all_verbs, flag_name, placeholder, takes_value, with_dashes};

@@ -8,7 +8,7 @@ pub mod follow;
 pub mod generate_help_and_man_page;
 pub mod git_guard;
 pub mod help_topics;
-pub mod hub_discovery;
+pub mod list_and_announce_network_hubs;
 mod message_pages;
 mod parsed_command;
 pub mod print_peer_transcript;
@@ -16,8 +16,8 @@ pub mod render;
 pub mod restore_backup;
 pub mod restore_file;
 mod retry_on_lost_connection;
-pub mod run_shielded_command;
 pub mod run_under_lock;
+pub mod sandbox_command_from_locked_files;
 mod secret;
 pub mod setup_and_doctor;
 mod ssh_pipe;
@@ -87,8 +87,8 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::Hook { dialect, .. } => Ok(crate::agents::wake_hook::wait_to_wake(dialect)),
         CliCommand::Setup(options) => setup_and_doctor::setup(options, parsed.json),
         CliCommand::Doctor(prove) => setup_and_doctor::doctor(prove.as_deref(), parsed.json),
-        CliCommand::Hubs(seconds) => hub_discovery::list_hubs(*seconds, parsed.json),
-        CliCommand::Announce(words) => hub_discovery::announce(words),
+        CliCommand::Hubs(seconds) => list_and_announce_network_hubs::list_hubs(*seconds, parsed.json),
+        CliCommand::Announce(words) => list_and_announce_network_hubs::announce(words),
         CliCommand::Complete(words) => completion_words::print_candidates(words),
         CliCommand::Guard(words) => git_guard::run_guard(words, parsed.json),
         CliCommand::Pipe => ssh_pipe::carry_lines(),
@@ -99,7 +99,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreBackup(backup) => restore_backup::restore(backup, parsed.json),
         CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
-        CliCommand::Shield(options) => run_shielded_command::run_shielded(options, parsed),
+        CliCommand::Shield(options) => sandbox_command_from_locked_files::run_shielded(options, parsed),
         CliCommand::Transcript(options) => print_peer_transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {

@@ -2,7 +2,7 @@
 
 use super::print_peer_transcript::TranscriptOptions;
 use super::restore_file::RestoreOptions;
-use super::run_shielded_command::ShieldOptions;
+use super::sandbox_command_from_locked_files::ShieldOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::verb_behavior_table::CliOperation;
 use crate::broker::startup::LogChange;

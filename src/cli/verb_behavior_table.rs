@@ -6,7 +6,7 @@
 
 use super::args::ParsedCommand;
 use super::render;
-use crate::core::{Op, channels, event_journal, locks, mail, peers, shared_state, status};
+use crate::core::{Op, channels, event_journal, locks, mail, peers, shared_key_value_entries, status};
 use serde_json::Value;
 
 /// A result as it is printed for people.
@@ -114,10 +114,10 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&channels::JOIN, render::channel_joined),
     row(&channels::LEAVE, render::channel_left),
     row(&channels::LIST, render::channels),
-    row(&shared_state::GET, render::state_entry),
-    row(&shared_state::SET, render::state_set),
-    row(&shared_state::LIST, render::state_entries),
-    row(&shared_state::DELETE, render::state_deleted),
+    row(&shared_key_value_entries::GET, render::state_entry),
+    row(&shared_key_value_entries::SET, render::state_set),
+    row(&shared_key_value_entries::LIST, render::state_entries),
+    row(&shared_key_value_entries::DELETE, render::state_deleted),
     CliOperation { needs_file: true, location: SendLocation::Always, ..row(&locks::LOCK, render::locks_granted) },
     CliOperation { needs_file: true, ..row(&locks::UNLOCK, render::locks_released) },
     row(&locks::QUERY, render::locks),

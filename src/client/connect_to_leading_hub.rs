@@ -1,8 +1,8 @@
 //! Connects to the leader of the hubs that share a mesh. If the last known leader does not answer, asks the other hubs.
 
+use super::check_hub_has_joined_mesh::HubMesh;
 use super::last_leader::LastLeader;
 use super::leader_search::{FoundLeader, LeaderSearch, leader_hint};
-use super::mesh_of_hub::HubMesh;
 use super::{Client, route_to_broker};
 use crate::base::error::Error;
 use crate::base::id_types::LogId;
@@ -186,7 +186,7 @@ impl HubGroup {
     pub fn connect_to(self: &Arc<Self>, candidate: &Candidate) -> Result<Client, Error> {
         match candidate {
             Candidate::ThisMachine => Client::connect_to_own(&self.places),
-            Candidate::Hub(hub) => route_to_broker::connect_to_hub(self, hub),
+            Candidate::Hub(hub) => route_to_broker::guest_handshake_with_hub(self, hub),
         }
     }
 

@@ -13,7 +13,7 @@
 use super::Client;
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
-use crate::remote::connect_to_hub;
+use crate::remote::guest_handshake_with_hub;
 use crate::sys::data_dir::DataDir;
 use crate::sys::local_or_hub_endpoint::{Endpoint, SECRET_MIN};
 use crate::sys::settings::{SECRET, Settings};
@@ -193,7 +193,7 @@ pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bo
     if secret.is_empty() {
         return None;
     }
-    match connect_to_hub::connect(address, port, secret, sys::random_u128() as u64, None) {
+    match guest_handshake_with_hub::connect(address, port, secret, sys::random_u128() as u64, None) {
         Ok(_) => Some(true),
         Err(error) if error.kind == ErrorKind::Refused => Some(false),
         Err(_) => None,

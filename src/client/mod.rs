@@ -4,13 +4,13 @@
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker can't have run
 //! the call.
 
+pub mod check_hub_has_joined_mesh;
 pub mod connect_to_leading_hub;
 mod connection_errors;
 pub mod discovered_hub;
 mod forwarding_child_process;
 mod last_leader;
 mod leader_search;
-pub mod mesh_of_hub;
 mod retry_after_broker_exit;
 pub mod route_to_broker;
 mod ssh_hub;

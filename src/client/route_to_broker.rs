@@ -1,16 +1,16 @@
 //! Finds the broker that this machine uses. Connects to a broker on another machine through a WebSocket or ssh. Both
 //! kinds of connection carry the same lines of JSON as a local socket.
 
+use super::check_hub_has_joined_mesh::{HubMesh, log_id};
 use super::connect_to_leading_hub::{Candidate, HubGroup, SEARCH_MAX};
 use super::discovered_hub::{self, DiscoveredHub};
 use super::forwarding_child_process::Carrier;
 use super::leader_search::leader_hint;
-use super::mesh_of_hub::{HubMesh, log_id};
 use super::stream::BrokerStream;
 use super::{Client, Server, ssh_hub};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::LogId;
-use crate::remote::connect_to_hub::{self, SecondOpinion};
+use crate::remote::guest_handshake_with_hub::{self, SecondOpinion};
 use crate::sys::data_dir::DataDir;
 use crate::sys::local_or_hub_endpoint::Endpoint;
 use crate::sys::machine_name::machine_name;
@@ -164,7 +164,7 @@ impl RemoteTarget {
         let Some(hub) = self.group.only_hub() else {
             return self.group.find_leader(SEARCH_MAX).map(|(_, client)| client);
         };
-        let connected = connect_to_hub(&self.group, hub);
+        let connected = guest_handshake_with_hub(&self.group, hub);
         let mut client = connected.map_err(|error| match &self.discovered_as {
             Some(name) => discovered_hub::unreachable(name, &error),
             None => error,
@@ -182,7 +182,7 @@ impl RemoteTarget {
 ///
 /// # Errors
 /// If the hub can't be reached or rejects us.
-pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
+pub fn guest_handshake_with_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
     let second_opinion = group.has_several_hubs().then(|| {
         let (group, hub) = (Arc::clone(group), hub.clone());
         Arc::new(move || group.has_other_leader(&hub)) as SecondOpinion
@@ -193,7 +193,7 @@ pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client,
             let settings = group.settings();
             let jitter = sys::random_u128() as u64;
             let port = session_port(hub, settings);
-            let stream = connect_to_hub::connect(host, port, settings.text(SECRET), jitter, second_opinion)?;
+            let stream = guest_handshake_with_hub::connect(host, port, settings.text(SECRET), jitter, second_opinion)?;
             Client::from_stream(BrokerStream::Hub(stream), None)
         }
     };
@@ -205,7 +205,7 @@ pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client,
 }
 
 fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
-    let mut client = connect_to_hub(group, hub)?;
+    let mut client = guest_handshake_with_hub(group, hub)?;
     client.set_receive_timeout(Some(ROLE_TIMEOUT)).map_err(|error| client.connection_lost(&error))?;
     // Only the leader answers a ping. A standby refuses it.
     let asked = client.call_once("ping", &json!({}));

@@ -5,7 +5,7 @@ use super::forwarding_child_process::Carrier;
 use super::ssh_stream_with_heartbeat::SshStream;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
-use crate::remote::connect_to_hub::SecondOpinion;
+use crate::remote::guest_handshake_with_hub::SecondOpinion;
 use crate::sys;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::json;

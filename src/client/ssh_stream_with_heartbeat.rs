@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** the stream sends a ping only between two lines, and never passes on the answer to one of its pings.
 
-use crate::remote::connect_to_hub::SecondOpinion;
+use crate::remote::guest_handshake_with_hub::SecondOpinion;
 use crate::remote::liveness::{Heartbeat, Liveness};
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Value, json};

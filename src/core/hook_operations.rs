@@ -3,6 +3,7 @@
 //! A hook identifies its session by a key from the agent. The session's MCP server may have a different key, or none.
 //! These operations make sure that the hook and the server act as the same peer.
 
+use super::arguments_that_identify_session::{NAMING, session_args};
 use super::locks::others_locks_in_worktree::{WorkPlace, own_locks, watched_locks};
 use super::locks::request_conflicts::{LockRequest, Repository};
 use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
@@ -11,7 +12,6 @@ use super::op_definition::ArgKind;
 use super::peers::caller_resolver::{HookEvidence, nearest};
 use super::peers::move_connections::follow_resumed_session;
 use super::peers::{Peer, Peers, sessions};
-use super::session_identifying_args::{NAMING, session_args};
 use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;

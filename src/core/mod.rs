@@ -8,6 +8,7 @@
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
 //! that returns random numbers.
 
+mod arguments_that_identify_session;
 mod calls_only_for_old_http_api;
 pub mod channels;
 mod commit_or_roll_back_turn;
@@ -24,8 +25,7 @@ pub mod pagination;
 pub mod peers;
 mod rate_limit;
 pub mod run_call_in_savepoint;
-mod session_identifying_args;
-pub mod shared_state;
+pub mod shared_key_value_entries;
 pub mod status;
 mod timed_work;
 pub mod transaction_and_pending_effects;
@@ -68,10 +68,10 @@ pub const OPS: &[&Op] = &[
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
-    &shared_state::GET,
-    &shared_state::SET,
-    &shared_state::LIST,
-    &shared_state::DELETE,
+    &shared_key_value_entries::GET,
+    &shared_key_value_entries::SET,
+    &shared_key_value_entries::LIST,
+    &shared_key_value_entries::DELETE,
     &locks::LOCK,
     &locks::UNLOCK,
     &locks::QUERY,

@@ -1,9 +1,9 @@
 //! Tells a lock's holder that a shell command of another peer has changed the locked file. A hook sends one message to
 //! each holder.
 
+use super::arguments_that_identify_session::{NAMING, session_args};
 use super::hook_operations::session_of_hook;
 use super::op_definition::ArgKind;
-use super::session_identifying_args::{NAMING, session_args};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::{limits, untrusted_text};

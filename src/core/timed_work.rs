@@ -1,7 +1,7 @@
 //! The work that becomes due as time passes, such as the end of a wait or the expiry of a lock.
 
 use super::event_journal::Journal;
-use super::{Effect, Mesh, shared_state};
+use super::{Effect, Mesh, shared_key_value_entries};
 use crate::base::error::Error;
 use crate::base::limits;
 
@@ -49,7 +49,7 @@ impl Mesh {
             return Ok(());
         }
         turn.forget_expiry();
-        if !shared_state::expire(turn, peers, journal, now)? {
+        if !shared_key_value_entries::expire(turn, peers, journal, now)? {
             self.next_prune = self.next_prune.min(now + 1);
         }
         mail.expire(turn, journal, now)
@@ -65,7 +65,7 @@ impl Mesh {
         let downtimes = &self.downtimes;
         let n = Journal::prune(turn, downtimes.oldest_kept(now, limits::EVENTS_KEPT_MS))?;
         let more_mail = mail.prune(turn, downtimes.oldest_kept(now, limits::MAIL_KEPT_MS))?;
-        let (forgotten_until, more_values) = shared_state::prune(turn, self.values_forgotten_until, now)?;
+        let (forgotten_until, more_values) = shared_key_value_entries::prune(turn, self.values_forgotten_until, now)?;
         if n == limits::PRUNE_STEP as usize || more_mail || more_values {
             self.next_prune = now + 1000;
         }

@@ -5,8 +5,8 @@
 use super::{Check, check_lock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
+use crate::client::check_hub_has_joined_mesh::has_another_log;
 use crate::client::connect_to_leading_hub::HubGroup;
-use crate::client::mesh_of_hub::has_another_log;
 use crate::client::route_to_broker::{HubAnswer, HubRole, RemoteTarget};
 use crate::client::{Client, discovered_hub};
 use crate::sys::data_dir::DataDir;

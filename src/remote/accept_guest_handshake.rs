@@ -3,12 +3,11 @@
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
-use super::bridge_guest_to_local_broker::Framing;
+use super::encrypted_stream_to_guest::GuestStream;
 use super::hub_listener::BearerCheck;
 use super::noise::{HubHandshake, NetworkKey};
-use super::nonblocking_guest_socket::GuestSocket;
+use super::skip_empty_reads_of_guest_socket::GuestSocket;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
-use crate::wire::line_splitter::LineBuffer;
 use mio::net::TcpStream;
 use std::io::ErrorKind;
 use std::sync::{Arc, OnceLock};
@@ -47,11 +46,11 @@ pub enum Rejection {
 }
 
 /// A connection that was accepted.
-pub struct AcceptedSocket {
-    /// The WebSocket of the connection.
-    pub socket: WebSocket<GuestSocket>,
-    /// How lines are put into the messages of the WebSocket.
-    pub framing: Framing,
+pub enum AcceptedSocket {
+    /// A session or a command of slm-mesh.
+    Guest(GuestStream),
+    /// A push client of slm-mesh 1.3.
+    PushClient(WebSocket<GuestSocket>),
 }
 
 type UpgradeCheck = Box<dyn FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Send>;
@@ -98,8 +97,7 @@ impl PendingHandshake {
         match self.stage {
             Stage::Upgrading(handshake) => match handshake.handshake() {
                 Ok(socket) if role.get() == Some(&RequestedRole::Subscriber) => {
-                    let framing = Framing::Plain(LineBuffer::default());
-                    Progress::Accepted(Box::new(AcceptedSocket { socket, framing }))
+                    Progress::Accepted(Box::new(AcceptedSocket::PushClient(socket)))
                 }
                 Ok(socket) => PendingHandshake { stage: Stage::AwaitingHello(socket), role }.advance(key),
                 Err(HandshakeError::Interrupted(handshake)) => {
@@ -146,8 +144,8 @@ fn await_confirmation(
     match read_message(&mut socket) {
         Ok(Some(confirmation)) => match handshake.finish(&confirmation) {
             Ok(channel) => {
-                let framing = Framing::Encrypted(Box::new(channel));
-                Progress::Accepted(Box::new(AcceptedSocket { socket, framing }))
+                let stream = GuestStream::new(socket, Box::new(channel));
+                Progress::Accepted(Box::new(AcceptedSocket::Guest(stream)))
             }
             Err(_) => reject(socket),
         },

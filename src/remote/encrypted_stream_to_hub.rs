@@ -5,8 +5,8 @@
 //!
 //! **Invariant:** no thread waits while it holds the lock, so one thread can write while another one waits for lines.
 
-use super::connect_to_hub::SecondOpinion;
 use super::encrypted_messages::{self, Received};
+use super::guest_handshake_with_hub::SecondOpinion;
 use super::hub_socket_with_deadline::HubSocket;
 use super::liveness::{Liveness, PING_AFTER_LINES};
 use super::noise::{ContentKind, NoiseChannel};

@@ -1,5 +1,5 @@
-//! Accepts connections from other machines on a TCP port, on a thread of its own. For each accepted connection, the
-//! broker gets one end of a socket pair.
+//! Accepts connections from other machines on a TCP port, on a thread of its own. The broker gets each connection when
+//! its client has proven that it knows the secret. Of a push client, the broker gets one end of a socket pair.
 //!
 //! **Invariant:** until a client has proven that it knows the secret, its connection takes up only a bounded buffer,
 //! and only for a bounded time. The number of such connections is bounded, per address and in total.
@@ -7,8 +7,10 @@
 use super::HANDSHAKE_MS;
 use super::accept_guest_handshake::{AcceptedSocket, PendingHandshake, Progress, Rejection};
 use super::auth_failure_reports::AuthFailures;
-use super::bridge_guest_to_local_broker::{Bridge, BridgeStatus, Framing};
+use super::bridge_push_client_to_broker::{Bridge, BridgeStatus};
+use super::encrypted_stream_to_guest::GuestStream;
 use super::noise::NetworkKey;
+use super::skip_empty_reads_of_guest_socket::GuestSocket;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;
@@ -19,11 +21,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tungstenite::WebSocket;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Maximum number of accepted connections at the same time.
-const ACCEPTED_MAX: usize = 10_000;
+/// Maximum number of push clients at the same time.
+const PUSH_CLIENTS_MAX: usize = 1_000;
 /// Maximum number of pending handshakes in total. The next constant is the maximum for one address. When a maximum is
 /// reached, each new handshake replaces an older one.
 const PENDING_MAX: usize = 256;
@@ -41,23 +44,12 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How long the thread pauses when it fails to accept a connection, usually because no file descriptor is free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What an accepted connection may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcceptedRole {
-    /// A session or a command of slm-mesh. It has proven that it knows the secret.
-    Session,
-    /// A push client of slm-mesh 1.3. It has a valid bearer token.
-    PushSubscriber,
-}
-
 /// A connection that was accepted.
-pub struct AcceptedPeer {
-    /// The broker's end of the socket pair, which carries the lines of the connection.
-    pub stream: UnixStream,
-    /// The address of the client's machine.
-    pub address: IpAddr,
-    /// What the connection may be used for.
-    pub role: AcceptedRole,
+pub enum AcceptedPeer {
+    /// A session or a command of slm-mesh, and the address of its machine. It has proven that it knows the secret.
+    Guest(Box<GuestStream>, IpAddr),
+    /// The broker's end of the socket pair to a push client of slm-mesh 1.3, which has a valid bearer token.
+    PushClient(UnixStream),
 }
 
 /// Checks the value of a push client's `Authorization` header.
@@ -76,7 +68,7 @@ pub struct BrokerHooks {
     pub log: fn(&str),
 }
 
-/// The broker's handle to the listener. Dropping the handle closes the port and all connections.
+/// The broker's handle to the listener. Dropping the handle closes the port and the connections of push clients.
 pub struct ListenerHandle {
     stopping: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -106,7 +98,7 @@ impl ListenerHandle {
             stopping: Arc::clone(&stopping),
             next_token: 2,
             pending: HashMap::new(),
-            accepted: HashMap::new(),
+            push_clients: HashMap::new(),
             unfinished: Vec::new(),
             accept_at: Some(Instant::now()),
             rejections: Rejections::default(),
@@ -142,7 +134,7 @@ struct PendingConnection {
     is_delayed: bool,
 }
 
-/// The thread that accepts connections and carries their lines.
+/// The thread that accepts connections, and carries the lines of push clients.
 struct Acceptor {
     poll: Poll,
     listener: TcpListener,
@@ -150,10 +142,10 @@ struct Acceptor {
     broker: BrokerHooks,
     stopping: Arc<AtomicBool>,
     /// The next free token. Each connection has two tokens: an even number for the network, and the next number for the
-    /// socket pair.
+    /// socket pair of a push client.
     next_token: usize,
     pending: HashMap<usize, PendingConnection>,
-    accepted: HashMap<usize, Bridge>,
+    push_clients: HashMap<usize, Bridge>,
     /// Connections that have more work to do now, even if no event arrives.
     unfinished: Vec<usize>,
     /// When to accept connections again; `None` if no new connection is waiting.
@@ -191,7 +183,7 @@ impl Acceptor {
         if !self.unfinished.is_empty() {
             return Some(Duration::ZERO);
         }
-        let has_connections = !self.pending.is_empty() || !self.accepted.is_empty();
+        let has_connections = !self.pending.is_empty() || !self.push_clients.is_empty();
         let at = [self.accept_at, self.rejections.report_due()].into_iter().flatten().min();
         let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
         [has_connections.then_some(CHECK_EVERY), wait].into_iter().flatten().min()
@@ -205,7 +197,7 @@ impl Acceptor {
                 LISTENER => self.accept_at = Some(Instant::now()),
                 WAKER => {}
                 Token(n) => {
-                    if let Some(bridge) = self.accepted.get_mut(&(n & !1)) {
+                    if let Some(bridge) = self.push_clients.get_mut(&(n & !1)) {
                         bridge.note_event(event);
                     }
                     ready.push(n & !1);
@@ -218,11 +210,11 @@ impl Acceptor {
     }
 
     fn serve(&mut self, n: usize) {
-        if let Some(bridge) = self.accepted.get_mut(&n) {
+        if let Some(bridge) = self.push_clients.get_mut(&n) {
             match bridge.run_turn(self.poll.registry()) {
                 BridgeStatus::Idle => {}
                 BridgeStatus::MoreWork => self.unfinished.push(n),
-                BridgeStatus::Closed => drop(self.accepted.remove(&n)),
+                BridgeStatus::Closed => drop(self.push_clients.remove(&n)),
             }
         } else if self.pending.get(&n).is_some_and(|pending| !pending.is_delayed) {
             // The event of a delayed handshake is ignored here. After the delay, the handshake is served even without
@@ -241,32 +233,40 @@ impl Acceptor {
     }
 
     fn admit(&mut self, n: usize, socket: AcceptedSocket, address: IpAddr) {
-        match self.hand_over(n, socket, address) {
-            Ok(bridge) => {
-                self.accepted.insert(n, bridge);
-                // The guest's first lines may have arrived together with the end of the handshake, so the bridge runs
-                // immediately.
-                self.unfinished.push(n);
-            }
-            Err(error) => (self.broker.log)(&format!("a connection from {address} was dropped: {error}")),
+        let admitted = match socket {
+            AcceptedSocket::Guest(stream) => self.hand_over(stream, address),
+            AcceptedSocket::PushClient(socket) => self.bridge(n, socket),
+        };
+        if let Err(error) = admitted {
+            (self.broker.log)(&format!("a connection from {address} was dropped: {error}"));
         }
     }
 
-    /// Gives the broker one end of a socket pair, and returns the bridge at the other end.
-    fn hand_over(&self, n: usize, socket: AcceptedSocket, address: IpAddr) -> io::Result<Bridge> {
-        if self.accepted.len() >= ACCEPTED_MAX {
-            return Err(io::Error::other(format!("this hub already serves {ACCEPTED_MAX} connections")));
+    /// Gives the broker the connection of a guest.
+    fn hand_over(&self, mut stream: GuestStream, address: IpAddr) -> io::Result<()> {
+        self.poll.registry().deregister(&mut stream)?;
+        self.send_to_broker(AcceptedPeer::Guest(Box::new(stream), address))
+    }
+
+    /// Connects a push client with the broker over a socket pair.
+    fn bridge(&mut self, n: usize, socket: WebSocket<GuestSocket>) -> io::Result<()> {
+        if self.push_clients.len() >= PUSH_CLIENTS_MAX {
+            return Err(io::Error::other(format!("this hub already serves {PUSH_CLIENTS_MAX} push clients")));
         }
-        let role = match socket.framing {
-            Framing::Encrypted(_) => AcceptedRole::Session,
-            Framing::Plain(_) => AcceptedRole::PushSubscriber,
-        };
         let (ours, theirs) = UnixStream::pair()?;
-        let bridge = Bridge::new(socket.socket, socket.framing, ours, self.poll.registry(), Token(n + 1))?;
-        let peer = AcceptedPeer { stream: theirs, address, role };
+        let bridge = Bridge::new(socket, ours, self.poll.registry(), Token(n + 1))?;
+        self.send_to_broker(AcceptedPeer::PushClient(theirs))?;
+        self.push_clients.insert(n, bridge);
+        // The client's first lines may have arrived together with the end of the handshake, so the bridge runs
+        // immediately.
+        self.unfinished.push(n);
+        Ok(())
+    }
+
+    fn send_to_broker(&self, peer: AcceptedPeer) -> io::Result<()> {
         self.broker.accepted.try_send(peer).map_err(|_| io::Error::other("the broker is too busy"))?;
         (self.broker.wake)();
-        Ok(bridge)
+        Ok(())
     }
 
     fn accept_all(&mut self, now: Instant) {
@@ -349,7 +349,7 @@ impl Acceptor {
                 self.unfinished.push(*n);
             }
         }
-        self.accepted.retain(|_, bridge| bridge.check_liveness(now));
+        self.push_clients.retain(|_, bridge| bridge.check_liveness(now));
         if let Some(report) = self.rejections.take_report(now) {
             (self.broker.log)(&report);
         }

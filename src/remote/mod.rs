@@ -1,8 +1,8 @@
 //! Connects sessions on other machines with the hub. The lines of the local protocol are carried over an encrypted
 //! WebSocket.
 //!
-//! On the hub, a `bridge` connects the WebSocket with a local socket pair. So the broker serves a guest in the same way
-//! as a local client. A guest uses an `encrypted_stream_to_hub` like a socket.
+//! The hub uses an `encrypted_stream_to_guest` like a socket, so the broker serves a guest in the same way as a local
+//! client. A guest uses an `encrypted_stream_to_hub` like a socket.
 //!
 //! **Invariant:** nothing that a client sends reaches the broker before the client has proven that it knows the secret.
 //! A push client must have sent a valid bearer token instead. The secret is never sent over the network. If a message
@@ -10,15 +10,16 @@
 
 mod accept_guest_handshake;
 pub mod auth_failure_reports;
-mod bridge_guest_to_local_broker;
-pub mod connect_to_hub;
+mod bridge_push_client_to_broker;
 mod encrypted_messages;
+pub mod encrypted_stream_to_guest;
 pub mod encrypted_stream_to_hub;
+pub mod guest_handshake_with_hub;
 pub mod hub_listener;
 mod hub_socket_with_deadline;
 pub mod liveness;
 mod noise;
-mod nonblocking_guest_socket;
+mod skip_empty_reads_of_guest_socket;
 
 use tungstenite::protocol::WebSocketConfig;
 

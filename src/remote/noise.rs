@@ -190,7 +190,7 @@ impl NoiseChannel {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn key(secret: &str) -> NetworkKey {
@@ -205,7 +205,7 @@ mod tests {
         Ok((hub.finish(&confirmation)?, guest))
     }
 
-    fn connected() -> (NoiseChannel, NoiseChannel) {
+    pub(in crate::remote) fn connected() -> (NoiseChannel, NoiseChannel) {
         connect(&key(&"0f".repeat(16)), &key(&"0f".repeat(16))).unwrap()
     }
 

@@ -13,8 +13,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use place::{Mesh, request};
 use serde_json::{Value, json};
-use slm_mesh::remote::connect_to_hub;
 use slm_mesh::remote::encrypted_stream_to_hub::HubStream;
+use slm_mesh::remote::guest_handshake_with_hub;
 use slm_mesh::wire::line_splitter::LineBuffer;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -43,7 +43,7 @@ const LOCAL_EVERY: Duration = Duration::from_millis(5);
 /// and the id of its peer.
 fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     let port = mesh.http_port() + 1;
-    let connected = connect_to_hub::connect("127.0.0.1", port, SECRET, n as u64, None);
+    let connected = guest_handshake_with_hub::connect("127.0.0.1", port, SECRET, n as u64, None);
     let mut stream = connected.unwrap_or_else(|error| panic!("session {n}: {}", error.text));
     let origin = json!({ "host": format!("machine-{}", n / PER_MACHINE), "user": "fleet", "ancestors": [] });
     let origin = json!({ "jsonrpc": "2.0", "method": "origin", "params": origin });

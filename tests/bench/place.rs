@@ -181,7 +181,8 @@ impl Mesh {
     /// Connects over the WebSocket, as if from another machine, and attaches as a peer with this name.
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
-        let stream = slm_mesh::remote::connect_to_hub::connect("127.0.0.1", port, SECRET, u64::from(port), None);
+        let stream =
+            slm_mesh::remote::guest_handshake_with_hub::connect("127.0.0.1", port, SECRET, u64::from(port), None);
         let mut line = Line::over(BrokerStream::Hub(stream.unwrap_or_else(|error| panic!("{}", error.text))));
         let whence = json!({ "host": "elsewhere", "user": "bench", "ancestors": [] });
         line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "origin", "params": whence })).as_bytes());

@@ -215,7 +215,7 @@ fn a_refusing_disk_is_left_in_peace_for_a_while() {
 fn set(disk: &mut Disk, key: &str, value: &str) {
     // The pause between calls keeps them within the rate limit.
     disk.now += 100;
-    disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
+    disk.call(1, &core::shared_key_value_entries::SET, json!({ "key": key, "value": value })).unwrap();
 }
 
 /// The number of events that contain this text.
@@ -233,7 +233,7 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_key_is_set_again
     for n in 0..4_100 {
         set(&mut disk, "token", &format!("secret-{n}"));
     }
-    disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
+    disk.call(1, &core::shared_key_value_entries::DELETE, json!({ "key": "token" })).unwrap();
     set(&mut disk, "token", "new-1");
     set(&mut disk, "token", "new-2");
     assert!(
@@ -247,9 +247,9 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_key_is_set_again
         disk.pass(1_000);
     }
     assert_eq!((shown(&disk, "secret-"), shown(&disk, "new-")), (0, 2));
-    let entry = disk.call(1, &core::shared_state::GET, json!({ "key": "token" })).unwrap();
+    let entry = disk.call(1, &core::shared_key_value_entries::GET, json!({ "key": "token" })).unwrap();
     assert_eq!(entry["entry"]["version"], 4_103, "{entry}");
-    disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
+    disk.call(1, &core::shared_key_value_entries::DELETE, json!({ "key": "token" })).unwrap();
     assert_eq!(shown(&disk, "new-"), 0);
 }
 
@@ -262,7 +262,7 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_firs
     }
     set(&mut disk, "port", "kept");
     assert_eq!(shown(&disk, "secret-"), 4_100);
-    disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
+    disk.call(1, &core::shared_key_value_entries::DELETE, json!({ "key": "token" })).unwrap();
     assert!(shown(&disk, "secret-") <= 2_100, "the newest values are gone at once");
     let mut disk = disk.crash(|_| false);
     for _ in 0..5 {
@@ -281,7 +281,8 @@ static BUG: Op = Op {
     tool: None,
     repeatable: true,
     run: |mesh, ctx, _| {
-        let new = core::shared_state::NewEntry { namespace: "default", key: "k", value: "v", expires: None };
+        let new =
+            core::shared_key_value_entries::NewEntry { namespace: "default", key: "k", value: "v", expires: None };
         mesh.set_entry(&new, None, "x", ctx.now)?;
         panic!("a bug, on purpose")
     },
@@ -295,7 +296,7 @@ fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
     disk.call(2, &core::event_journal::SUBSCRIBE, json!({ "types": ["*"] })).unwrap();
     let error = disk.call(1, &BUG, json!({})).unwrap_err();
     assert!(error.text.contains("a bug in slm-mesh"), "{error}");
-    let status = disk.call(1, &core::shared_state::GET, json!({ "key": "k" })).unwrap();
+    let status = disk.call(1, &core::shared_key_value_entries::GET, json!({ "key": "k" })).unwrap();
     assert_eq!(status["entry"], Value::Null, "{status}");
     disk.call(1, &core::mail::SEND, json!({ "to": "b", "message": "still here" })).unwrap();
 }

@@ -5,9 +5,9 @@ import re
 import sys
 import time
 
-from remote import refused, sessions_on
+from remote import sessions_on
 from namespaces import KILLER, PATIENCE_SECONDS, Running, run, until
-from hosts import HERE
+from hosts import HERE, Fault
 
 # Longer than the minute after which the log reports them.
 FLOOD_SECONDS = 66
@@ -50,6 +50,15 @@ def a_flood_costs_the_hub_little_and_the_others_nothing(net):
     assert hub.log().count("not announced") == 1 and len(hub.log()) < 4096, hub.log()
 
 
+def outcome(session, n):
+    """The kind of error with which a call was refused, or that it was answered."""
+    try:
+        session.end(n)
+    except Fault as fault:
+        return fault.value["kind"]
+    return "answered"
+
+
 def a_relay_can_change_nothing(net):
     hub, host = net.hub(), net.host("relay")
     relay = stranger(host, "relay", hub.address)
@@ -71,7 +80,8 @@ def a_relay_can_change_nothing(net):
         calls = [far.begin("state", action="set", key=f"{word} {n}", value="1", expect=0) for n in range(2 if word == "swaps" else 1)]
         until("the connection ends", lambda: near.call("events", after=since, types=["peer_left"])["events"])
         for n in calls:
-            assert refused(far, n)["kind"] == "gone"
+            # The first of two equal frames is valid, so its answer may arrive before the second ends the connection.
+            assert outcome(far, n) in (["gone", "answered"] if word == "repeats" else ["gone"]), word
         # The guest reconnects without help, as the same peer. Changed frames had no effect, and repeated ones had an
         # effect only once.
         assert far.call("peers", scope="machine")["you"]["id"] == far.id

@@ -2,17 +2,19 @@
 //! instead, and a fake hub that leads passes calls on to this broker.
 
 use crate::SECRET;
+use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
-use slm_mesh::remote::hub_listener::{BrokerHooks, ListenerHandle};
+use slm_mesh::remote::encrypted_stream_to_guest::GuestStream;
+use slm_mesh::remote::hub_listener::{AcceptedPeer, BrokerHooks, ListenerHandle};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a fake hub treats the requests of its clients.
 #[derive(Clone)]
@@ -99,8 +101,8 @@ impl FalseHub {
         std::thread::spawn(move || {
             for peer in guests {
                 n_connections.fetch_add(1, Ordering::Relaxed);
-                let guest: UnixStream = std::os::fd::OwnedFd::from(peer.stream).into();
-                guest.set_nonblocking(false).unwrap();
+                let AcceptedPeer::Guest(stream, _) = peer else { panic!("no test uses a push client here") };
+                let guest = decrypted(*stream);
                 let connection = Connection::new(&guest);
                 connections.lock().unwrap().push(Arc::clone(&connection));
                 let (role, methods) = (Arc::clone(&role), Arc::clone(&methods));
@@ -147,6 +149,59 @@ impl FalseHub {
         }
         former
     }
+}
+
+impl Drop for FalseHub {
+    fn drop(&mut self) {
+        for connection in self.connections.lock().unwrap().iter() {
+            // The shutdown fails if the connection has already ended.
+            let _ = connection.guest.lock().unwrap().shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Returns a socket that carries the lines of a guest, because the threads of a fake hub need a socket that blocks.
+fn decrypted(mut guest: GuestStream) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut ours = mio::net::UnixStream::from_std(ours);
+    let mut poll = Poll::new().unwrap();
+    poll.registry().register(&mut guest, Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+    poll.registry().register(&mut ours, Token(1), Interest::READABLE | Interest::WRITABLE).unwrap();
+    std::thread::spawn(move || {
+        let (mut events, mut inward, mut outward) = (Events::with_capacity(8), Vec::new(), Vec::new());
+        while forward(&mut guest, &mut ours, &mut inward)
+            && forward(&mut ours, &mut guest, &mut outward)
+            && guest.check_liveness(Instant::now()).is_ok()
+        {
+            poll.poll(&mut events, Some(Duration::from_millis(200))).unwrap();
+            events.iter().filter(|event| event.token() == Token(0)).for_each(|event| guest.note_event(event));
+        }
+    });
+    theirs
+}
+
+/// Forwards bytes until one of the sides blocks. Returns false if one of them is gone.
+fn forward(from: &mut impl Read, to: &mut impl Write, waiting: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        while !waiting.is_empty() {
+            match to.write(waiting) {
+                Ok(n) => drop(waiting.drain(..n)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(n) => waiting.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    // A guest's stream may keep bytes until the network accepts them.
+    to.flush().map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true)
 }
 
 /// Serves a client on a Unix socket in the same way as a fake hub with this role.

@@ -357,7 +357,7 @@ fn accept_noise(stream: TcpStream) -> WebSocket<TcpStream> {
 }
 
 fn connect(port: u16) -> Result<HubStream, slm_mesh::base::error::Error> {
-    slm_mesh::remote::connect_to_hub::connect("127.0.0.1", port, SECRET, 0, None)
+    slm_mesh::remote::guest_handshake_with_hub::connect("127.0.0.1", port, SECRET, 0, None)
 }
 
 #[test]

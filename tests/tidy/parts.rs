@@ -54,9 +54,9 @@ const STORE_QUESTIONS: &[Part] = &[
     ("wakeup_attempts", &[("core/mail/", &[])]),
     ("events", &[("core/event_journal.rs", &[]), ("broker/web/event_stream.rs", &["events"])]),
     (
-        "shared_state_table",
+        "key_value_entries",
         &[
-            ("core/shared_state.rs", &[]),
+            ("core/shared_key_value_entries.rs", &[]),
             ("core/transaction_and_pending_effects.rs", &["next_entry_expiry"]),
             ("broker/web/event_stream.rs", &["all_entries"]),
         ],

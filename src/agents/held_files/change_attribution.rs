@@ -5,7 +5,7 @@ use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
 use super::last_seen_states::{RecordedBy, read_records};
 use super::notes_for_after_hook::{CommandNote, NotedFile};
-use super::overwrite_undo_list::Overwrite;
+use super::overwrites_of_locked_files::Overwrite;
 use crate::sys::regular_file::read_regular;
 use std::path::Path;
 

@@ -17,7 +17,7 @@ mod file_state;
 mod last_seen_states;
 mod note_locked_files_before_command;
 mod notes_for_after_hook;
-mod overwrite_undo_list;
+mod overwrites_of_locked_files;
 pub mod undo_overwrite;
 
 pub use change_attribution::{Cause, ChangedFile};
@@ -28,7 +28,7 @@ pub use notes_for_after_hook::{CommandNote, ToolRun};
 use crate::sys::data_dir::DataDir;
 use copies::{CopyStore, remove_old};
 use notes_for_after_hook::CommandNotes;
-use overwrite_undo_list::Overwrites;
+use overwrites_of_locked_files::Overwrites;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;

@@ -2,8 +2,8 @@
 
 use super::HubConfig;
 use crate::base::path_suffix::with_suffix;
-use crate::remote::connect_to_hub;
 use crate::remote::encrypted_stream_to_hub::HubStream;
+use crate::remote::guest_handshake_with_hub;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::sys::machine_name::machine_name;
@@ -42,7 +42,7 @@ pub fn fetch(
     let (host, port) = leader.rsplit_once(':').ok_or_else(|| format!("{leader} is not the address of a hub"))?;
     let port = port.parse().map_err(|_| format!("{leader} is not the address of a hub"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = connect_to_hub::connect(host, port, &config.secret, sys::random_u128() as u64, None);
+    let stream = guest_handshake_with_hub::connect(host, port, &config.secret, sys::random_u128() as u64, None);
     let stream = stream.map_err(|error| error.text)?;
     let mut leader = LeaderConnection::new(stream)?;
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;

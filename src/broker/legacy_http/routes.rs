@@ -11,10 +11,10 @@ use crate::core::locks::lock_view;
 use crate::core::locks::request_conflicts::{LockRequest, Repository};
 use crate::core::peers::Peer;
 use crate::core::peers::sessions::ATTACH;
-use crate::core::shared_state::NewEntry;
+use crate::core::shared_key_value_entries::NewEntry;
 use crate::core::{
-    CallContext, Mesh, Op, Outcome, event_journal, locks, mail, object, peers as peer_ops, shared_state as state_ops,
-    status,
+    CallContext, Mesh, Op, Outcome, event_journal, locks, mail, object, peers as peer_ops,
+    shared_key_value_entries as state_ops, status,
 };
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};

@@ -3,18 +3,18 @@
 
 mod database;
 mod open_mesh_for_role;
-mod replace_database_with_backup;
+mod restore_backup_while_no_broker_runs;
 mod runtime_files_watch;
 mod single_instance;
 mod tcp_listeners;
 
 pub use database::{LogChange, complete_database_file, refuse_newer_database};
 pub use open_mesh_for_role::MeshOpener;
-pub use replace_database_with_backup::CheckedBackup;
+pub use restore_backup_while_no_broker_runs::CheckedBackup;
 pub use runtime_files_watch::{PathState, RuntimeFiles};
 
+use super::admit_guests_and_announce_hub::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
-use super::authenticated_remote_connections::RemoteListener;
 use super::blocking_filesystem_threads::DirectoryLookups;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
@@ -23,8 +23,8 @@ use super::leadership::HubConfig;
 use super::log;
 use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
-use super::push_to_peer_sockets::PushTargets;
-use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
+use super::push_to_http_registered_peers::PushTargets;
+use super::shutdown_reasons::{ShutdownDecision, ShutdownReason};
 use super::unix_clients::{LivenessLimits, UnixClients};
 use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;

@@ -6,7 +6,7 @@
 use super::{database, single_instance};
 use crate::base::error::Error;
 use crate::broker::log;
-use crate::broker::shutdown_decision::ShutdownReason;
+use crate::broker::shutdown_reasons::ShutdownReason;
 use crate::sys::broker_startup_progress;
 use crate::sys::data_dir::DataDir;
 use mio::net::UnixListener;

@@ -1,7 +1,7 @@
 //! The ports of a broker (for HTTP and for other machines), the credentials for these ports, and the pipe for signals.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::broker::authenticated_remote_connections::RemoteListener;
+use crate::broker::admit_guests_and_announce_hub::RemoteListener;
 use crate::broker::http::{HttpServer, Limits, PendingRequest};
 use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};

@@ -4,12 +4,13 @@ use super::client_machine_and_ancestors::Origin;
 use super::fair_queue::QueueTag;
 use super::heartbeat_schedule::LivenessLimits;
 use crate::base::error::Error;
+use crate::remote::encrypted_stream_to_guest::GuestStream;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum number of bytes to read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
@@ -44,9 +45,60 @@ pub enum ServiceRank {
     Queued(u64),
 }
 
+/// The socket of a client.
+pub enum ClientSocket {
+    /// The socket of a client on this machine.
+    Local(UnixStream),
+    /// The encrypted connection of a client on another machine.
+    Guest(Box<GuestStream>),
+}
+
+impl ClientSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            ClientSocket::Local(stream) => stream.read(buffer),
+            ClientSocket::Guest(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            ClientSocket::Local(stream) => stream.write(bytes),
+            ClientSocket::Guest(stream) => stream.write(bytes),
+        }
+    }
+
+    /// Whether the socket keeps bytes that the network has not accepted yet.
+    fn has_unsent(&self) -> bool {
+        matches!(self, ClientSocket::Guest(stream) if stream.has_unsent())
+    }
+
+    /// Registers the socket in the poll.
+    ///
+    /// # Errors
+    /// When the poll refuses the socket.
+    pub fn register(&mut self, registry: &Registry, token: u64) -> io::Result<()> {
+        let token = Token(token as usize);
+        match self {
+            ClientSocket::Local(stream) => registry.register(stream, token, Interest::READABLE),
+            // A TCP socket causes an event only if it accepts bytes again after it has refused some.
+            ClientSocket::Guest(stream) => {
+                registry.register(&mut **stream, token, Interest::READABLE | Interest::WRITABLE)
+            }
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            ClientSocket::Local(stream) => registry.deregister(stream),
+            ClientSocket::Guest(stream) => registry.deregister(&mut **stream),
+        }
+    }
+}
+
 /// A connected client.
 pub struct ClientConnection {
-    stream: UnixStream,
+    socket: ClientSocket,
     /// The machine and the processes of the client.
     pub origin: Origin,
     /// Received bytes whose lines have not been served yet.
@@ -55,9 +107,6 @@ pub struct ClientConnection {
     pub has_more: bool,
     /// Whether a check for silence is planned for this client.
     pub has_check: bool,
-    /// Whether a bridge carries the client's lines from another machine. The bridge itself pings the client, and hangs
-    /// up if there is no answer.
-    pub is_bridged: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
     /// The response to each request of a client that the broker does not serve; `None` if the broker serves this
@@ -91,19 +140,19 @@ pub struct ClientConnection {
 
 impl ClientConnection {
     /// Makes the connection of a client that connects in this turn.
-    pub fn new(stream: UnixStream, origin: Origin, turn: u64, now: i64) -> ClientConnection {
-        let is_bridged = matches!(origin, Origin::Remote(_));
+    pub fn new(socket: ClientSocket, origin: Origin, turn: u64, now: i64) -> ClientConnection {
+        let is_guest = matches!(socket, ClientSocket::Guest(_));
         ClientConnection {
-            stream,
+            socket,
             origin,
             input: LineBuffer::default(),
             has_more: false,
             has_check: false,
-            is_bridged,
             is_detached: false,
             refusal: None,
-            // If bytes arrived before the socket was registered, the poll still reports them.
-            is_readable: false,
+            // If bytes arrived before the socket was registered, the poll still reports them. But a guest's first lines
+            // may have been read together with the end of the handshake.
+            is_readable: is_guest,
             is_writable: true,
             watches_writable: false,
             is_half_closed: false,
@@ -115,12 +164,21 @@ impl ClientConnection {
             liveness: Responsiveness::Responsive,
             tag: QueueTag::default(),
             last_turn: turn,
-            has_spoken: is_bridged,
+            has_spoken: is_guest,
         }
+    }
+
+    /// Whether the client is on another machine.
+    pub fn is_guest(&self) -> bool {
+        matches!(self.socket, ClientSocket::Guest(_))
     }
 
     /// Records what the poll has reported.
     pub fn note_ready(&mut self, event: &Event) {
+        if let ClientSocket::Guest(stream) = &mut self.socket {
+            stream.note_event(event);
+            self.is_readable |= event.is_read_closed() || event.is_error();
+        }
         self.is_readable |= event.is_readable();
         self.is_writable |= event.is_writable();
         self.is_half_closed |= event.is_read_closed();
@@ -128,7 +186,7 @@ impl ClientConnection {
 
     /// Reads once from the client, through the shared buffer. Returns whether any bytes were read.
     pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
-        match self.stream.read(buffer) {
+        match self.socket.read(buffer) {
             Ok(0) => {
                 self.is_closed = true;
                 self.is_readable = false;
@@ -138,7 +196,8 @@ impl ClientConnection {
                 self.input.push(&buffer[..n]);
                 // After a short read, the socket is empty, and new bytes will cause a new event. But after the end of
                 // the stream has been reported, no further event follows, so reading continues.
-                self.is_readable = n == buffer.len() || self.is_half_closed;
+                // A guest's socket may keep more lines.
+                self.is_readable = n == buffer.len() || self.is_half_closed || self.is_guest();
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
@@ -169,8 +228,9 @@ impl ClientConnection {
 
     /// Sends as much as the socket accepts.
     pub fn flush(&mut self) {
+        self.send_kept();
         while self.is_writable && self.sent < self.output.len() {
-            match self.stream.write(&self.output[self.sent..]) {
+            match self.socket.write(&self.output[self.sent..]) {
                 Ok(n) => self.sent += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -180,8 +240,9 @@ impl ClientConnection {
                 }
             }
         }
-        if self.is_flushed() {
-            self.discard_output();
+        if self.n_unsent() == 0 {
+            self.output.clear();
+            self.sent = 0;
             if self.output.capacity() > READ_MAX {
                 self.output = Vec::new();
             }
@@ -193,21 +254,47 @@ impl ClientConnection {
         }
     }
 
+    /// Sends the bytes that a guest's socket has kept.
+    fn send_kept(&mut self) {
+        if let ClientSocket::Guest(stream) = &mut self.socket
+            && self.is_writable
+            && let Err(error) = stream.flush()
+        {
+            self.is_writable = false;
+            if error.kind() != io::ErrorKind::WouldBlock {
+                self.is_closed = true;
+                self.sent = self.output.len();
+            }
+        }
+    }
+
+    /// Pings a guest if a ping is due. Closes the connection if the guest has been silent for too long.
+    pub fn check_guest(&mut self, now: Instant) {
+        let ClientSocket::Guest(stream) = &mut self.socket else { return };
+        if stream.check_liveness(now).is_err() {
+            (self.is_closed, self.is_readable) = (true, false);
+            self.discard_output();
+        } else {
+            self.is_readable |= stream.has_received();
+        }
+    }
+
     /// Tells the poll which events to report. Must be called after each flush.
     pub fn watch(&mut self, registry: &Registry, token: u64) {
+        let ClientSocket::Local(stream) = &mut self.socket else { return };
         if self.watches_writable != self.is_writable {
             return;
         }
         self.watches_writable = !self.is_writable;
         let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         // After a failure, no event will report when the socket accepts bytes again, so the connection is closed.
-        self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
+        self.is_closed |= registry.reregister(stream, Token(token as usize), interest).is_err();
     }
 
     /// Removes the socket from the poll before the socket is dropped.
     pub fn deregister(&mut self, registry: &Registry) {
         // A failure is harmless. Dropping the socket also removes it from the poll.
-        let _ = registry.deregister(&mut self.stream);
+        let _ = self.socket.deregister(registry);
     }
 
     /// Stops serving the client, and drops it after its output has been sent.
@@ -246,7 +333,7 @@ impl ClientConnection {
     }
 
     fn is_flushed(&self) -> bool {
-        self.n_unsent() == 0
+        self.n_unsent() == 0 && !self.socket.has_unsent()
     }
 
     fn n_unsent(&self) -> usize {
@@ -256,6 +343,9 @@ impl ClientConnection {
     fn discard_output(&mut self) {
         self.output.clear();
         self.sent = 0;
+        if let ClientSocket::Guest(stream) = &mut self.socket {
+            stream.discard_unsent();
+        }
     }
 
     /// When the client last sent something, in ms.

@@ -84,13 +84,15 @@ impl LivenessSchedule {
 mod tests {
     use super::*;
     use crate::broker::unix_clients::client_machine_and_ancestors::Origin;
+    use crate::broker::unix_clients::connection::ClientSocket;
 
     #[test]
     fn a_client_has_the_full_time_to_answer_after_the_machine_slept() {
         let limits = LivenessLimits { heartbeat_ms: 20_000, dead_ms: 60_000 };
         let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let origin = Origin::Local { pid: 1, ancestors: None };
-        let mut client = ClientConnection::new(mio::net::UnixStream::from_std(stream), origin, 0, 0);
+        let mut client =
+            ClientConnection::new(ClientSocket::Local(mio::net::UnixStream::from_std(stream)), origin, 0, 0);
         let woken = 3_600_000;
         assert!(client.needs_ping(limits.heartbeat_ms, woken) && !client.gives_up(limits, woken));
         client.note_ping(woken);

@@ -1,5 +1,5 @@
-//! The clients on the Unix socket, and the sessions on other machines, whose lines arrive over socket pairs. This
-//! module accepts clients, serves them in turn, checks whether they still answer, and drops them.
+//! The clients on the Unix socket, and the guests: sessions and commands on other machines. This module accepts
+//! clients, serves them in turn, checks whether they still answer, and drops them.
 //!
 //! **Invariant:** a client gets a bounded share of each turn, and no client has to wait for the input of another
 //! client. Idle clients add nothing to the cost of a turn.
@@ -14,26 +14,31 @@ mod retired_methods;
 use super::event_loop::{LISTENER, LoopContext};
 use super::log;
 use super::log_rate_limit::EventCount;
-use super::shutdown_decision::ShutdownReason;
+use super::shutdown_reasons::ShutdownReason;
 use crate::base::id_types::{CountedMap, CountedSet};
+use crate::remote::encrypted_stream_to_guest::GuestStream;
 use crate::sys::process;
 use crate::wire::rpc;
 use client_machine_and_ancestors::Origin;
-use connection::{ClientConnection, READ_MAX, ServiceRank};
+use connection::{ClientConnection, ClientSocket, READ_MAX, ServiceRank};
 use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE, WorkMeter};
 pub use heartbeat_schedule::LivenessLimits;
 use heartbeat_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use serde_json::json;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-/// Maximum number of clients at once, including sessions on other machines.
+/// Maximum number of clients at once, including guests.
 const CLIENTS_MAX: usize = 12_000;
+/// Maximum number of guests at once.
+const GUESTS_MAX: usize = 10_000;
+/// How often to look for guests that need a ping or have been silent for too long, in ms.
+const CHECK_GUESTS_MS: i64 = 1_000;
 /// The pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
 /// A client with input is overdue if it has not been served for more than this many turns. Of the overdue clients, the
@@ -62,8 +67,12 @@ pub struct UnixClients {
     connections: CountedMap<ClientConnection>,
     /// The clients with an event, output or unfinished work since the last flush. A turn looks only at these clients.
     busy: CountedSet,
-    /// The planned checks for silent sessions.
+    /// The planned checks for silent sessions on this machine.
     checks: LivenessSchedule,
+    /// The guests. A guest that has left is removed at the next check.
+    guests: CountedSet,
+    /// When to check the guests, in ms.
+    check_guests_at: i64,
     /// The read buffer for all clients. A shared buffer is zeroed only once, and not for every read.
     buffer: Vec<u8>,
     /// The number of turns so far.
@@ -88,6 +97,8 @@ impl UnixClients {
             connections: CountedMap::default(),
             busy: CountedSet::default(),
             checks: LivenessSchedule::new(limits),
+            guests: CountedSet::default(),
+            check_guests_at: 0,
             buffer: vec![0; READ_MAX],
             turn: 0,
             queue_time: 0,
@@ -139,7 +150,8 @@ impl UnixClients {
             AcceptState::Idle | AcceptState::Ready => None,
         };
         let check = self.checks.next_due(&self.connections);
-        [check, retry, self.n_refused.report_due()].into_iter().flatten().min()
+        let guests = (!self.guests.is_empty()).then_some(self.check_guests_at);
+        [check, guests, retry, self.n_refused.report_due()].into_iter().flatten().min()
     }
 
     /// Accepts new clients of this user. Closes the connections of other users without reading from them.
@@ -172,24 +184,33 @@ impl UnixClients {
 
     fn admit_local(&mut self, context: &mut LoopContext, stream: UnixStream) {
         match process::peer_credentials(&stream).filter(|peer| peer.uid == crate::sys::uid()) {
-            Some(peer) => self.add(context, stream, Origin::local(peer.pid.unwrap_or(0))),
+            Some(peer) => drop(self.add(context, ClientSocket::Local(stream), Origin::local(peer.pid.unwrap_or(0)))),
             None => self.n_refused.add(),
         }
     }
 
-    /// Adds a session from another machine. The session has already proven that it knows the shared secret.
-    pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
-        self.add(context, stream, Origin::remote(address));
+    /// Adds a guest, which has already proven that it knows the shared secret.
+    pub fn add_guest(&mut self, context: &mut LoopContext, stream: Box<GuestStream>, address: IpAddr) {
+        if self.guests.len() >= GUESTS_MAX {
+            return log(&format!(
+                "a connection from {address} was dropped: this hub already serves {GUESTS_MAX} guests"
+            ));
+        }
+        if self.guests.is_empty() {
+            self.check_guests_at = context.now + CHECK_GUESTS_MS;
+        }
+        let token = self.add(context, ClientSocket::Guest(stream), Origin::remote(address));
+        self.guests.extend(token);
     }
 
-    fn add(&mut self, context: &mut LoopContext, mut stream: UnixStream, origin: Origin) {
+    /// Adds a client. Returns its token, or `None` if the poll refuses its socket.
+    fn add(&mut self, context: &mut LoopContext, mut socket: ClientSocket, origin: Origin) -> Option<u64> {
         let token = context.tokens.next_token();
-        let registry = context.poll.registry();
-        if registry.register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
-            self.connections.insert(token, ClientConnection::new(stream, origin, self.turn, context.now));
-            self.busy.insert(token);
-            context.mesh.on_connected(token);
-        }
+        socket.register(context.poll.registry(), token).ok()?;
+        self.connections.insert(token, ClientConnection::new(socket, origin, self.turn, context.now));
+        self.busy.insert(token);
+        context.mesh.on_connected(token);
+        Some(token)
     }
 
     /// Makes room by dropping a client that is not in use. A client that has never sent anything is dropped first. If
@@ -319,9 +340,9 @@ impl UnixClients {
         // In both cases, the client sends a line and thus becomes busy, so only busy clients are looked at.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
-                // A bridge carries the lines of a remote session, and already pings the session. For a hub with
-                // thousands of such sessions, a second ping would cost more than all other work.
-                && !connection.is_bridged
+                // Encrypted connections have pings of their own, which a relay can't answer. For a hub with thousands of
+                // guests, a second kind of ping would cost more than all other work.
+                && !connection.is_guest()
                 && is_checked(context, *token)
             {
                 self.checks.add(*token, connection);
@@ -342,6 +363,24 @@ impl UnixClients {
             }
             self.checks.add(token, connection);
         }
+        if self.check_guests_at <= context.now && !self.guests.is_empty() {
+            self.check_guests_at = context.now + CHECK_GUESTS_MS;
+            self.check_guests();
+        }
+    }
+
+    /// Pings guests that have been silent, and closes the connections of those that do not answer.
+    fn check_guests(&mut self) {
+        let now = Instant::now();
+        let (connections, busy) = (&mut self.connections, &mut self.busy);
+        self.guests.retain(|token| {
+            let Some(guest) = connections.get_mut(token) else { return false };
+            guest.check_guest(now);
+            if guest.wants_turn() {
+                busy.insert(*token);
+            }
+            true
+        });
     }
 
     /// Queues a line for a client. Does nothing if the client has disconnected.
@@ -399,6 +438,7 @@ impl UnixClients {
         }
         self.busy.clear();
         self.checks.clear();
+        self.guests.clear();
     }
 
     /// Tells every client that the broker is ending, and why.

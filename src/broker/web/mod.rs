@@ -38,8 +38,8 @@ const FILES: &[PageFile] = &[
     ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),
     ("/page/message_search.js", JAVASCRIPT, include_str!("page/message_search.js")),
     ("/page/agent_mailbox.js", JAVASCRIPT, include_str!("page/agent_mailbox.js")),
-    ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
-    ("/page/key_value_list.js", JAVASCRIPT, include_str!("page/key_value_list.js")),
+    ("/page/message_timeline.js", JAVASCRIPT, include_str!("page/message_timeline.js")),
+    ("/page/shared_key_value_list.js", JAVASCRIPT, include_str!("page/shared_key_value_list.js")),
     ("/page/events_list.js", JAVASCRIPT, include_str!("page/events_list.js")),
 ];
 

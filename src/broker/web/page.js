@@ -1,12 +1,12 @@
 // The page: it connects to the broker, and shows agents, messages, locks, state and events.
 
 import '/page/agents.js';
-import '/page/lanes.js';
+import '/page/message_timeline.js';
 import '/page/locks.js';
 import '/page/messages.js';
 import '/page/message_search.js';
 import '/page/agent_mailbox.js';
-import '/page/key_value_list.js';
+import '/page/shared_key_value_list.js';
 import '/page/events_list.js';
 import { $, setText, tame } from '/page/dom.js';
 import { listen, showState } from '/page/calls_and_event_stream.js';

@@ -6,12 +6,12 @@
 mod duplicate_hook_reports;
 mod history_scan;
 mod inbox_search;
-mod person_alerts;
 mod read_inbox;
 pub mod receipts;
 mod resolve_recipients;
 mod search_terms;
 pub mod show_all_messages;
+mod unread_alerts_to_people;
 pub mod wakeups;
 
 use super::event_journal::{Change, Journal};
@@ -263,7 +263,7 @@ impl Mail {
             federation.note_new_mail();
             turn.note_expiry(message.expires);
             self.notify(turn, peers, &message, &from, peers.connections_of(recipient));
-            if person_alerts::is_alert(peers, &message) {
+            if unread_alerts_to_people::is_alert(peers, &message) {
                 turn.push(Effect::Alert);
             }
             journal.observe(turn, &message);

@@ -9,9 +9,9 @@ use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::process_identity::Process;
+use crate::core::arguments_that_identify_session::{NAMING, session_args};
 use crate::core::hook_operations::session_of_hook;
 use crate::core::op_definition::{ArgKind, ArgRole};
-use crate::core::session_identifying_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 

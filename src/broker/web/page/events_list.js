@@ -4,7 +4,7 @@ import { $, bdi, clockDay, el, setText, showEmpty, still, sync } from '/page/dom
 import { pathOf } from '/page/locks.js';
 import { fits, mesh, project } from '/page/mesh_state.js';
 import { addSection } from '/page/repaint_schedule.js';
-import { valueOf } from '/page/key_value_list.js';
+import { valueOf } from '/page/shared_key_value_list.js';
 
 const SHOWN_MAX = 120;
 

@@ -70,7 +70,7 @@ macro_rules! session_args {
         const NAMED_BY: &[$crate::core::Arg] = &$naming;
         const OWN: &[$crate::core::Arg] = &[$($own),*];
         const ALL: usize = NAMED_BY.len() + OWN.len();
-        static ARGS: [$crate::core::Arg; ALL] = $crate::core::session_identifying_args::joined(NAMED_BY, OWN);
+        static ARGS: [$crate::core::Arg; ALL] = $crate::core::arguments_that_identify_session::joined(NAMED_BY, OWN);
         &ARGS
     }};
 }

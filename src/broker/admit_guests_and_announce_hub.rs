@@ -1,10 +1,10 @@
 //! Admits sessions from other machines, and keeps announcing this hub on the local network.
 
 use super::event_loop::LoopContext;
-use super::push_to_peer_sockets::PushTargets;
+use super::push_to_http_registered_peers::PushTargets;
 use super::unix_clients::UnixClients;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
-use crate::remote::hub_listener::{AcceptedPeer, AcceptedRole, ListenerHandle};
+use crate::remote::hub_listener::{AcceptedPeer, ListenerHandle};
 use std::sync::mpsc::Receiver;
 
 /// The listener for other machines. If the broker is not a hub, all fields are empty.
@@ -38,10 +38,9 @@ impl RemoteListener {
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {
-            if arrival.role == AcceptedRole::PushSubscriber {
-                pushes.add_subscriber(context, arrival.stream);
-            } else {
-                clients.add_remote(context, arrival.stream, arrival.address);
+            match arrival {
+                AcceptedPeer::Guest(stream, address) => clients.add_guest(context, stream, address),
+                AcceptedPeer::PushClient(stream) => pushes.add_subscriber(context, stream),
             }
         }
     }

@@ -1,12 +1,11 @@
-//! Carries lines between a local socket pair and a WebSocket to another machine.
+//! Carries lines between a local socket pair and the WebSocket of a push client of slm-mesh 1.3. The lines are not
+//! encrypted, and each line is one text message.
 //!
 //! **Invariant:** the bridge reads from each side only as fast as the other side accepts bytes. A slow side needs only
 //! a bounded buffer, and does not delay other connections.
 
-use super::encrypted_messages::{self, Received};
 use super::liveness::Liveness;
-use super::noise::{ContentKind, NoiseChannel};
-use super::nonblocking_guest_socket::GuestSocket;
+use super::skip_empty_reads_of_guest_socket::GuestSocket;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
@@ -20,7 +19,7 @@ const WAITING_MAX: usize = 256 << 10;
 /// Maximum number of reads from each side in one turn of a bridge. After these reads, the thread serves the other
 /// bridges.
 const TURN_MAX: usize = 32;
-/// Maximum number of bytes that are read from the socket pair at once. This many bytes fit into one message.
+/// Maximum number of bytes that are read from the socket pair at once.
 const READ_LEN: usize = 16 << 10;
 
 /// The result of one turn of a bridge.
@@ -32,14 +31,6 @@ pub enum BridgeStatus {
     MoreWork,
     /// One of the two sides is gone.
     Closed,
-}
-
-/// The format of the lines in WebSocket messages.
-pub enum Framing {
-    /// Encrypted, for another slm-mesh. A line may be split over several messages.
-    Encrypted(Box<NoiseChannel>),
-    /// Not encrypted, for a push client of slm-mesh 1.3. Each line is one text message.
-    Plain(LineBuffer),
 }
 
 /// Which sides may have unread bytes. The poll reports only changes, so the bridge keeps this record. Without the
@@ -56,7 +47,8 @@ struct Readiness {
 /// Carries lines between a WebSocket and a socket pair.
 pub struct Bridge {
     socket: WebSocket<GuestSocket>,
-    framing: Framing,
+    /// Lines from the broker that are not complete yet.
+    lines: LineBuffer,
     /// The bridge's end of the pair.
     pair: UnixStream,
     token: Token,
@@ -78,7 +70,6 @@ impl Bridge {
     /// When the pair can't be registered in the poll.
     pub fn new(
         socket: WebSocket<GuestSocket>,
-        framing: Framing,
         mut pair: UnixStream,
         registry: &Registry,
         token: Token,
@@ -86,7 +77,7 @@ impl Bridge {
         registry.register(&mut pair, token, Interest::READABLE)?;
         Ok(Bridge {
             socket,
-            framing,
+            lines: LineBuffer::default(),
             pair,
             token,
             // Bytes that arrived before the registration cause no event, so the first turn reads from both sides.
@@ -159,23 +150,12 @@ impl Bridge {
 
     /// Handles a message from the network. Returns false if the message ends the connection.
     fn take_message(&mut self, message: &Message, now: Instant) -> bool {
-        match (&mut self.framing, message) {
-            (Framing::Encrypted(channel), _) => {
-                match encrypted_messages::receive(channel, &mut self.liveness, message, now) {
-                    Ok(Received::Lines(lines)) => self.waiting.extend_from_slice(&lines),
-                    Ok(Received::Control(reply)) => return reply.is_none_or(|reply| self.write_message(reply)),
-                    Ok(Received::Close) | Err(_) => return false,
-                }
-            }
-            (Framing::Plain(_), Message::Close(_)) => return false,
-            (Framing::Plain(_), Message::Text(line)) => {
-                self.liveness.note_message(now);
-                self.waiting.extend_from_slice(line.as_bytes());
-                self.waiting.push(b'\n');
-            }
-            (Framing::Plain(_), _) => self.liveness.note_message(now),
+        self.liveness.note_message(now);
+        if let Message::Text(line) = message {
+            self.waiting.extend_from_slice(line.as_bytes());
+            self.waiting.push(b'\n');
         }
-        true
+        !message.is_close()
     }
 
     /// Writes as much as the pair accepts. Returns false if the pair is gone.
@@ -229,19 +209,9 @@ impl Bridge {
     /// Sends bytes from the pair as messages. Returns false if this fails.
     fn write_lines(&mut self, bytes: &[u8]) -> bool {
         self.liveness.note_sent(Instant::now());
-        match &mut self.framing {
-            Framing::Encrypted(_) => self.write_sealed(ContentKind::Lines, bytes),
-            Framing::Plain(lines) => {
-                lines.push(bytes);
-                let texts = texts(lines);
-                texts.is_some_and(|texts| texts.into_iter().all(|text| self.write_message(Message::text(text))))
-            }
-        }
-    }
-
-    fn write_sealed(&mut self, kind: ContentKind, content: &[u8]) -> bool {
-        let Framing::Encrypted(channel) = &mut self.framing else { return false };
-        encrypted_messages::seal(channel, kind, content).is_ok_and(|sealed| self.write_message(sealed))
+        self.lines.push(bytes);
+        let texts = texts(&mut self.lines);
+        texts.is_some_and(|texts| texts.into_iter().all(|text| self.write_message(Message::text(text))))
     }
 
     fn write_message(&mut self, message: Message) -> bool {
@@ -270,14 +240,8 @@ impl Bridge {
         if self.liveness.is_dead(now) {
             return false;
         }
-        if let Some(ping) = self.liveness.ping_due(now) {
-            let is_written = match self.framing {
-                Framing::Encrypted(_) => self.write_sealed(ContentKind::Ping, &ping.to_bytes()),
-                Framing::Plain(_) => self.write_message(Message::Ping(Vec::new().into())),
-            };
-            return is_written && self.flush().is_some();
-        }
-        true
+        self.liveness.ping_due(now).is_none()
+            || self.write_message(Message::Ping(Vec::new().into())) && self.flush().is_some()
     }
 
     /// Tries to deliver the last bytes, and closes the WebSocket. Does not wait for a side that accepts no bytes.

@@ -1,6 +1,8 @@
 //! The hub's TCP socket to a guest. It skips reads that would find no bytes.
 
+use mio::event::Source;
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 
 /// A socket to a guest. It never blocks.
@@ -49,6 +51,22 @@ impl Write for GuestSocket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Source for GuestSocket {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        // A poll reports bytes that arrived earlier only once, and perhaps another poll has already done so.
+        (self.has_had_event, self.is_empty) = (false, false);
+        self.network.register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.network.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.network.deregister(registry)
     }
 }
 
