@@ -263,18 +263,16 @@ impl Mesh {
         // The answer to one call may affect other waiting calls, so the calls are checked again until none is affected.
         for _ in 0..=self.waiting.len() {
             let dirty = std::mem::take(&mut self.turn.dirty);
+            if !self.waiting.is_any_due(&dirty) {
+                break;
+            }
             let mut start = 0;
-            let mut ran = false;
             while let Some(place) = self.waiting.position(start, |call| call.is_due(&dirty)) {
-                ran = true;
                 let mut call = self.waiting.remove(place);
                 call.ctx.now = now;
                 let n_left = self.waiting.len();
                 self.step(call, Some(place));
                 start = if self.waiting.len() == n_left { place } else { place + 1 };
-            }
-            if !ran {
-                break;
             }
         }
         self.turn.dirty = Dirty::default();
@@ -283,6 +281,9 @@ impl Mesh {
     /// Reruns the waiting calls whose time is up. All of them are answered, except those that continue to wait for a
     /// wakeup.
     pub(super) fn end_waits(&mut self, now: i64) {
+        if self.waiting.deadline().is_none_or(|until| until > now) {
+            return;
+        }
         let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
         while let Some(place) = self.waiting.position(0, is_due) {
             let mut call = self.waiting.remove(place);

@@ -6,6 +6,7 @@ use super::transaction_and_pending_effects::Dirty;
 use super::{Args, CallContext, ConnId, Op};
 use crate::base::id_types::PeerId;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// These arguments of a waiting call can contain the name of a peer.
@@ -77,10 +78,74 @@ impl WaitingCall {
     }
 }
 
+/// What the waiting calls wait for. With thousands of sessions, most turns concern none of their calls, and must not look
+/// at each of them.
+#[derive(Debug, Default)]
+struct WaitIndex {
+    /// The number of calls that wait for mail to each peer.
+    mail: HashMap<PeerId, usize>,
+    n_messages: usize,
+    n_events: usize,
+    n_locks: usize,
+    /// The number of calls whose wait ends at each time, in ms.
+    ends: BTreeMap<i64, usize>,
+}
+
+impl WaitIndex {
+    fn add(&mut self, call: &WaitingCall) {
+        match &call.reason {
+            Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => {
+                *self.mail.entry(peer.clone()).or_default() += 1;
+            }
+            Some(WaitReason::Messages(_)) => self.n_messages += 1,
+            Some(WaitReason::Events(_)) => self.n_events += 1,
+            Some(WaitReason::Locks(_)) => self.n_locks += 1,
+            None => {}
+        }
+        if let Some(until) = call.ctx.until {
+            *self.ends.entry(until).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, call: &WaitingCall) {
+        match &call.reason {
+            Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => {
+                if let Some(n) = self.mail.get_mut(peer) {
+                    *n -= 1;
+                    if *n == 0 {
+                        self.mail.remove(peer);
+                    }
+                }
+            }
+            Some(WaitReason::Messages(_)) => self.n_messages -= 1,
+            Some(WaitReason::Events(_)) => self.n_events -= 1,
+            Some(WaitReason::Locks(_)) => self.n_locks -= 1,
+            None => {}
+        }
+        if let Some(until) = call.ctx.until
+            && let Some(n) = self.ends.get_mut(&until)
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.ends.remove(&until);
+            }
+        }
+    }
+
+    /// Whether any call is due, as [`WaitingCall::is_due`] decides it for each call.
+    fn is_any_due(&self, dirty: &Dirty) -> bool {
+        dirty.events && self.n_events > 0
+            || dirty.locks && self.n_locks > 0
+            || !dirty.mail.is_empty() && self.n_messages > 0
+            || dirty.mail.iter().any(|peer| self.mail.contains_key(peer))
+    }
+}
+
 /// The line of waiting calls, in the order in which their callers began to wait.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     calls: Vec<WaitingCall>,
+    index: WaitIndex,
     /// The waiting calls that the current rule has ended. Each call is stored with its former position. If the rule
     /// fails, these calls are put back.
     ended: Vec<(usize, WaitingCall)>,
@@ -109,7 +174,9 @@ impl Waiting {
 
     /// Removes a call from the line of waiting calls, because the call is about to run again.
     pub(super) fn remove(&mut self, place: usize) -> WaitingCall {
-        self.calls.remove(place)
+        let call = self.calls.remove(place);
+        self.index.remove(&call);
+        call
     }
 
     /// Records that a call begins to run, and returns its position in the line. A call that has already waited keeps
@@ -122,12 +189,18 @@ impl Waiting {
 
     /// Inserts a call at this position in the line of waiting calls.
     pub(super) fn insert(&mut self, place: usize, call: WaitingCall) {
+        self.index.add(&call);
         self.calls.insert(place.min(self.calls.len()), call);
+    }
+
+    /// Whether any call must run again because of the changes in `dirty`.
+    pub(super) fn is_any_due(&self, dirty: &Dirty) -> bool {
+        self.index.is_any_due(dirty)
     }
 
     /// The next time, in ms, at which a waiting call must run again even if nothing has changed.
     pub(super) fn deadline(&self) -> Option<i64> {
-        self.calls.iter().filter_map(|call| call.ctx.until).min()
+        self.index.ends.first_key_value().map(|(until, _)| *until)
     }
 
     /// The waiting lock requests, in the order of the line of waiting calls.
@@ -143,7 +216,9 @@ impl Waiting {
 
     /// Removes and returns the matching calls.
     pub(super) fn extract(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<WaitingCall> {
-        self.calls.extract_if(.., |call| fits(call)).collect()
+        let found: Vec<WaitingCall> = self.calls.extract_if(.., |call| fits(call)).collect();
+        found.iter().for_each(|call| self.index.remove(call));
+        found
     }
 
     /// Ends the waits of the matching calls. If the current rule fails, these calls wait again. Returns the
@@ -151,7 +226,7 @@ impl Waiting {
     pub(super) fn end(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<(ConnId, Value, Option<WaitReason>)> {
         let mut ended = Vec::new();
         while let Some(place) = self.position(0, &fits) {
-            let call = self.calls.remove(place);
+            let call = self.remove(place);
             self.n_ahead -= usize::from(place < self.n_ahead);
             ended.push((call.ctx.conn, call.ctx.id.clone(), call.reason.clone()));
             self.ended.push((place, call));
@@ -200,6 +275,58 @@ mod tests {
             ancestors: Vec::new(),
         };
         WaitingCall { ctx, op: &WHOAMI, args: WHOAMI.check(serde_json::Map::new()).unwrap(), since: 0, reason: None }
+    }
+
+    #[test]
+    fn the_index_finds_the_same_calls_as_a_look_at_each() {
+        let reasons = [
+            Some(WaitReason::Mail("a".into())),
+            Some(WaitReason::Wakeup("b".into(), 9)),
+            Some(WaitReason::Mail("b".into())),
+            Some(WaitReason::Messages(1)),
+            Some(WaitReason::Events(1)),
+            None,
+        ];
+        let changes: Vec<Dirty> = (0..16)
+            .map(|bits: u32| Dirty {
+                events: bits & 1 != 0,
+                locks: bits & 2 != 0,
+                mail: [(4, "a"), (8, "b")]
+                    .iter()
+                    .filter(|(bit, _)| bits & bit != 0)
+                    .map(|(_, id)| (*id).into())
+                    .collect(),
+            })
+            .collect();
+        let mut waiting = Waiting::default();
+        let check = |waiting: &Waiting| {
+            for dirty in &changes {
+                assert_eq!(waiting.is_any_due(dirty), waiting.iter().any(|call| call.is_due(dirty)), "{dirty:?}");
+            }
+            assert_eq!(waiting.deadline(), waiting.iter().filter_map(|call| call.ctx.until).min());
+        };
+        // Each step adds or takes away a call, in an order that visits many combinations.
+        let mut step: u64 = 7;
+        for n in 0..400 {
+            step = step.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let random = (step >> 33) as usize;
+            if random.is_multiple_of(2) || waiting.is_empty() {
+                let mut new = call(n);
+                new.reason.clone_from(&reasons[random / 2 % reasons.len()]);
+                new.ctx.until = (random / 16).is_multiple_of(3).then_some((random / 64 % 5) as i64);
+                waiting.insert(random / 8, new);
+            } else {
+                match random / 2 % 3 {
+                    0 => drop(waiting.remove(random % waiting.len())),
+                    1 => drop(waiting.extract(|call| call.ctx.id == json!(n / 2))),
+                    _ => {
+                        waiting.end(|call| call.ctx.until == Some((random / 64 % 5) as i64));
+                        if (random / 8).is_multiple_of(2) { waiting.restore_ended() } else { waiting.keep_ended() }
+                    }
+                }
+            }
+            check(&waiting);
+        }
     }
 
     #[test]
