@@ -12,7 +12,7 @@
 //! - [`mcp`]: MCP over stdio, derived from the operations
 //! - [`discovery`]: announces hubs on the local network, and finds them for sessions
 //! - [`known_agents`]: facts about each coding agent, one file per agent
-//! - [`shell_writes`]: finds the files that a shell command line would write, from its text
+//! - [`shell_writes`]: reads a shell command line, and finds the files that the command would write
 //! - [`agents`]: answers the hooks of agents, and sets up their settings files
 //! - [`doctor`]: checks the broker, the hubs and each agent, and says how to fix each fault
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Place, until};
 
-/// Does what a broker does while it starts: holds the lock, and writes its work into the lock file.
+/// Does what a broker does while it starts: holds the lock, and notes in the lock file what it is doing.
 fn start_slowly(place: &Place) -> File {
     fs::create_dir_all(&place.dir).unwrap();
     let mut lock = File::create(place.dir.join("broker.lock")).unwrap();

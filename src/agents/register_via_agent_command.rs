@@ -10,7 +10,7 @@ use super::safe_write;
 use super::setup::{SAME, SetupStep, changed_lines};
 use super::setup_environment::{EditedFile, Environment, find_on_path};
 use super::setup_records::Records;
-use super::setup_records::agent_registrations::Registration;
+use super::setup_records::registrations_by_agent_command::Registration;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_file_types::{AgentCommand, ServerFile, Writer};

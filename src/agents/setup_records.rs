@@ -8,7 +8,7 @@
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.
 
-pub mod agent_registrations;
+pub mod registrations_by_agent_command;
 
 use super::safe_write::{self, behind_links};
 use super::setup_lock::SetupLock;

@@ -3,7 +3,7 @@
 use super::event_loop::LoopContext;
 use super::push_to_http_registered_peers::PushTargets;
 use super::unix_clients::UnixClients;
-use crate::discovery::mdns_supervisor::MdnsSupervisor;
+use crate::discovery::hub_announcer_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{AcceptedPeer, ListenerHandle};
 use std::sync::mpsc::Receiver;
 

@@ -3,7 +3,7 @@
 //! **Invariant:** if the mesh is down or slow, every commit passes. After the check, the user's own hook (if there is
 //! one) runs in full and under its own name.
 
-mod commit_check;
+mod check_locks_of_changed_files;
 mod git_hook_installer;
 mod hook_lines;
 mod hooks_dir;
@@ -33,7 +33,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
         ["install", dir] => install(Some(Path::new(dir)), json),
         ["remove"] => remove(json),
         // The check does not need the arguments that git passes to its hooks.
-        ["check", hook, ..] => Ok(commit_check::check_locks(hook)),
+        ["check", hook, ..] => Ok(check_locks_of_changed_files::check_locks(hook)),
         _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install [HOOKSDIR] | remove")),
     }
 }

@@ -90,8 +90,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     command.env(OUTER_VARIABLE, outer_commands_for_child(&params));
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
-    // The person took the lock from its holder once. If somebody else holds a file by now, only the person may decide
-    // to take that lock as well.
+    // The person took the lock from its holder once. If somebody else has locked one of the files since then, only the
+    // person may decide to take the new lock as well.
     params.remove("steal");
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };

@@ -205,7 +205,7 @@ impl Locks {
         }
     }
 
-    /// Checks an answer that refused to unlock paths. Fails if the caller is certain to hold all of them.
+    /// Checks an answer that refused to unlock paths. Fails if it is certain that the caller holds all of these paths.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =

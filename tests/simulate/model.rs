@@ -233,8 +233,8 @@ impl Model {
             assert!(!self.is_served(older) || self.may_wait(older, &pending), "{ask:?} was served before {older:?}");
         }
         let request = LockRequest::new(ask.who, &ask.args);
-        // A call may pass an older call that waits for the same caller. Nobody waits for a caller that holds no lock
-        // and has no other waiting call, so such a caller may pass no older call.
+        // A caller's new call may pass an older call if the older call waits for this caller. Nobody waits for a caller
+        // that holds no lock and has no other waiting call, so such a caller may pass no older call.
         let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
         if ask.until.is_some() && ask.args["steal"] != true && is_free {
             let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));

@@ -6,7 +6,7 @@ use crate::broker::http::{HttpServer, Limits, PendingRequest};
 use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};
 use crate::discovery::announce_hub_by_mdns::Announcement;
-use crate::discovery::mdns_supervisor::MdnsSupervisor;
+use crate::discovery::hub_announcer_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;
 use crate::sys::local_or_hub_endpoint::{SECRET_GOOD, SECRET_MIN};

@@ -270,8 +270,10 @@ impl ClientConnection {
 
     /// Pings a guest if a ping is due. Closes the connection if the guest has been silent for too long.
     pub fn check_guest(&mut self, now: Instant) {
+        let is_read = !self.is_backpressured();
         let ClientSocket::Guest(stream) = &mut self.socket else { return };
-        if stream.check_liveness(now).is_err() {
+        let ahead = if is_read { Ok(()) } else { stream.read_ahead() };
+        if ahead.and_then(|()| stream.check_liveness(now)).is_err() {
             (self.is_closed, self.is_readable) = (true, false);
             self.discard_output();
         } else {

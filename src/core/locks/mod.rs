@@ -62,7 +62,7 @@ pub static LOCK: Op = Op {
         Arg::new(
             "reason",
             ArgKind::Text { min: 0, max: limits::REASON_MAX },
-            "Why you need the lock, for other peers to see",
+            "Why you need the lock; other peers see this text",
         ),
         Arg::new(
             "ttlMinutes",
