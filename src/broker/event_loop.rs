@@ -48,7 +48,7 @@ const ENTRY_BYTES: usize = 256 << 10;
 /// theirs only afterwards. Unless the next turn waits for them, the clients form two groups, and each group is idle while
 /// the other one is served. So the next turn waits in steps of this length, as long as requests keep arriving.
 const GATHER_STEP: Duration = Duration::from_micros(50);
-/// Maximum number of these steps. A turn takes etcd some milliseconds, so the wait is short in comparison.
+/// Maximum number of these steps. etcd needs some milliseconds to store a turn, so the wait is short in comparison.
 const GATHER_STEPS: u32 = 4;
 
 /// Gives each connection a token of its own.

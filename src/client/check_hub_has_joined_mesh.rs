@@ -1,5 +1,5 @@
-//! Learns which mesh a hub has. A guest with several hubs uses only hubs that share one mesh, through a log in etcd.
-//! Each log has an id.
+//! Learns which mesh a hub has. All hubs that a guest uses must share one mesh through a log in etcd. Each log has an
+//! id.
 //!
 //! **Invariant:** a guest with several hubs never moves to another mesh by itself. There, its mail and its locks would
 //! be missing.

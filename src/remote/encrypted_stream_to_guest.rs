@@ -70,15 +70,13 @@ impl GuestStream {
     }
 
     /// Takes messages from the network although the broker does not read the guest's lines at the moment. Otherwise, the
-    /// guest's answers to pings would be stuck behind its lines.
+    /// guest's pings and answers would be stuck behind its lines. Returns whether there is more to read.
     ///
     /// # Errors
-    /// When the connection has ended.
-    pub fn read_ahead(&mut self) -> io::Result<()> {
-        if self.received.len() - self.n_read < RECEIVED_MAX {
-            self.receive()?;
-        }
-        Ok(())
+    /// When the connection has failed.
+    pub fn read_ahead(&mut self) -> io::Result<bool> {
+        let has_more = self.received.len() - self.n_read < RECEIVED_MAX && self.receive()?;
+        Ok(has_more || self.has_ended || self.has_received())
     }
 
     /// Sends a ping if one is due.
@@ -87,7 +85,12 @@ impl GuestStream {
     /// When the guest has been silent for too long, or the connection has ended.
     pub fn check_liveness(&mut self, now: Instant) -> io::Result<()> {
         if self.liveness.is_dead(now) {
-            return Err(ErrorKind::TimedOut.into());
+            // If this process did not run for a while, the poll may not have reported the guest's last message yet.
+            self.socket.get_mut().note_event(false);
+            self.receive()?;
+            if self.liveness.is_dead(now) {
+                return Err(ErrorKind::TimedOut.into());
+            }
         }
         match self.liveness.ping_due(now) {
             Some(ping) => self.send(ContentKind::Ping, &ping.to_bytes()),
@@ -123,6 +126,7 @@ impl GuestStream {
                 if !self.has_received() {
                     (self.received, self.n_read) = (lines, 0);
                 } else {
+                    self.received.drain(..std::mem::take(&mut self.n_read));
                     self.received.extend_from_slice(&lines);
                 }
                 return Ok(self.has_received());
@@ -298,7 +302,7 @@ mod tests {
         guest.send(ContentKind::Ping, &Heartbeat::answer_to(0).to_bytes());
         guest.send(ContentKind::Lines, b"hello\n");
         while !hub.has_received() {
-            hub.read_ahead().and_then(|()| hub.check_liveness(Instant::now())).expect("the guest is alive");
+            hub.read_ahead().and_then(|_| hub.check_liveness(Instant::now())).expect("the guest is alive");
             std::thread::yield_now();
         }
         let reader = std::thread::spawn(move || {

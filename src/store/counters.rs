@@ -113,8 +113,8 @@ impl ReservedNumbers {
     /// Gives back the unused reserved numbers, so that the numbers of the next broker continue without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        // If a crash undoes this write, the file still contains higher numbers. Such numbers only cause a gap in the
-        // sequence.
+        // If a crash undoes this write, the file still contains the numbers from before, which are higher. They only
+        // cause a gap in the sequence.
         self.upto = counters.last();
         write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }

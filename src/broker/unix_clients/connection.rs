@@ -270,14 +270,16 @@ impl ClientConnection {
 
     /// Pings a guest if a ping is due. Closes the connection if the guest has been silent for too long.
     pub fn check_guest(&mut self, now: Instant) {
-        let is_read = !self.is_backpressured();
+        // A guest that waits for its turn, or does not read its answers, may have sent a sign of life.
+        let is_waiting = self.is_readable || self.is_backpressured();
         let ClientSocket::Guest(stream) = &mut self.socket else { return };
-        let ahead = if is_read { Ok(()) } else { stream.read_ahead() };
-        if ahead.and_then(|()| stream.check_liveness(now)).is_err() {
-            (self.is_closed, self.is_readable) = (true, false);
-            self.discard_output();
-        } else {
-            self.is_readable |= stream.has_received();
+        let ahead = if is_waiting { stream.read_ahead() } else { Ok(false) };
+        match ahead.and_then(|has_more| stream.check_liveness(now).map(|()| has_more)) {
+            Ok(has_more) => self.is_readable |= has_more || stream.has_received(),
+            Err(_) => {
+                (self.is_closed, self.is_readable) = (true, false);
+                self.discard_output();
+            }
         }
     }
 
@@ -316,7 +318,7 @@ impl ClientConnection {
 
     /// Returns true if there may be input to read or requests to serve.
     pub fn has_input(&self) -> bool {
-        self.is_readable || self.has_more
+        self.is_readable && !self.is_closed || self.has_more
     }
 
     /// Whether the client has so much unread output that no more requests are read.

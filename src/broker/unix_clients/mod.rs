@@ -417,6 +417,8 @@ impl UnixClients {
 
     /// Tells the mesh about all open connections when this hub begins to lead.
     pub fn join(&mut self, context: &mut LoopContext) {
+        // The mesh's clock, which the log sets, may be behind the clock of the standby.
+        self.check_guests_at = context.now;
         for (token, connection) in &mut self.connections {
             context.mesh.on_connected(*token);
             if let Origin::Remote(remote) = &connection.origin

@@ -26,7 +26,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "from",
             ArgKind::Text { min: 1, max: 256 },
-            "Only messages from this peer (with filter sent: to this peer), or only messages to this channel (#api)",
+            "Only messages from this peer, or to this channel (#api); with the filter `sent`, messages to this peer",
         )
         .placeholder("PEER"),
         pagination::limit(100, "Maximum number of messages, 20 by default"),

@@ -25,8 +25,8 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions in the answers to all writes. No two writes have the same version, so a write without an answer got
-/// none of these. This leaves far fewer cases to check.
+/// The versions in all answers to writes. No two writes have the same version, so a write whose answer was lost has
+/// none of these versions. This leaves far fewer cases to check.
 type Versions = Rc<BTreeSet<u64>>;
 
 #[derive(Debug, Clone)]
