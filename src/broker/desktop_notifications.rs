@@ -1,4 +1,4 @@
-//! Notifies the user of this machine about unread alerts. Shows a desktop notification, or runs a command that the user
+//! Notifies the user of this machine about unread alerts to people. Shows a desktop notification, or runs a command that the user
 //! has set.
 //!
 //! **Invariant:** the event loop never waits for a notification. At most one command runs at a time, on a separate
@@ -77,7 +77,11 @@ impl Notifier {
 /// can mistake such text for an option.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
-    let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));
+    let recipient = match word("toName") {
+        "" => String::new(),
+        name => format!(" for {}", untrusted_text::shown_name(name)),
+    };
+    let title = format!("Alert from {}{recipient}", untrusted_text::shown_name(word("fromName")));
     let others = alert["others"].as_array().map_or(0, Vec::len) as u64 + alert["more"].as_u64().unwrap_or(0);
     let rest = if others == 0 { String::new() } else { format!(" (and {others} more)") };
     let text = format!("slm-mesh: {}{rest}", untrusted_text::quoted(word("payload"), SHOWN_CHARS));

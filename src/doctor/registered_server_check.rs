@@ -39,7 +39,8 @@ fn check_start(about: &str, shown: &str, server: &RegisteredServer, cure: &str) 
         // The server is not started, because its first start may download the package. The result would then depend on
         // the network.
         let found = format!(
-            "{shown} registers \"{line}\", which doctor did not start; a program that {cure} registers would start faster"
+            "{shown} registers \"{line}\"; doctor does not run such a command; a program that {cure} registers would \
+             start faster"
         );
         return Check::well(about, found);
     }

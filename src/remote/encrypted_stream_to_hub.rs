@@ -20,7 +20,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// How many decrypted bytes may wait for a reader before the stream stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// Maximum size of the lines in one message, in bytes.
+/// Maximum number of bytes in one message, not counting the encryption.
 const CONTENT_MAX: usize = 16 << 10;
 /// How long the network may take to accept what is written.
 const WRITE_MAX: Duration = Duration::from_secs(10);

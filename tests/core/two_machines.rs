@@ -191,6 +191,8 @@ fn alerts_reach_each_person_once_and_the_broker_notifies_for_all_machines() {
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "one", "type": "alert" })).unwrap();
     disk.call(1, &mail::SEND, json!({ "to": "all", "message": "two", "type": "alert" })).unwrap();
     assert_eq!(alerts(&disk), (vec!["one".into(), "two".into()], 0), "the copy for a group counts once");
+    let rows = disk.mesh.unread_alerts(0, 2).0;
+    assert_eq!((&rows[0]["toName"], &rows[1]["toName"]), (&json!("ada@laptop"), &json!(null)));
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "three", "type": "alert" })).unwrap();
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "four", "type": "alert" })).unwrap();
     assert_eq!(alerts(&disk), (vec!["one".into(), "two".into()], 2));

@@ -55,8 +55,8 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // This shell lacks the settings for several hubs. The hub stands by as it should, and doctor must not say that the
-    // hub hangs.
+    // This shell does not have the setting that makes the broker one of several hubs. The broker is on standby, as it
+    // should be, and doctor must not say that the broker hangs.
     let first = alone(first);
     let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
     assert!(said.contains("a hub on standby") && said.contains("different values for SLM_MESH_STORE"), "{said}");

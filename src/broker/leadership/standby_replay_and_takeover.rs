@@ -82,7 +82,8 @@ impl<L: ReplicatedLog> Standby<L> {
     /// there were no new entries.
     ///
     /// # Errors
-    /// When the log does not answer, an entry can't be read or belongs to another mesh, or this hub's disk fails.
+    /// In these cases: the log does not answer, an entry can't be read, an entry belongs to another mesh, or this hub's
+    /// disk fails.
     pub fn follow(&mut self, store: &mut Store) -> Result<Option<(Position, i64)>, StandbyError> {
         let own = store.log_position()?;
         let entries = self.log.follow(Position(own.map_or(0, |own| own.index)).next())?;

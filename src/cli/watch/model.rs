@@ -177,7 +177,7 @@ impl WatchModel {
                 self.learn_name(word(&payload["peerId"]), word(&payload["name"]), payload["projectPath"].as_str());
                 self.stale.peers = true;
             }
-            // The peer that left may have been waiting for a lock, so the locks are requested again.
+            // The peer that left may have been waiting for a lock, so the list of locks is fetched again.
             "peer_left" => (self.stale.peers, self.stale.locks) = (true, true),
             "peer_updated" => self.stale.peers = true,
             _ => {}

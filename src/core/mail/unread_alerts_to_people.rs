@@ -2,28 +2,37 @@
 //! looking at the mesh. Only this broker notifies people, so it also does so for those at machines without a broker.
 
 use super::MailView;
-use crate::base::stored_enums::MessageType;
+use crate::base::stored_enums::{MessageType, PeerKind};
 use crate::core::Mesh;
-use crate::core::peers::Peers;
+use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageFilter};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Whether a message is an alert to a person. If a group got the alert, only the copy for the person at this machine
 /// counts.
 pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
-    let is_person =
-        || message.recipient == *peers.human() || message.group.is_none() && peers.is_human(&message.recipient);
-    message.kind == MessageType::Alert && is_person()
+    message.kind == MessageType::Alert
+        && (message.recipient == *peers.human()
+            || message.group.is_none() && peers.get(&message.recipient).is_some_and(is_person))
+}
+
+/// Whether a peer is a person of this mesh. A linked mesh notifies its own people.
+fn is_person(peer: &Peer) -> bool {
+    peer.row.kind == PeerKind::Human && !peer.row.is_linked()
 }
 
 impl Mesh {
     /// Returns the first `max` unread alerts to people, and the number of further alerts. Only alerts after the
-    /// sequence number `after` count. The alerts have the same form as in the inbox, and the oldest alert comes first.
+    /// sequence number `after` count. The alerts have the same form as in the inbox, and the oldest alert comes first. If
+    /// an alert is to a person at another machine, `toName` is the name of this person.
     pub fn unread_alerts(&self, after: i64, max: usize) -> (Vec<Value>, u64) {
         let Mesh { turn, peers, mail, .. } = self;
         let store = &turn.store;
         let (mut alerts, mut n_all) = (Vec::new(), 0);
-        for person in peers.all().iter().map(|peer| &peer.row.id).filter(|id| peers.is_human(id)) {
+        for person in peers.all().iter().filter(|peer| is_person(peer)).map(|peer| &peer.row.id) {
+            if mail.waiting_for(store, person) == Some(0) {
+                continue;
+            }
             let filter = MessageFilter {
                 to: Some(person.as_str()),
                 unread: true,
@@ -38,12 +47,17 @@ impl Mesh {
             let is_all = found.len() < max;
             n_all += if is_all { found.len() as i64 } else { store.count_unread_of(&filter).unwrap_or_default() };
             alerts.extend(found);
+            alerts.sort_by_key(|alert| alert.seq);
+            alerts.truncate(max);
         }
-        alerts.sort_by_key(|alert| alert.seq);
-        alerts.truncate(max);
         let n_more = (n_all as u64).saturating_sub(alerts.len() as u64);
-        let row =
-            |alert: &Message| mail.whole_row(store, peers, alert, MailView::Unread, Some(alert.recipient.as_str()));
+        let row = |alert: &Message| {
+            let mut row = mail.whole_row(store, peers, alert, MailView::Unread, Some(alert.recipient.as_str()));
+            if alert.recipient != *peers.human() {
+                row["toName"] = json!(peers.name_of(&alert.recipient));
+            }
+            row
+        };
         (alerts.iter().map(row).collect(), n_more)
     }
 

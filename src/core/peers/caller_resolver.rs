@@ -458,8 +458,8 @@ fn is_numbered(name: &str, base: &str) -> bool {
 
 /// Returns the peer that continues the session, out of the peers that have the same key. Two peers can get the same key
 /// in the following way. First, session B takes over the name of session A. Then the user resumes A, which becomes a
-/// new peer. Finally, B gives the name back. Until session A ends, it stays the new peer. The next time the user
-/// resumes session A, it becomes its first peer again, and gets the name and mail of that peer.
+/// new peer. Finally, B gives the name back. Session A stays the new peer until it ends. When the user resumes session
+/// A after that, it is its old peer again, with the name and mail of that peer.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -438,8 +438,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores the path of a session's transcript, if the hook reports a path. If the path is empty, a setting forbids
-    /// reading the transcript, so the stored path is removed.
+    /// Stores the path of a session's transcript, if the hook reports a path. The hook reports an empty path if a
+    /// setting forbids reading the transcript. In this case, the stored path is removed.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);

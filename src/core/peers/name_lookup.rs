@@ -27,7 +27,8 @@ impl Peers {
     /// When no peer matches, or when several peers match. If several match, the error lists them.
     pub fn resolve(&self, conn: ConnId, name: &str) -> Result<PeerId, Error> {
         if ["human", "cli"].contains(&name) {
-            return Ok(self.human_at(conn));
+            // If the database refused the person's row, the connection still has the id.
+            return Some(self.human_at(conn)).filter(|id| self.get(id).is_some()).ok_or_else(|| no_peer(name));
         }
         self.find_by_name(name)
     }
