@@ -44,13 +44,6 @@ const FIRST_CONNECTION: u64 = 16;
 /// less than 1.25 MiB.
 const ENTRY_BYTES: usize = 256 << 10;
 
-/// While a leading hub stores a turn in the log, clients send new requests. The clients that the turn has answered send
-/// theirs only afterwards. Unless the next turn waits for them, the clients form two groups, and each group is idle while
-/// the other one is served. So the next turn waits in steps of this length, as long as requests keep arriving.
-const GATHER_STEP: Duration = Duration::from_micros(50);
-/// Maximum number of these steps. etcd needs some milliseconds to store a turn, so the wait is short in comparison.
-const GATHER_STEPS: u32 = 4;
-
 /// Gives each connection a token of its own.
 #[derive(Debug)]
 pub struct TokenSource {
@@ -78,8 +71,6 @@ pub struct LoopContext {
     pub role: BrokerRole,
     /// The time of this turn, in ms.
     pub now: i64,
-    /// Whether the last turn stored changes.
-    has_stored: bool,
     /// Decides when the broker ends.
     pub shutdown: ShutdownDecision,
     /// The open web pages, which show changes to the mesh.
@@ -100,7 +91,7 @@ impl LoopContext {
         now: i64,
     ) -> LoopContext {
         let tokens = TokenSource { next: FIRST_CONNECTION };
-        LoopContext { poll, tokens, mesh, role, now, has_stored: false, shutdown, pages, info }
+        LoopContext { poll, tokens, mesh, role, now, shutdown, pages, info }
     }
 
     /// Whether the log entry of this turn is so large that further calls must wait for the next turn.
@@ -188,7 +179,6 @@ impl EventLoop {
         for event in events.iter() {
             self.note_event(event);
         }
-        self.gather(events)?;
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
         // After the data directory has been removed, the broker must not grant locks, because another broker could
@@ -205,7 +195,6 @@ impl EventLoop {
                 return Ok(());
             }
         };
-        self.context.has_stored = has_written && is_committed;
         if has_written {
             self.checkpoints.note_commit(now);
         }
@@ -217,32 +206,6 @@ impl EventLoop {
         self.notifications.run_due(&self.context.mesh, now);
         if self.idle_deadline().is_some_and(|at| at <= now) {
             self.context.shutdown.request(ShutdownReason::Idle);
-        }
-        Ok(())
-    }
-
-    /// On a hub that leads, waits for the requests of the clients that the last turn has answered, if several other
-    /// clients are waiting as well.
-    fn gather(&mut self, events: &mut Events) -> io::Result<()> {
-        let n_waiting = events.iter().filter(|event| event.token().0 as u64 >= FIRST_CONNECTION).count();
-        if !self.context.has_stored || !self.context.role.stores_in_log() || n_waiting < 2 {
-            return Ok(());
-        }
-        for _ in 0..GATHER_STEPS {
-            std::thread::sleep(GATHER_STEP);
-            match self.context.poll.poll(events, Some(Duration::ZERO)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-                result => result?,
-            }
-            if events.is_empty() {
-                return Ok(());
-            }
-            for event in events.iter() {
-                if event.token() == DIRECTORY {
-                    self.runtime_files.note_change(self.context.now);
-                }
-                self.note_event(event);
-            }
         }
         Ok(())
     }
