@@ -167,11 +167,12 @@ class Mesh(Connection):
         grep: Optional[str] = None,
         since: Optional[str] = None,
     ) -> List[Mail]:
-        """The messages on the mesh, the latest last. The human gets all messages, or, on a guest,
-        those of the peers on the machine; an agent gets those that it sent or received. ``with_peer`` keeps only messages from or to that peer, ``thread`` only a message and the replies to
-        it, ``search`` only messages with all of these words, and ``grep`` only messages with exactly this text.
-        ``since`` keeps only messages after a time, or of the last ``"2h"``, for example. A message to a group is
-        listed once, with the number of its ``copies``. No message is marked as read.
+        """The messages on the mesh, the latest last. The human gets all messages, or, on a guest, those of the peers
+        on the machine; an agent gets those that it sent or received. ``with_peer`` keeps only messages from or to
+        that peer, ``thread`` only a message and the replies to it, ``search`` only messages with all of these words,
+        and ``grep`` only messages with exactly this text. ``since`` keeps only messages after a time, or of the last
+        ``"2h"``, for example. A message to a group is listed once, with the number of its ``copies``. No message is
+        marked as read.
 
         >>> with Mesh(name="eve") as eve, Mesh(name="dan") as dan:
         ...     sent = eve.send("dan", "the Parser is done")
