@@ -1,5 +1,5 @@
-//! Notifies the user of this machine about unread alerts to people. Shows a desktop notification, or runs a command that the user
-//! has set.
+//! Notifies the user of this machine about unread alerts to people. Shows a desktop notification, or runs a command
+//! that the user has set.
 //!
 //! **Invariant:** the event loop never waits for a notification. At most one command runs at a time, on a separate
 //! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
