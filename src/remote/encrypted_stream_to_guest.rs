@@ -328,6 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_are_read_ahead_do_not_pile_up_behind_a_slow_reader() {
+        let (mut hub, mut guest) = pair();
+        let (line, mut buffer) = (vec![b'x'; MESSAGE_LINES_MAX], vec![0; MESSAGE_LINES_MAX]);
+        for n in 0..40 {
+            guest.send(ContentKind::Lines, &line);
+            let n_before = hub.received.len() - hub.n_read;
+            while hub.received.len() - hub.n_read == n_before {
+                hub.read_ahead().expect("the guest is alive");
+                std::thread::yield_now();
+            }
+            // The reader is always one message behind, so the buffer never becomes empty.
+            if n > 0 {
+                hub.read_exact(&mut buffer).expect("lines");
+            }
+        }
+        assert!(hub.received.len() <= 3 * MESSAGE_LINES_MAX, "{} bytes", hub.received.len());
+    }
+
+    #[test]
     fn pings_without_end_do_not_hold_up_a_read_and_the_end_comes_after_the_last_line() {
         let (mut hub, mut guest) = pair();
         for _ in 0..MESSAGES_AT_ONCE + 1 {

@@ -438,3 +438,22 @@ impl ClientConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_client_that_does_not_read_its_answers_gives_the_loop_no_work() {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let origin = Origin::Local { pid: 1, ancestors: None };
+        let mut client = ClientConnection::new(ClientSocket::Local(stream), origin, 0, 0);
+        while !client.is_backpressured() {
+            client.write(&"x".repeat(READ_MAX));
+            client.flush();
+        }
+        client.is_readable = true;
+        client.close();
+        assert!(!client.is_done() && !client.wants_turn());
+    }
+}
