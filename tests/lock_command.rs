@@ -54,7 +54,7 @@ fn is_ignored(name: &str) -> bool {
 }
 
 fn is_held(place: &Place, file: &str) -> bool {
-    !place.run(&["lock", file, "--", "true"]).status.success()
+    place.json(&["lock", "list", file])["locks"] != json!([])
 }
 
 #[test]
