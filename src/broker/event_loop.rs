@@ -2,7 +2,7 @@
 //! changes, and sends the replies.
 //!
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only the flush sends anything
-//! to clients, so clients see only changes that are committed.
+//! that depends on the mesh, so clients see only changes that are committed.
 
 use super::admit_guests_and_announce_hub::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
@@ -38,6 +38,10 @@ pub const SIGNALS: Token = Token(2);
 pub const DIRECTORY: Token = Token(3);
 /// The token of the first connection. Smaller numbers are reserved for the tokens above.
 const FIRST_CONNECTION: u64 = 16;
+
+/// Maximum number of events that one turn takes from the poll. When thousands of guests lose their connection at once,
+/// the event of another client should not wait for many turns.
+const EVENTS_MAX: usize = 1024;
 
 /// When the changes of a turn reach this size, a leading hub serves no further calls in this turn. etcd takes 12 ms to
 /// store 256 KiB, and refuses requests of more than 1.5 MiB. No request becomes that large, because a single call adds
@@ -151,7 +155,7 @@ impl EventLoop {
     /// # Errors
     /// If the poll itself fails.
     pub fn serve(mut self) -> io::Result<ShutdownReason> {
-        let mut events = Events::with_capacity(256);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             self.run_turn(&mut events)?;
             if let Some(reason) = self.context.shutdown.reason() {
@@ -248,7 +252,7 @@ impl EventLoop {
         }
         let deadlines = [
             self.context.mesh.deadline(),
-            self.clients.deadline(),
+            self.clients.deadline(self.context.now, self.turn_began),
             self.http.deadline(),
             self.pushes.deadline(),
             self.context.pages.deadline(),
@@ -361,7 +365,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker will end because nobody uses it, in ms; `None` while somebody uses it.
+    /// The time, in ms, at which the broker will end because nobody uses it; `None` while somebody uses it.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.shutdown.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())

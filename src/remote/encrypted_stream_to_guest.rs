@@ -1,7 +1,7 @@
 //! The hub's side of an encrypted connection to a guest. The broker's poll loop reads and writes it like a socket.
 //!
-//! **Invariant:** no call blocks. A guest that does not read can fill only a bounded buffer, and a message that was
-//! changed, repeated, reordered or removed on its way ends the connection.
+//! **Invariant:** no call blocks. A guest that does not read can fill only a bounded buffer. The connection ends if a
+//! message was changed, repeated, reordered or removed on its way.
 
 use super::encrypted_messages::{self, Received};
 use super::liveness::Liveness;
@@ -15,17 +15,17 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// Maximum number of bytes that fit into one message.
 const MESSAGE_LINES_MAX: usize = 16 << 10;
-/// Maximum number of messages that one read takes from the network. A guest that sends pings all the time then delays
-/// nobody else.
+/// Maximum number of messages that one read takes from the network. With this limit, a guest that sends pings all the
+/// time does not delay anybody else.
 const MESSAGES_AT_ONCE: usize = 32;
 /// While this many bytes wait for the broker, no more are read from the network.
 const RECEIVED_MAX: usize = 256 << 10;
 
-/// A connection to a session or a command on another machine, which has proven that it knows the secret.
+/// A connection to a session or a command on another machine. The other side has proven that it knows the secret.
 pub struct GuestStream {
     socket: WebSocket<GuestSocket>,
     channel: Box<NoiseChannel>,
-    /// Bytes from the guest that the broker has not read yet begin at `n_read`.
+    /// Bytes from the guest. The bytes that the broker has not read yet begin at `n_read`.
     received: Vec<u8>,
     n_read: usize,
     /// Whether the guest has closed the connection. The broker may still read what was received before.
@@ -33,6 +33,8 @@ pub struct GuestStream {
     /// Whether messages wait until the network accepts them.
     is_network_full: bool,
     liveness: Liveness,
+    /// Whether the poll has reported an event, or lines were sent, since the last [`GuestStream::take_activity`].
+    is_active: bool,
 }
 
 impl GuestStream {
@@ -46,12 +48,14 @@ impl GuestStream {
             has_ended: false,
             is_network_full: false,
             liveness: Liveness::of_guest(Instant::now()),
+            is_active: true,
         }
     }
 
     /// Records what the poll has reported.
     pub fn note_event(&mut self, event: &Event) {
         self.socket.get_mut().note_event(event.is_read_closed() || event.is_error());
+        self.is_active = true;
     }
 
     /// Whether bytes wait for the broker.
@@ -69,8 +73,8 @@ impl GuestStream {
         self.is_network_full = false;
     }
 
-    /// Takes messages from the network although the broker does not read the guest's lines at the moment. Otherwise, the
-    /// guest's pings and answers would be stuck behind its lines. Returns whether there is more to read.
+    /// Takes messages from the network even while the broker does not read the guest's lines. Otherwise, the guest's
+    /// pings and answers would be stuck behind its lines. Returns whether there is more to read.
     ///
     /// # Errors
     /// When the connection has failed.
@@ -98,8 +102,18 @@ impl GuestStream {
         }
     }
 
-    /// Takes messages from the network until there are none, or one contains lines. Returns whether the network may
-    /// have more.
+    /// Returns whether anything has happened since the last call that may make [`GuestStream::deadline`] earlier.
+    pub fn take_activity(&mut self) -> bool {
+        std::mem::take(&mut self.is_active)
+    }
+
+    /// When [`GuestStream::check_liveness`] must be called next, if the guest remains silent.
+    pub fn deadline(&self) -> Instant {
+        self.liveness.deadline()
+    }
+
+    /// Takes messages from the network. Stops when a message contains lines, or when no more have arrived. Returns
+    /// whether the network may have more.
     fn receive(&mut self) -> io::Result<bool> {
         for _ in 0..MESSAGES_AT_ONCE {
             if self.has_ended {
@@ -144,7 +158,7 @@ impl GuestStream {
         self.write_message(sealed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?)
     }
 
-    /// Sends a message. What the network does not accept now is kept, and sent by a later call.
+    /// Sends a message. Keeps what the network does not accept now. A later call sends it.
     fn write_message(&mut self, message: Message) -> io::Result<()> {
         let result = self.socket.write(message);
         self.note_written(result)?;
@@ -172,7 +186,8 @@ impl GuestStream {
 }
 
 impl Read for GuestStream {
-    /// Reads decrypted lines. An interrupted call means that the guest has sent only pings so far, and perhaps more.
+    /// Reads decrypted lines. Returns the error `Interrupted` if the messages that were read contain no lines, but more
+    /// messages may be waiting.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.has_received() {
             let has_more = self.receive()?;
@@ -199,6 +214,7 @@ impl Write for GuestStream {
         self.flush()?;
         let n = bytes.len().min(MESSAGE_LINES_MAX);
         self.liveness.note_sent(Instant::now());
+        self.is_active = true;
         self.send(ContentKind::Lines, &bytes[..n])?;
         Ok(n)
     }
@@ -227,14 +243,14 @@ impl Source for GuestStream {
 }
 
 impl Drop for GuestStream {
-    /// Tries to send the last messages and to close the WebSocket. Waits for nothing.
+    /// Tries to send the last messages and to close the WebSocket. Does not wait.
     fn drop(&mut self) {
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::noise::tests::connected;
     use super::*;
     use crate::remote::liveness::Heartbeat;
@@ -242,7 +258,7 @@ mod tests {
     use tungstenite::protocol::Role;
 
     /// The other side of a [`GuestStream`].
-    struct Guest {
+    pub struct Guest {
         socket: WebSocket<TcpStream>,
         channel: NoiseChannel,
         liveness: Liveness,
@@ -264,7 +280,8 @@ mod tests {
         }
     }
 
-    fn pair() -> (GuestStream, Guest) {
+    /// A connection between a hub and a guest on this machine.
+    pub fn pair() -> (GuestStream, Guest) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let network = TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener");
         let hub = listener.accept().expect("the guest").0;
@@ -277,7 +294,8 @@ mod tests {
         (GuestStream::new(hub, Box::new(hub_channel)), guest)
     }
 
-    /// Calls `step` until it no longer fails only because it would block.
+    /// Calls `step` until it succeeds. Repeats the call only if it would block or was interrupted. Panics on any other
+    /// error.
     fn retried<T>(mut step: impl FnMut() -> io::Result<T>) -> T {
         loop {
             match step() {

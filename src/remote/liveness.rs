@@ -16,14 +16,14 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 /// If a mesh has several hubs, a guest pings its hub after this much silence. The time is short, because the guest must
 /// find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// A hub pings a guest after this much silence. An idle guest sends its own ping sooner than this. The hub therefore
-/// pings only those guests that keep receiving lines, because such a guest sends no pings of its own.
+/// If a hub receives nothing from a guest for this long, it pings the guest. An idle guest sends a ping of its own
+/// before that. But a guest that keeps receiving lines sends no pings, so the hub pings such guests.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and receives nothing for this long, it sends a ping. So a side that waits for an answer
 /// notices soon if the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// After a question, a hub waits at least this long before it asks another one in a pong. Without this pause, a guest
-/// that pings all the time could make the hub store many questions.
+/// After a question, a hub waits at least this long before it asks the next question in a pong. Without this pause, a
+/// guest that pings all the time could make the hub store many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a ping may stay unanswered before the other side counts as gone. If a cable is unplugged for five seconds,
 /// TCP may need two more seconds to send again, and the connection should survive this.
@@ -58,7 +58,7 @@ impl Heartbeat {
         (u64::from(self.question) << 32 | u64::from(self.answer)).to_be_bytes()
     }
 
-    /// The answer to the question with this number. It asks no question.
+    /// A heartbeat that answers the question with this number, and asks no question.
     pub fn answer_to(number: u32) -> Heartbeat {
         Heartbeat { question: 0, answer: number }
     }
@@ -187,8 +187,8 @@ impl Liveness {
         self.unanswered_ping().map_or(dead_at, |asked_at| dead_at.min(asked_at + PONG_WITHIN))
     }
 
-    /// The time at which the oldest unanswered ping was sent, of the pings since the last sign of life; `None` if there
-    /// is none.
+    /// The time of the oldest ping that was sent after the last sign of life and has no answer yet; `None` if there is
+    /// no such ping.
     fn unanswered_ping(&self) -> Option<Instant> {
         let pings = self.unanswered.iter().filter(|question| question.in_ping);
         pings.map(|ping| ping.asked_at).find(|asked_at| *asked_at > self.alive_at)
@@ -304,7 +304,7 @@ mod tests {
                     self.n_pings += 1;
                     to_hub.push_back((ping, true));
                 }
-                // A real hub checks its connections only once a second.
+                // If a guest is busy, a real hub checks it only once a second.
                 if step % 1000 == 0
                     && let Some(ping) = self.guest.ping_due(now)
                 {

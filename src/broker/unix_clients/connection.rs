@@ -1,15 +1,15 @@
 //! The connection of a client: its bounded input and output, and its answers to pings.
 
 use super::client_machine_and_ancestors::Origin;
+use super::client_socket::ClientSocket;
 use super::fair_queue::QueueTag;
 use super::heartbeat_schedule::LivenessLimits;
+use super::service_order::ServiceRank;
 use crate::base::error::Error;
-use crate::remote::encrypted_stream_to_guest::GuestStream;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
-use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 /// Maximum number of bytes to read from a client at once.
@@ -21,6 +21,9 @@ const OUTPUT_MAX: usize = 4 << 20;
 /// After this many ms of silence, a client that is not in use may be dropped to make room for a new client.
 const IDLE_MS: i64 = 1_000;
 
+/// How often to check a guest while the broker does not read its lines, or while the last lines for it are unsent.
+const GUEST_CHECK_EVERY: Duration = Duration::from_secs(1);
+
 /// Whether a client answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Responsiveness {
@@ -30,70 +33,6 @@ enum Responsiveness {
     Pinged(i64),
     /// The client did not answer in time, and counts as offline.
     Unresponsive,
-}
-
-/// The client's position in the order of service. Clients with a lower rank are served first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ServiceRank {
-    /// The client has hung up. It is served first, because its session may reconnect immediately, and would then have
-    /// to wait for the end of the old connection.
-    HungUp,
-    /// The client has waited too long, and longer than all others. It is served before the queue, so that no client
-    /// waits forever.
-    Overdue,
-    /// The client waits in the fair queue. The number is the virtual time at which its work is expected to end.
-    Queued(u64),
-}
-
-/// The socket of a client.
-pub enum ClientSocket {
-    /// The socket of a client on this machine.
-    Local(UnixStream),
-    /// The encrypted connection of a client on another machine.
-    Guest(Box<GuestStream>),
-}
-
-impl ClientSocket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            ClientSocket::Local(stream) => stream.read(buffer),
-            ClientSocket::Guest(stream) => stream.read(buffer),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            ClientSocket::Local(stream) => stream.write(bytes),
-            ClientSocket::Guest(stream) => stream.write(bytes),
-        }
-    }
-
-    /// Whether the socket keeps bytes that the network has not accepted yet.
-    fn has_unsent(&self) -> bool {
-        matches!(self, ClientSocket::Guest(stream) if stream.has_unsent())
-    }
-
-    /// Registers the socket in the poll.
-    ///
-    /// # Errors
-    /// When the poll refuses the socket.
-    pub fn register(&mut self, registry: &Registry, token: u64) -> io::Result<()> {
-        let token = Token(token as usize);
-        match self {
-            ClientSocket::Local(stream) => registry.register(stream, token, Interest::READABLE),
-            // A TCP socket causes an event only if it accepts bytes again after it has refused some.
-            ClientSocket::Guest(stream) => {
-                registry.register(&mut **stream, token, Interest::READABLE | Interest::WRITABLE)
-            }
-        }
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match self {
-            ClientSocket::Local(stream) => registry.deregister(stream),
-            ClientSocket::Guest(stream) => registry.deregister(&mut **stream),
-        }
-    }
 }
 
 /// A connected client.
@@ -109,9 +48,9 @@ pub struct ClientConnection {
     pub has_check: bool,
     /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
-    /// The response to each request of a client that the broker does not serve; `None` if the broker serves this
-    /// client. Only clients on other machines are refused: a client that runs slm-mesh 0.1.0, and a client whose
-    /// machine has a name that is already taken.
+    /// The response to each request of a client that the broker does not serve. `None` if the broker serves the client.
+    /// Only clients on other machines are refused: a client that runs slm-mesh 0.1.0, and a client whose machine has a
+    /// name that is already taken.
     pub refusal: Option<Error>,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so the report is stored here.
     is_readable: bool,
@@ -125,8 +64,9 @@ pub struct ClientConnection {
     is_half_closed: bool,
     /// Set when the client has hung up, or must be dropped after its output has been sent.
     is_closed: bool,
-    /// Whether the client exceeded the limit for unread output. Such a client gets no more output.
-    has_overflowed: bool,
+    /// Whether the client has too much unread output, or has been silent for too long. Such a client gets no more
+    /// output.
+    is_muted: bool,
     output: Vec<u8>,
     sent: usize,
     last_heard: i64,
@@ -139,7 +79,7 @@ pub struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// Makes the connection of a client that connects in this turn.
+    /// Creates the state of a connection that a client opens in this turn.
     pub fn new(socket: ClientSocket, origin: Origin, turn: u64, now: i64) -> ClientConnection {
         let is_guest = matches!(socket, ClientSocket::Guest(_));
         ClientConnection {
@@ -157,7 +97,7 @@ impl ClientConnection {
             watches_writable: false,
             is_half_closed: false,
             is_closed: false,
-            has_overflowed: false,
+            is_muted: false,
             output: Vec::new(),
             sent: 0,
             last_heard: now,
@@ -195,8 +135,8 @@ impl ClientConnection {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
                 // After a short read, the socket is empty, and new bytes will cause a new event. But after the end of
-                // the stream has been reported, no further event follows, so reading continues.
-                // A guest's socket may keep more lines.
+                // the stream has been reported, no further event follows, so reading continues. A guest's socket may
+                // hold more lines even after a short read.
                 self.is_readable = n == buffer.len() || self.is_half_closed || self.is_guest();
                 return true;
             }
@@ -213,11 +153,11 @@ impl ClientConnection {
 
     /// Queues a line. A client with too much unread output is dropped instead.
     pub fn write(&mut self, line: &str) {
-        if self.has_overflowed {
+        if self.is_muted {
             return;
         }
         if self.n_unsent() + line.len() > OUTPUT_MAX {
-            (self.is_closed, self.has_overflowed) = (true, true);
+            (self.is_closed, self.is_muted) = (true, true);
             // The remaining requests are dropped as well, because their responses would need unbounded memory.
             (self.input, self.is_readable, self.has_more) = (LineBuffer::default(), false, false);
             self.discard_output();
@@ -270,17 +210,54 @@ impl ClientConnection {
 
     /// Pings a guest if a ping is due. Closes the connection if the guest has been silent for too long.
     pub fn check_guest(&mut self, now: Instant) {
-        // A guest that waits for its turn, or does not read its answers, may have sent a sign of life.
-        let is_waiting = self.is_readable || self.is_backpressured();
+        let is_read_ahead = self.is_read_ahead();
         let ClientSocket::Guest(stream) = &mut self.socket else { return };
-        let ahead = if is_waiting { stream.read_ahead() } else { Ok(false) };
+        let ahead = if is_read_ahead { stream.read_ahead() } else { Ok(false) };
         match ahead.and_then(|has_more| stream.check_liveness(now).map(|()| has_more)) {
             Ok(has_more) => self.is_readable |= has_more || stream.has_received(),
             Err(_) => {
-                (self.is_closed, self.is_readable) = (true, false);
+                // More output would never be sent, and would keep the connection.
+                (self.is_closed, self.is_muted, self.is_readable) = (true, true, false);
                 self.discard_output();
             }
         }
+    }
+
+    /// Whether a guest's messages must be taken from the network before the broker reads the guest's lines. A guest
+    /// that waits for its turn, or does not read its answers, may have sent a sign of life that the broker has not read
+    /// yet.
+    pub fn is_read_ahead(&self) -> bool {
+        self.is_guest() && (self.is_readable || self.is_backpressured())
+    }
+
+    /// The time at which an idle guest that remains silent needs a ping or counts as gone. Returns `None` for other
+    /// clients, because their checks must not be postponed.
+    pub fn idle_guest_deadline(&self) -> Option<Instant> {
+        match &self.socket {
+            ClientSocket::Guest(stream) if !self.is_closed && !self.is_read_ahead() => Some(stream.deadline()),
+            ClientSocket::Guest(_) | ClientSocket::Local(_) => None,
+        }
+    }
+
+    /// When [`ClientConnection::check_guest`] must be called next; `None` if the client is on this machine.
+    pub fn next_guest_check(&self) -> Option<Instant> {
+        let ClientSocket::Guest(stream) = &self.socket else { return None };
+        // A closed connection may wait until its last lines are sent. If the guest is gone, only a check ends this wait.
+        let soon = Instant::now() + GUEST_CHECK_EVERY;
+        Some(if self.is_closed {
+            soon
+        } else if self.is_read_ahead() {
+            stream.deadline().min(soon)
+        } else {
+            stream.deadline()
+        })
+    }
+
+    /// Returns the time of the next [`ClientConnection::check_guest`] if this time may be earlier than it was after the
+    /// last check.
+    pub fn sooner_guest_check(&mut self) -> Option<Instant> {
+        let ClientSocket::Guest(stream) = &mut self.socket else { return None };
+        if stream.take_activity() { self.next_guest_check() } else { None }
     }
 
     /// Tells the poll which events to report. Must be called after each flush.
@@ -442,6 +419,8 @@ impl ClientConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::encrypted_stream_to_guest::tests::pair;
+    use mio::net::UnixStream;
 
     #[test]
     fn a_closed_client_that_does_not_read_its_answers_gives_the_loop_no_work() {
@@ -455,5 +434,21 @@ mod tests {
         client.is_readable = true;
         client.close();
         assert!(!client.is_done() && !client.wants_turn());
+    }
+
+    #[test]
+    fn a_guest_that_has_vanished_is_dropped_although_more_lines_are_sent_to_it() {
+        let (stream, _guest) = pair();
+        let origin = Origin::remote(std::net::Ipv4Addr::LOCALHOST.into());
+        let mut client = ClientConnection::new(ClientSocket::Guest(Box::new(stream)), origin, 0, 0);
+        while client.is_writable {
+            client.write(&"x".repeat(READ_MAX));
+            client.flush();
+        }
+        assert!(client.n_unsent() > 0 && !client.is_done());
+        client.check_guest(Instant::now() + Duration::from_secs(60));
+        client.write("a message that comes later");
+        client.flush();
+        assert!(client.is_done());
     }
 }

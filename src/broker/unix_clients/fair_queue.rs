@@ -4,8 +4,9 @@
 //! Each client has a virtual start time, which advances by the work that is done for this client. The next client is
 //! the one that would finish first if its work took as long as last time.
 //!
-//! The queue has its own clock, which shows the virtual start time of the last client that was served. A client that
-//! returns after a pause starts at the time that this clock shows, so the pause gives the client no advantage.
+//! Clients on this machine and guests have separate queues. Each queue has a clock, which shows the virtual start time of
+//! the last client that was served. A client that returns after a pause starts at the time that this clock shows, so the
+//! pause gives the client no advantage.
 
 use crate::sys;
 use std::time::Duration;
@@ -15,9 +16,10 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work per turn for all clients together. The remaining requests are served in the next turn, after new
 /// clients, HTTP and the linked meshes have got their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum work per turn for clients that have hung up, which are served first. Without this limit, all other clients
-/// would have to wait if many clients hung up at the same time.
-pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
+/// Maximum work per turn for clients that have hung up, if they are few.
+const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
+/// What [`hung_up_share`] adds for each client that has hung up.
+const SHARE_OF_EACH_HUNG_UP: Duration = Duration::from_micros(5);
 /// Maximum work per turn of a hub that leads. In each turn, a leader also waits a few milliseconds for etcd. If a turn
 /// served only a few calls, most of the time would be spent waiting.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
@@ -26,13 +28,20 @@ pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 /// programs ran in between.
 const BRIEF: Duration = Duration::from_micros(200);
 
+/// Maximum work per turn for clients that have hung up, which are served first. Without a limit, all other clients would
+/// have to wait if many clients hung up at the same time. With a small limit, they would have to wait as well, because
+/// each turn looks at all clients that have not been served yet.
+pub fn hung_up_share(n_hung_up: usize) -> Duration {
+    (HUNG_UP_SHARE + SHARE_OF_EACH_HUNG_UP * n_hung_up.min(1000) as u32).min(TURN_SHARE)
+}
+
 /// Measures the work for each client in a turn. If serving a client takes long, only the CPU time of this thread
 /// counts. Reading the CPU time takes a system call, so brief work is measured by the wall clock instead.
 #[derive(Debug)]
 pub struct WorkMeter {
     /// The CPU time of this thread at the last reading.
     cpu_time: Duration,
-    /// The brief work for clients since `cpu_time` was last read.
+    /// The total time of the work that took at most `BRIEF` each time, since `cpu_time` was last read.
     brief_work: Duration,
 }
 
@@ -52,6 +61,22 @@ impl WorkMeter {
         let work = cpu_time.saturating_sub(self.cpu_time + self.brief_work);
         (self.cpu_time, self.brief_work) = (cpu_time, Duration::ZERO);
         work
+    }
+}
+
+/// The clocks of the two queues. If there were only one clock, busy guests would change the order of the clients on this
+/// machine, and the reverse.
+#[derive(Debug, Default)]
+pub struct QueueClocks {
+    local: u64,
+    guests: u64,
+}
+
+impl QueueClocks {
+    /// The clock of the guests, or of the clients on this machine: the virtual start time of the last client that was
+    /// served.
+    pub fn of(&mut self, is_guest: bool) -> &mut u64 {
+        if is_guest { &mut self.guests } else { &mut self.local }
     }
 }
 
@@ -141,8 +166,8 @@ mod tests {
         let greedy = |n: usize, cost| vec![cost; n];
         for (n, cost) in [(1, 1100), (8, 3000), (50, 1100), (500, 1000)] {
             assert!(longest_wait(&[vec![30], greedy(n, cost)].concat(), 3, 3000) <= 1, "{n} of {cost}");
-            // A client whose requests cause as much work as those of the others waits for at most one round of all
-            // clients.
+            // If the requests of each client cause the same amount of work, no client waits longer than one round of
+            // all clients.
             let round = (n + 1) * cost as usize / 1000 + 2;
             assert!(longest_wait(&greedy(n + 1, cost), 1, 3000) <= round, "{n} of {cost}");
         }

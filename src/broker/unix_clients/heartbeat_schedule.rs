@@ -35,7 +35,7 @@ pub struct LivenessSchedule {
 }
 
 impl LivenessSchedule {
-    /// Starts without any checks.
+    /// Returns a schedule without any checks.
     pub fn new(limits: LivenessLimits) -> LivenessSchedule {
         LivenessSchedule { limits, queue: BinaryHeap::new() }
     }
@@ -68,7 +68,7 @@ impl LivenessSchedule {
         }
     }
 
-    /// If the next check is due, removes it and returns the token of the connection.
+    /// If the next check is due, removes it and returns the token of the connection to check.
     pub fn take_due(&mut self, connections: &CountedMap<ClientConnection>, now: i64) -> Option<u64> {
         self.next_due(connections).filter(|at| *at <= now)?;
         self.queue.pop().map(|Reverse((_, token))| token)
@@ -84,7 +84,7 @@ impl LivenessSchedule {
 mod tests {
     use super::*;
     use crate::broker::unix_clients::client_machine_and_ancestors::Origin;
-    use crate::broker::unix_clients::connection::ClientSocket;
+    use crate::broker::unix_clients::client_socket::ClientSocket;
 
     #[test]
     fn a_client_has_the_full_time_to_answer_after_the_machine_slept() {

@@ -5,11 +5,14 @@
 //! client. Idle clients add nothing to the cost of a turn.
 
 pub(in crate::broker) mod client_machine_and_ancestors;
+mod client_socket;
 mod connection;
 mod fair_queue;
+mod guest_check_schedule;
 mod heartbeat_schedule;
 mod requests;
 mod retired_methods;
+mod service_order;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::log;
@@ -20,14 +23,17 @@ use crate::remote::encrypted_stream_to_guest::GuestStream;
 use crate::sys::process;
 use crate::wire::rpc;
 use client_machine_and_ancestors::Origin;
-use connection::{ClientConnection, ClientSocket, READ_MAX, ServiceRank};
-use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE, WorkMeter};
+use client_socket::ClientSocket;
+use connection::{ClientConnection, READ_MAX};
+use fair_queue::{LOGGED_TURN_SHARE, QueueClocks, TURN_SHARE, WorkMeter};
+use guest_check_schedule::GuestCheckSchedule;
 pub use heartbeat_schedule::LivenessLimits;
 use heartbeat_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 use serde_json::json;
+use service_order::{ServiceOrder, ServiceRank};
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,13 +43,8 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 12_000;
 /// Maximum number of guests at once.
 const GUESTS_MAX: usize = 10_000;
-/// How often to look for guests that need a ping or have been silent for too long, in ms.
-const CHECK_GUESTS_MS: i64 = 1_000;
 /// The pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// A client with input is overdue if it has not been served for more than this many turns. Of the overdue clients, the
-/// one that has waited longest is served before the clients in the queue.
-const OVERDUE_TURNS: u64 = 64;
 /// The number of connections to drop when no file descriptor is free. A new client needs several descriptors: one for
 /// its connection, and others for the files that the event loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
@@ -65,20 +66,21 @@ pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: CountedMap<ClientConnection>,
-    /// The clients with an event, output or unfinished work since the last flush. A turn looks only at these clients.
+    /// The clients with an event, output or unfinished work since the last flush. A turn serves only these clients.
     busy: CountedSet,
+    /// The clients with an event, output or service in this turn, some of them more than once. A flush looks only at
+    /// these clients.
+    touched: Vec<u64>,
     /// The planned checks for silent sessions on this machine.
     checks: LivenessSchedule,
-    /// The guests. A guest that has left is removed at the next check.
-    guests: CountedSet,
-    /// When to check the guests, in ms.
-    check_guests_at: i64,
+    /// The guests, with the planned checks for silent ones.
+    guests: GuestCheckSchedule,
     /// The read buffer for all clients. A shared buffer is zeroed only once, and not for every read.
     buffer: Vec<u8>,
     /// The number of turns so far.
     turn: u64,
-    /// The clock of the fair queue: the virtual start time of the last client that was served.
-    queue_time: u64,
+    /// The clocks of the two fair queues.
+    clocks: QueueClocks,
     /// The number of refused connections from other users.
     n_refused: EventCount,
 }
@@ -96,12 +98,12 @@ impl UnixClients {
             accept_state: AcceptState::Ready,
             connections: CountedMap::default(),
             busy: CountedSet::default(),
+            touched: Vec::new(),
             checks: LivenessSchedule::new(limits),
-            guests: CountedSet::default(),
-            check_guests_at: 0,
+            guests: GuestCheckSchedule::default(),
             buffer: vec![0; READ_MAX],
             turn: 0,
-            queue_time: 0,
+            clocks: QueueClocks::default(),
             n_refused: EventCount::default(),
         })
     }
@@ -128,8 +130,13 @@ impl UnixClients {
     pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
         connection.note_ready(event);
-        self.busy.insert(token);
+        self.touch(token);
         true
+    }
+
+    fn touch(&mut self, token: u64) {
+        self.busy.insert(token);
+        self.touched.push(token);
     }
 
     /// Whether no client is connected.
@@ -143,14 +150,17 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.busy.iter().any(wants_turn)
     }
 
-    /// The time, in ms, at which the event loop must look at the clients even if there is no event.
-    pub fn deadline(&mut self) -> Option<i64> {
+    /// The time, in ms, at which the event loop must look at the clients even if there is no event. `now` and
+    /// `turn_began` are the same moment on two clocks.
+    pub fn deadline(&mut self, now: i64, turn_began: Instant) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),
             AcceptState::Idle | AcceptState::Ready => None,
         };
         let check = self.checks.next_due(&self.connections);
-        let guests = (!self.guests.is_empty()).then_some(self.check_guests_at);
+        // The time is rounded up, so that the check is due when the loop wakes.
+        let left = |at: Instant| at.saturating_duration_since(turn_began).as_millis() as i64 + 1;
+        let guests = self.guests.next_due(&self.connections).map(|at| now + left(at));
         [check, guests, retry, self.n_refused.report_due()].into_iter().flatten().min()
     }
 
@@ -196,11 +206,10 @@ impl UnixClients {
                 "a connection from {address} was dropped: this hub already serves {GUESTS_MAX} guests"
             ));
         }
-        if self.guests.is_empty() {
-            self.check_guests_at = context.now + CHECK_GUESTS_MS;
+        let deadline = stream.deadline();
+        if let Some(token) = self.add(context, ClientSocket::Guest(stream), Origin::remote(address)) {
+            self.guests.plan(token, deadline);
         }
-        let token = self.add(context, ClientSocket::Guest(stream), Origin::remote(address));
-        self.guests.extend(token);
     }
 
     /// Adds a client. Returns its token, or `None` if the poll refuses its socket.
@@ -208,7 +217,7 @@ impl UnixClients {
         let token = context.tokens.next_token();
         socket.register(context.poll.registry(), token).ok()?;
         self.connections.insert(token, ClientConnection::new(socket, origin, self.turn, context.now));
-        self.busy.insert(token);
+        self.touch(token);
         context.mesh.on_connected(token);
         Some(token)
     }
@@ -225,6 +234,8 @@ impl UnixClients {
         let Some(token) = idlest.map(|(token, _)| *token) else { return false };
         if let Some(mut connection) = self.connections.remove(&token) {
             connection.deregister(context.poll.registry());
+            self.guests.remove(token);
+            self.busy.remove(&token);
         }
         context.mesh.on_disconnected(token, context.now);
         context.pages.mark_dirty();
@@ -237,14 +248,9 @@ impl UnixClients {
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let now = context.now;
-        for token in &self.busy {
-            if let Some(connection) = self.connections.get_mut(token).filter(|conn| conn.is_done()) {
-                detach(*token, connection, context);
-            }
-        }
-        let order = self.service_order();
+        let order = self.service_order(context);
         if !order.is_empty() {
-            self.serve_in_order(context, &order);
+            self.serve_in_order(context, order);
         }
         if let Some(n) = self.n_refused.take_report(now) {
             match n {
@@ -254,30 +260,41 @@ impl UnixClients {
         }
     }
 
-    fn serve_in_order(&mut self, context: &mut LoopContext, order: &[(ServiceRank, u64)]) {
+    fn serve_in_order(&mut self, context: &mut LoopContext, order: ServiceOrder) {
         let share = if context.role.stores_in_log() { LOGGED_TURN_SHARE } else { TURN_SHARE };
-        let n_hung_up = order.partition_point(|(rank, _)| *rank == ServiceRank::HungUp);
-        let (hung_up, others) = order.split_at(n_hung_up);
+        let ServiceOrder { mut hung_up, local, guests } = order;
+        hung_up.sort_unstable();
+        let (local, guests) = (local.into_sorted(), guests.into_sorted());
         let mut meter = WorkMeter::start();
         let began = Instant::now();
-        for (rank, token) in hung_up {
-            if began.elapsed() >= HUNG_UP_SHARE {
+        let hung_up_share = fair_queue::hung_up_share(hung_up.len());
+        for token in &hung_up {
+            if began.elapsed() >= hung_up_share {
                 break;
             }
-            self.serve_client(context, *token, *rank, false, &mut meter);
+            self.serve_client(context, *token, ServiceRank::HungUp, false, &mut meter);
         }
         let may_begin = !self.has_unserved_ends(context);
+        // The groups take turns in being first, because what the first group does can end the turn.
+        let is_local_first = self.turn.is_multiple_of(2);
+        let (first, second) = if is_local_first { (local, guests) } else { (guests, local) };
         let began = Instant::now();
         let mut is_answer_waiting = false;
-        for (rank, token) in others {
-            // Responses are sent at the end of the turn. So if a quick client is already waiting for its response, the
-            // turn ends before a slow client is served.
-            if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
-                break;
+        let mut serve_until = |limit, clients: &[(ServiceRank, u64)]| {
+            for (n, (rank, token)) in clients.iter().enumerate() {
+                // Responses are sent at the end of the turn. So if a quick client is already waiting for its response,
+                // the turn ends before a slow client is served.
+                if began.elapsed() >= limit || is_answer_waiting && self.is_costly(*token) {
+                    return n;
+                }
+                self.serve_client(context, *token, *rank, may_begin, &mut meter);
+                is_answer_waiting |= !self.is_costly(*token);
             }
-            self.serve_client(context, *token, *rank, may_begin, &mut meter);
-            is_answer_waiting |= !self.is_costly(*token);
-        }
+            clients.len()
+        };
+        let n_served = serve_until(if second.is_empty() { share } else { share / 2 }, &first);
+        serve_until(share, &second);
+        serve_until(share, &first[n_served..]);
     }
 
     /// Whether a session that has hung up still has unserved requests. Such a session is still attached to its peer.
@@ -292,19 +309,19 @@ impl UnixClients {
         self.connections.get(&token).is_some_and(ClientConnection::is_costly)
     }
 
-    /// Returns the clients with input, in the order of service.
-    fn service_order(&self) -> Vec<(ServiceRank, u64)> {
-        let busy = || self.busy.iter().filter_map(|token| self.connections.get_key_value(token));
-        let ready = || busy().filter(|(_, conn)| conn.has_input());
-        let waits_long = |(_, conn): &(&u64, &ClientConnection)| conn.last_turn() + OVERDUE_TURNS < self.turn;
-        let overdue = ready().filter(waits_long).min_by_key(|(token, conn)| (conn.last_turn(), **token));
-        let overdue = overdue.map(|(token, _)| *token);
-        let rank = |token: u64, conn: &ClientConnection| match conn.rank(self.queue_time) {
-            ServiceRank::Queued(_) if overdue == Some(token) => ServiceRank::Overdue,
-            rank => rank,
-        };
-        let mut order: Vec<(ServiceRank, u64)> = ready().map(|(token, conn)| (rank(*token, conn), *token)).collect();
-        order.sort_unstable();
+    /// Returns the clients with input. Detaches the clients that need nothing more.
+    fn service_order(&mut self, context: &mut LoopContext) -> ServiceOrder {
+        let mut order = ServiceOrder::default();
+        for token in &self.busy {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            if connection.is_done() {
+                detach(*token, connection, context);
+                self.touched.push(*token);
+            }
+            if connection.has_input() {
+                order.add(*token, connection, *self.clocks.of(connection.is_guest()), self.turn);
+            }
+        }
         order
     }
 
@@ -318,12 +335,14 @@ impl UnixClients {
         meter: &mut WorkMeter,
     ) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
+        self.touched.push(token);
         let (buffer, began) = (&mut self.buffer, Instant::now());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, may_begin, buffer)));
-        let start = connection.note_served(meter.work(began.elapsed()), self.turn, self.queue_time);
+        let clock = self.clocks.of(connection.is_guest());
+        let start = connection.note_served(meter.work(began.elapsed()), self.turn, *clock);
         // A client that is served out of order does not move the clock of the queue.
         if matches!(rank, ServiceRank::Queued(_)) {
-            self.queue_time = start;
+            *clock = start;
         }
         if served.is_err() {
             log("a bug in slm-mesh: a panic closed one connection");
@@ -334,11 +353,11 @@ impl UnixClients {
         }
     }
 
-    /// Pings silent clients, and marks the sessions of clients that do not answer as offline in the mesh.
+    /// Pings silent clients. If a client does not answer, marks its sessions as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // A client needs a new check if it attaches a session, or if it sends a line after it counted as unresponsive.
-        // In both cases, the client sends a line and thus becomes busy, so only busy clients are looked at.
-        for token in &self.busy {
+        // A client needs a new check if it attaches a session, or if it was unresponsive and now sends a line. In both
+        // cases, the client sends a line, so only the clients of this turn are looked at.
+        for token in &self.touched {
             if let Some(connection) = self.connections.get_mut(token)
                 // Encrypted connections have pings of their own, which a relay can't answer. For a hub with thousands of
                 // guests, a second kind of ping would cost more than all other work.
@@ -360,43 +379,45 @@ impl UnixClients {
                 connection.note_ping(context.now);
                 connection.write(&rpc::request(&json!(0), "ping", &json!({})));
                 self.busy.insert(token);
+                self.touched.push(token);
             }
             self.checks.add(token, connection);
         }
-        if self.check_guests_at <= context.now && !self.guests.is_empty() {
-            self.check_guests_at = context.now + CHECK_GUESTS_MS;
-            self.check_guests();
-        }
+        self.check_guests();
     }
 
     /// Pings guests that have been silent, and closes the connections of those that do not answer.
     fn check_guests(&mut self) {
         let now = Instant::now();
-        let (connections, busy) = (&mut self.connections, &mut self.busy);
-        self.guests.retain(|token| {
-            let Some(guest) = connections.get_mut(token) else { return false };
+        while let Some(token) = self.guests.due(&self.connections, now) {
+            let Some(guest) = self.connections.get_mut(&token) else { continue };
             guest.check_guest(now);
-            if guest.wants_turn() {
-                busy.insert(*token);
+            if let Some(at) = guest.next_guest_check() {
+                self.guests.plan(token, at);
             }
-            true
-        });
+            if guest.wants_turn() {
+                self.busy.insert(token);
+            }
+        }
     }
 
     /// Queues a line for a client. Does nothing if the client has disconnected.
     pub fn send(&mut self, token: u64, line: impl FnOnce() -> String) {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.write(&line());
-            self.busy.insert(token);
+            self.touch(token);
         }
     }
 
     /// Sends as much as the sockets accept.
     pub fn flush(&mut self, context: &LoopContext) {
-        for token in &self.busy {
+        for token in &self.touched {
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.flush();
                 connection.watch(context.poll.registry(), *token);
+                if let Some(at) = connection.sooner_guest_check() {
+                    self.guests.plan_by(*token, at);
+                }
             }
         }
     }
@@ -404,21 +425,24 @@ impl UnixClients {
     /// Drops the clients that have hung up and have received all of their output. Other clients stay busy while they
     /// have work left.
     pub fn drop_flushed(&mut self, context: &LoopContext) {
-        self.busy.retain(|token| {
-            let Some(connection) = self.connections.get_mut(token) else { return false };
-            if !connection.is_detached || !connection.is_done() {
-                return connection.has_input() || connection.is_done();
+        for token in self.touched.drain(..) {
+            let Some(connection) = self.connections.get_mut(&token) else {
+                self.busy.remove(&token);
+                continue;
+            };
+            if connection.is_detached && connection.is_done() {
+                connection.deregister(context.poll.registry());
+                self.connections.remove(&token);
+                self.guests.remove(token);
+                self.busy.remove(&token);
+            } else if !connection.has_input() && !connection.is_done() {
+                self.busy.remove(&token);
             }
-            connection.deregister(context.poll.registry());
-            self.connections.remove(token);
-            false
-        });
+        }
     }
 
     /// Tells the mesh about all open connections when this hub begins to lead.
     pub fn join(&mut self, context: &mut LoopContext) {
-        // The mesh's clock, which the log sets, may be behind the clock of the standby.
-        self.check_guests_at = context.now;
         for (token, connection) in &mut self.connections {
             context.mesh.on_connected(*token);
             if let Origin::Remote(remote) = &connection.origin
@@ -429,6 +453,7 @@ impl UnixClients {
                 log(&format!("a connection from {} was dropped: {}", remote.host, error.text));
                 connection.close();
                 self.busy.insert(*token);
+                self.touched.push(*token);
             }
         }
     }
@@ -439,6 +464,7 @@ impl UnixClients {
             connection.deregister(context.poll.registry());
         }
         self.busy.clear();
+        self.touched.clear();
         self.checks.clear();
         self.guests.clear();
     }

@@ -196,8 +196,8 @@ fn call_operation(
         Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
         _ => None,
     };
-    // If a caller must be identified, but has not attached and names no peer, its ancestor processes identify it. A
-    // caller on this machine can't fake them.
+    // Some callers must be identified, but have not attached and name no peer. Their ancestor processes identify them.
+    // A caller on this machine can't fake its ancestors.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
