@@ -18,8 +18,8 @@
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, randomness, environment, files and processes
 //!
-//! **Invariant:** a module imports only modules to its right in `cli → doctor → {agents, mcp} → {client, broker} → remote →
-//! wire → core → store → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and
+//! **Invariant:** a module imports only modules to its right in `cli → doctor → {agents, mcp} → {client, broker} → {core,
+//! remote} → {store, wire} → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and
 //! `sys`. `core`, `store` and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
 
 #![warn(missing_docs)]

@@ -108,6 +108,9 @@ fn the_package_repeats_only_what_the_operations_let_it_repeat() {
     let allowed = slm_mesh::core::OPS.iter().filter(|op| op.repeatable).map(|op| op.name).collect::<BTreeSet<_>>();
     let beyond: Vec<_> = listed.difference(&allowed).collect();
     assert!(listed.len() > 10 && beyond.is_empty(), "{beyond:?}");
+    let offered = slm_mesh::core::OPS.iter().filter(|op| op.repeatable && op.verb.is_some());
+    let missing: Vec<_> = offered.filter(|op| !listed.contains(op.name)).map(|op| op.name).collect();
+    assert!(missing.is_empty(), "add these to REPEATABLE, because a verb repeats them: {missing:?}");
 }
 
 #[test]

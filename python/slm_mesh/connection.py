@@ -31,7 +31,8 @@ _STANDBY_PAUSE = 0.1
 
 REPEATABLE = frozenset({
     "peers", "whoami", "summary", "inbox", "state.get", "state.list", "lock.lock", "lock.unlock",
-    "lock.query", "events.read", "status", "attach", "detach", "inbox.mark_read", "log",
+    "lock.query", "events.read", "status", "attach", "detach", "inbox.mark_read", "log", "channel.join",
+    "channel.leave", "channel.list",
 })
 """Methods that are safe to repeat after a lost answer. `send` is safe, too, because each message has a key."""
 

@@ -68,8 +68,8 @@ pub fn call_in_line(line: &str) -> Option<ProgramCall> {
     Some(ProgramCall { program, agent, arguments: rest.collect(), is_whole })
 }
 
-/// The shell line with `program` as the path of our program. The line may contain the old path a second time, in a test
-/// whether the program exists. So every word that is the old path is replaced. The rest of the line stays as it was.
+/// The shell line with `program` as the path of our program. The line may also test whether the program exists, and so
+/// contain the old path twice. So every word that is the old path is replaced. The rest of the line stays as it was.
 pub fn with_program(line: &str, program: &str) -> String {
     let words = shell_words(line);
     let Some(at) = place_of_call(&words) else { return line.to_owned() };
@@ -85,7 +85,7 @@ pub fn with_program(line: &str, program: &str) -> String {
 }
 
 /// The position of the last call of our program.
-fn place_of_call(words: &[Word]) -> Option<usize> {
+fn place_of_call(words: &[CommandWord]) -> Option<usize> {
     words.windows(2).rposition(|pair| {
         let is_hook = pair[1].text == "hook" && !pair[1].is_operator;
         is_hook && !pair[0].is_operator && is_our_program(&pair[0].text)
@@ -94,19 +94,19 @@ fn place_of_call(words: &[Word]) -> Option<usize> {
 
 /// Whether these words are the test that `setup` puts at the beginning of the shell line for some agents. The test
 /// prevents an error if our program has been removed.
-fn is_test_for(words: &[Word], program: &str) -> bool {
+fn is_test_for(words: &[CommandWord], program: &str) -> bool {
     words.iter().map(|word| word.text.as_str()).eq(["test", "!", "-x", program, "||"])
 }
 
 /// A word or an operator of a shell line.
-struct Word {
+struct CommandWord {
     text: String,
     range: Range<usize>,
     is_operator: bool,
 }
 
 /// Splits a shell line into words and operators, and drops comments. Does not expand variables.
-fn shell_words(line: &str) -> Vec<Word> {
+fn shell_words(line: &str) -> Vec<CommandWord> {
     let is_operator = |c: char| ";&|<>()`\n".contains(c);
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(c) = line[at..].chars().next() {
@@ -115,13 +115,13 @@ fn shell_words(line: &str) -> Vec<Word> {
             '#' => rest.find('\n').unwrap_or(rest.len()),
             c if is_operator(c) => {
                 let length = rest.find(|next| next != c).unwrap_or(rest.len());
-                found.push(Word { text: rest[..length].to_owned(), range: at..at + length, is_operator: true });
+                found.push(CommandWord { text: rest[..length].to_owned(), range: at..at + length, is_operator: true });
                 length
             }
             c if c.is_whitespace() => c.len_utf8(),
             _ => {
                 let (text, length) = first_word(rest, |c| c.is_whitespace() || is_operator(c));
-                found.push(Word { text, range: at..at + length, is_operator: false });
+                found.push(CommandWord { text, range: at..at + length, is_operator: false });
                 length
             }
         };

@@ -2,7 +2,8 @@
 //! wake the agent. When such mail arrives, this hook makes the agent begin a turn.
 //!
 //! **Invariant:** this hook never delays its agent. It waits only if the agent runs it in the background, and it ends
-//! when the agent ends. If the broker ends first, the hook waits at the next broker, but it never starts a broker.
+//! when the agent ends. If the broker ends first, the hook connects to the next broker and waits again, but it never
+//! starts a broker.
 
 use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;
@@ -83,9 +84,9 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
             pause = PAUSE_MIN;
         }
         match waited {
-            Ok(WaitEnd::Wake(sentence)) => return Ok(say(wake.answer, &sentence)),
-            Ok(WaitEnd::TimeUp) => {}
-            Ok(WaitEnd::Over) => return Ok(0),
+            Ok(WakeupWaitEnd::Wake(sentence)) => return Ok(say(wake.answer, &sentence)),
+            Ok(WakeupWaitEnd::TimeUp) => {}
+            Ok(WakeupWaitEnd::Over) => return Ok(0),
             Err(error) if is_temporary(&error) && (has_reached_broker || began.elapsed() < FIRST_CONTACT_MAX) => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -97,7 +98,7 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
 }
 
 /// How a call that waits for mail ended.
-enum WaitEnd {
+enum WakeupWaitEnd {
     /// The agent must be woken with this sentence.
     Wake(String),
     /// No mail came within [`WAIT_SECONDS`].
@@ -119,10 +120,10 @@ fn is_temporary(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Standby | ErrorKind::TimedOut)
 }
 
-fn wait_once(client: &mut Client, wake: &BackgroundWake, facts: &Value) -> Result<WaitEnd, Error> {
+fn wait_once(client: &mut Client, wake: &BackgroundWake, facts: &Value) -> Result<WakeupWaitEnd, Error> {
     let value = client.call("wakeup.wait", facts)?;
     if value["wake"] != json!(true) {
-        return Ok(if value["over"] == json!(true) { WaitEnd::Over } else { WaitEnd::TimeUp });
+        return Ok(if value["over"] == json!(true) { WakeupWaitEnd::Over } else { WakeupWaitEnd::TimeUp });
     }
     let report = json!({ "channel": wake.channel, "lastSeq": value["lastSeq"], "as": value["you"]["id"] });
     // The wakeup is reported before the answer is printed, because this process exits after the answer has been
@@ -130,7 +131,7 @@ fn wait_once(client: &mut Client, wake: &BackgroundWake, facts: &Value) -> Resul
     // the broker may have stored the report. Then no broker will ask for this wakeup again, so the agent is woken now.
     match client.call("wakeup.report", &report) {
         Err(error) if !is_temporary(&error) => Err(error),
-        _ => Ok(WaitEnd::Wake(value["text"].as_str().unwrap_or("").to_owned())),
+        _ => Ok(WakeupWaitEnd::Wake(value["text"].as_str().unwrap_or("").to_owned())),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Exchanges messages and lists of peers with linked meshes, which are other slm-mesh brokers or SuperLocalMemory
-//! daemons. Each link has two threads. One thread polls the linked mesh for its online peers. The other thread posts
+//! Exchanges messages and peer lists with linked meshes. A linked mesh is another slm-mesh broker or a SuperLocalMemory
+//! daemon. Each link has two threads. One thread polls the linked mesh for its online peers. The other thread posts
 //! messages, and asks for their receipts (whether each message was read).
 //!
 //! **Invariant:** the event loop never waits for another mesh, so two meshes that poll each other can't block each
@@ -78,7 +78,7 @@ enum Outgoing {
 /// Version numbers from the last reply to a poll. The next poll sends them back. The other mesh then replies as soon as
 /// one of them is outdated.
 #[derive(Debug, Default, Clone, Copy)]
-struct Marks {
+struct PollMarks {
     /// The version of the other mesh's list of peers; `None` for a SuperLocalMemory daemon.
     roster: Option<i64>,
     /// The version of the other mesh's receipts; `None` for slm-mesh 0.1.0.
@@ -208,7 +208,7 @@ impl MeshLinks {
         self.has_backlog = true;
     }
 
-    /// Processes more peers of a list from a linked mesh, until the time for lists in this turn is used up.
+    /// Continues with the list of peers from a linked mesh, until the time for lists in this turn is used up.
     fn take_in_roster(&mut self, mesh: &mut Mesh, began: Instant, now: i64) {
         while let Some((n, roster, n_taken)) = &mut self.partial {
             let end = roster.peers.len().min(*n_taken + PEERS_AT_ONCE);
@@ -267,7 +267,7 @@ impl LinkThread {
     /// Polls the other mesh repeatedly for its online peers.
     fn poll_roster(&self) {
         let agent = http_agent();
-        let (mut marks, mut n_failures, mut n_quick) = (Marks::default(), 0, 0);
+        let (mut marks, mut n_failures, mut n_quick) = (PollMarks::default(), 0, 0);
         loop {
             let began = Instant::now();
             let (news, wait) = match self.ask_roster(&agent, marks) {
@@ -278,7 +278,7 @@ impl LinkThread {
                     (LinkNews::Roster(self.n, roster), wait)
                 }
                 Err(why) => {
-                    (marks, n_failures) = (Marks::default(), n_failures + 1);
+                    (marks, n_failures) = (PollMarks::default(), n_failures + 1);
                     (LinkNews::Unreachable(self.n, why), backoff(n_failures).min(POLL_BACKOFF_MAX))
                 }
             };
@@ -291,7 +291,7 @@ impl LinkThread {
 
     /// Polls the other mesh once for its online peers. A broker's reply also contains version numbers (marks). The next
     /// poll sends these marks back, and the broker delays its reply until something changes.
-    fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
+    fn ask_roster(&self, agent: &ureq::Agent, marks: PollMarks) -> Result<(RemoteRoster, PollMarks), String> {
         let (query, timeout) = match marks.roster {
             Some(mark) => {
                 let receipts = marks.receipts.map_or(String::new(), |mark| format!("&receipts={mark}"));
@@ -307,7 +307,7 @@ impl LinkThread {
             return Err(describe_refusal(status, &value));
         }
         let roster = RemoteRoster::parse(&value).ok_or("its answer is not a list of peers")?;
-        let marks = Marks { roster: value["mark"].as_i64(), receipts: roster.receipts_version };
+        let marks = PollMarks { roster: value["mark"].as_i64(), receipts: roster.receipts_version };
         Ok((roster, marks))
     }
 
@@ -408,8 +408,9 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
         }
         (_, 401 | 403) => {
             format!(
-                "it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides, and the \
-                 other side must not set SLM_MESH_BEARER=off, which refuses links"
+                "it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides, and \
+                 SLM_MESH_BEARER must not be off on the other side, because a hub with SLM_MESH_BEARER=off refuses \
+                 links"
             )
         }
         (Some(words), _) => words.chars().take(200).collect(),

@@ -24,6 +24,20 @@ pub enum ShutdownReason {
     Failed,
 }
 
+impl ShutdownReason {
+    /// The reason for the log, as a clause that follows "because".
+    pub fn as_cause(self) -> &'static str {
+        match self {
+            ShutdownReason::Stopped => "a person or a signal stopped it",
+            ShutdownReason::Idle => "nobody used it",
+            ShutdownReason::Replaced => "a newer version of slm-mesh takes its place",
+            ShutdownReason::Displaced => "its data directory was removed, replaced or moved",
+            ShutdownReason::Damaged => "its database is damaged",
+            ShutdownReason::Failed => "its database could not be opened again",
+        }
+    }
+}
+
 /// When the broker was last used, and the reason to end.
 pub struct ShutdownDecision {
     /// The read end of the signal pipe.

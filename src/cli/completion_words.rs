@@ -21,7 +21,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 const GROUPS: &[&str] = &["all", "directory", "human", "repo"];
 
 /// A word that may come next, and its description, which may be empty.
-type Candidate = (String, String);
+type Completion = (String, String);
 
 /// Prints the candidates for the last word, one per line: the word, a tab, and the description.
 pub fn print_candidates(words: &[String]) -> Result<u8, Error> {
@@ -34,7 +34,7 @@ pub fn print_candidates(words: &[String]) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
+fn candidates(before: &[String], typed: &str) -> Vec<Completion> {
     let words = plain_words(before);
     let verb = find_verb(&words);
     if let Some(flag) = before.last().filter(|word| word.starts_with('-')).map(|word| word.trim_start_matches('-'))
@@ -85,9 +85,9 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
 
 /// Returns the next word of each verb that begins with these words. If there are no words, returns the first word of
 /// each verb.
-fn verb_words(words: &[&str]) -> Vec<Candidate> {
+fn verb_words(words: &[&str]) -> Vec<Completion> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
-    let mut found: Vec<Candidate> = Vec::new();
+    let mut found: Vec<Completion> = Vec::new();
     for (verb, about) in generate_help_and_man_page::verb_summaries() {
         let Some(next) = verb.strip_prefix(&typed).and_then(|rest| rest.split(' ').next()) else { continue };
         if !found.iter().any(|(known, _)| known == next) {
@@ -98,7 +98,7 @@ fn verb_words(words: &[&str]) -> Vec<Candidate> {
 }
 
 /// The possible values of a flag.
-fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
+fn flag_values(verb: &str, name: &str) -> Vec<Completion> {
     let arg = verb_and_flag_tables::verb_args(verb).iter().find(|arg| arg.has_flag(name));
     if let Some(values) = arg.map(arg_values).filter(|values| !values.is_empty()) {
         return values;
@@ -113,7 +113,7 @@ fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
 }
 
 /// The possible values of the verb's argument at this position.
-fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
+fn argument_values(verb: &str, position: usize) -> Vec<Completion> {
     let plain = |list: &[&str]| list.iter().map(|word| ((*word).to_owned(), String::new())).collect();
     match verb {
         "help" if position == 0 => {
@@ -133,7 +133,7 @@ fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
 }
 
 /// The possible values of an operation's argument, if they can be listed.
-fn arg_values(arg: &Arg) -> Vec<Candidate> {
+fn arg_values(arg: &Arg) -> Vec<Completion> {
     match arg.kind {
         ArgKind::Choice(words) => words.iter().map(|word| ((*word).to_owned(), String::new())).collect(),
         _ if is_file_list(arg) => Vec::new(),
@@ -148,33 +148,33 @@ fn arg_values(arg: &Arg) -> Vec<Candidate> {
     }
 }
 
-fn agents() -> Vec<Candidate> {
+fn agents() -> Vec<Completion> {
     AGENTS.iter().map(|agent| (agent.id.to_owned(), agent.title.to_owned())).collect()
 }
 
-fn peers() -> Vec<Candidate> {
+fn peers() -> Vec<Completion> {
     list("peers", &json!({ "scope": "machine", "includeAway": true, "whoami": true }), "peers", |row| {
         (text(&row["name"]), text(&row["summary"]))
     })
 }
 
-fn channels() -> Vec<Candidate> {
+fn channels() -> Vec<Completion> {
     list("channel.list", &json!({}), "channels", |row| {
         (text(&row["name"]), counted(row["count"].as_u64().unwrap_or(0) as usize, "member", "members"))
     })
 }
 
-fn state_keys() -> Vec<Candidate> {
+fn state_keys() -> Vec<Completion> {
     list("state.list", &json!({}), "entries", |row| (text(&row["key"]), String::new()))
 }
 
-fn locked_files() -> Vec<Candidate> {
+fn locked_files() -> Vec<Completion> {
     list("lock.query", &json!({}), "locks", |row| (render::relative(&text(&row["filePath"])), text(&row["holder"])))
 }
 
 /// Requests a list from the broker, and makes a candidate from each row. Returns an empty list if no broker is running
 /// or if the broker is slow.
-fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Candidate) -> Vec<Candidate> {
+fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Completion) -> Vec<Completion> {
     let answer = || {
         let (places, settings) = load_environment().ok()?;
         let mut all = actor_params(&settings);

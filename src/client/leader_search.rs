@@ -31,7 +31,7 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// What the search knows about one candidate.
 #[derive(Debug)]
-enum Progress {
+enum SearchProgress {
     /// The candidate has not been asked yet.
     Waiting,
     /// The candidate has not answered yet.
@@ -68,7 +68,7 @@ pub struct FoundLeader {
 pub struct LeaderSearch<'a> {
     group: &'a Arc<HubGroup>,
     /// The candidates, in the order in which they are asked.
-    candidates: Vec<(Candidate, Progress)>,
+    candidates: Vec<(Candidate, SearchProgress)>,
     n_hints: usize,
     /// A silent hub that the search must not ask, even if a standby names it.
     silent: Option<HubAddress>,
@@ -80,7 +80,8 @@ impl<'a> LeaderSearch<'a> {
     pub fn new(group: &'a Arc<HubGroup>, first: Option<Candidate>) -> LeaderSearch<'a> {
         let others = group.candidates().iter().filter(|candidate| first.as_ref() != Some(candidate)).cloned();
         let others: Vec<Candidate> = others.collect();
-        let candidates = first.into_iter().chain(others).map(|candidate| (candidate, Progress::Waiting)).collect();
+        let candidates =
+            first.into_iter().chain(others).map(|candidate| (candidate, SearchProgress::Waiting)).collect();
         LeaderSearch { group, candidates, n_hints: 0, silent: None, answers: channel() }
     }
 
@@ -115,14 +116,14 @@ impl<'a> LeaderSearch<'a> {
                 Ok(Answer::Failed(candidate, error)) => {
                     self.add_hint(&error);
                     let progress = match error.kind {
-                        ErrorKind::Standby => Progress::StandsBy(error),
-                        _ => Progress::Failed(Instant::now(), error),
+                        ErrorKind::Standby => SearchProgress::StandsBy(error),
+                        _ => SearchProgress::Failed(Instant::now(), error),
                     };
                     self.note_progress(&candidate, progress);
                     next_at = Instant::now();
                 }
                 Ok(Answer::HasOtherMesh(candidate, error)) => {
-                    self.note_progress(&candidate, Progress::HasOtherMesh(error));
+                    self.note_progress(&candidate, SearchProgress::HasOtherMesh(error));
                     next_at = Instant::now();
                 }
                 // No answer has arrived, and it is time to ask the next candidate.
@@ -134,27 +135,27 @@ impl<'a> LeaderSearch<'a> {
     /// Asks the next candidate that is due. Returns how long to wait for the answer before another candidate is asked.
     /// Returns `None` if no candidate is due.
     fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
-        let is_due = |progress: &Progress| match progress {
-            Progress::Waiting => now >= next_at,
-            Progress::Asked | Progress::StandsBy(_) | Progress::HasOtherMesh(_) => false,
-            Progress::Failed(at, _) => now >= *at + AGAIN_AFTER,
+        let is_due = |progress: &SearchProgress| match progress {
+            SearchProgress::Waiting => now >= next_at,
+            SearchProgress::Asked | SearchProgress::StandsBy(_) | SearchProgress::HasOtherMesh(_) => false,
+            SearchProgress::Failed(at, _) => now >= *at + AGAIN_AFTER,
         };
         let (candidate, progress) = self.candidates.iter_mut().find(|(_, progress)| is_due(progress))?;
         *progress = match ask(self.group, candidate, &self.answers.0) {
-            Ok(()) => Progress::Asked,
-            Err(error) => Progress::Failed(now, error),
+            Ok(()) => SearchProgress::Asked,
+            Err(error) => SearchProgress::Failed(now, error),
         };
         Some(if candidate.is_behind_ssh() { NEXT_AFTER_SSH } else { NEXT_AFTER })
     }
 
-    fn note_progress(&mut self, candidate: &Candidate, new: Progress) {
+    fn note_progress(&mut self, candidate: &Candidate, new: SearchProgress) {
         if let Some((_, progress)) = self.candidates.iter_mut().find(|(known, _)| known == candidate) {
             *progress = new;
         }
     }
 
-    /// If a standby's error names the leader, moves that hub to the front of the candidates. A hub that is not a
-    /// candidate yet is added at the front.
+    /// If a standby's error names the leader, moves the leader to the front of the candidates. If the leader is not a
+    /// candidate yet, adds it at the front.
     fn add_hint(&mut self, error: &Error) {
         let Some(hint) = leader_hint(error) else { return };
         let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
@@ -163,28 +164,30 @@ impl<'a> LeaderSearch<'a> {
             self.candidates[..=at].rotate_right(1);
         } else if self.n_hints < HINTS_MAX && self.group.has_secret() && !self.silent.as_ref().is_some_and(is_hint) {
             self.n_hints += 1;
-            self.candidates.insert(0, (Candidate::Hub(hint), Progress::Waiting));
+            self.candidates.insert(0, (Candidate::Hub(hint), SearchProgress::Waiting));
         }
     }
 
-    /// Whether the search can still succeed, because at least one candidate has not failed.
+    /// Whether the search can still succeed. It can if at least one candidate has not failed.
     fn is_hopeful(&self) -> bool {
-        let has_failed = |progress: &Progress| matches!(progress, Progress::Failed(..) | Progress::HasOtherMesh(_));
+        let has_failed = |progress: &SearchProgress| {
+            matches!(progress, SearchProgress::Failed(..) | SearchProgress::HasOtherMesh(_))
+        };
         self.candidates.iter().any(|(_, progress)| !has_failed(progress))
     }
 
     fn waits_for_ssh(&self) -> bool {
         self.candidates
             .iter()
-            .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
+            .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, SearchProgress::Asked))
     }
 
     /// Returns the time at which the next candidate is to be asked if no answer has arrived by then.
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
-            Progress::Waiting => Some(next_at),
-            Progress::Asked | Progress::StandsBy(_) | Progress::HasOtherMesh(_) => None,
-            Progress::Failed(at, _) => Some(*at + AGAIN_AFTER),
+            SearchProgress::Waiting => Some(next_at),
+            SearchProgress::Asked | SearchProgress::StandsBy(_) | SearchProgress::HasOtherMesh(_) => None,
+            SearchProgress::Failed(at, _) => Some(*at + AGAIN_AFTER),
         });
         due.min().unwrap_or_else(|| Instant::now() + SSH_MAX)
     }
@@ -240,7 +243,7 @@ impl LeaderSearch<'_> {
     fn leader_that_refuses(&self) -> Option<(HubAddress, &Error)> {
         self.leaders_named_by_standbys().find_map(|hint| {
             let refusal = self.candidates.iter().find_map(|(candidate, progress)| match progress {
-                Progress::Failed(_, error) if error.kind == ErrorKind::Refused => {
+                SearchProgress::Failed(_, error) if error.kind == ErrorKind::Refused => {
                     candidate.hub().filter(|hub| self.group.is_named_by(hub, &hint)).map(|_| error)
                 }
                 _ => None,
@@ -252,32 +255,37 @@ impl LeaderSearch<'_> {
     /// What to do about a hub that has another mesh. `None` if there is no such hub.
     fn cure_of_other_mesh(&self) -> Option<&str> {
         self.candidates.iter().find_map(|(_, progress)| match progress {
-            Progress::HasOtherMesh(error) => error.text.split_once("; ").map(|(_, cure)| cure),
+            SearchProgress::HasOtherMesh(error) => error.text.split_once("; ").map(|(_, cure)| cure),
             _ => None,
         })
     }
 
     fn leaders_named_by_standbys(&self) -> impl Iterator<Item = HubAddress> + '_ {
         self.candidates.iter().filter_map(|(_, progress)| match progress {
-            Progress::StandsBy(error) => leader_hint(error),
+            SearchProgress::StandsBy(error) => leader_hint(error),
             _ => None,
         })
     }
 }
 
-impl Progress {
+impl SearchProgress {
     fn kind(&self) -> Option<ErrorKind> {
         match self {
-            Progress::Waiting | Progress::Asked => None,
-            Progress::StandsBy(error) | Progress::Failed(_, error) | Progress::HasOtherMesh(error) => Some(error.kind),
+            SearchProgress::Waiting | SearchProgress::Asked => None,
+            SearchProgress::StandsBy(error)
+            | SearchProgress::Failed(_, error)
+            | SearchProgress::HasOtherMesh(error) => Some(error.kind),
         }
     }
 
     /// Returns why a standby can't lead. Returns `None` if the hub is not a standby or gives no reason.
     fn trouble(&self) -> Option<&str> {
         match self {
-            Progress::StandsBy(error) => error.data.as_ref()?["trouble"].as_str(),
-            Progress::Waiting | Progress::Asked | Progress::Failed(..) | Progress::HasOtherMesh(_) => None,
+            SearchProgress::StandsBy(error) => error.data.as_ref()?["trouble"].as_str(),
+            SearchProgress::Waiting
+            | SearchProgress::Asked
+            | SearchProgress::Failed(..)
+            | SearchProgress::HasOtherMesh(_) => None,
         }
     }
 
@@ -285,10 +293,10 @@ impl Progress {
     /// fits only a mesh with a single hub.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
-            Progress::Failed(_, error) | Progress::HasOtherMesh(error) => {
+            SearchProgress::Failed(_, error) | SearchProgress::HasOtherMesh(error) => {
                 error.text.split("; ").next().unwrap_or_default().to_owned()
             }
-            Progress::StandsBy(error) => match leader_hint(error) {
+            SearchProgress::StandsBy(error) => match leader_hint(error) {
                 Some(leader) => format!("{hub} is a standby, and says that {leader} is the leader"),
                 None => match self.trouble() {
                     Some(trouble) => {
@@ -297,7 +305,7 @@ impl Progress {
                     None => format!("{hub} is a standby"),
                 },
             },
-            Progress::Waiting | Progress::Asked => format!("{hub} does not answer"),
+            SearchProgress::Waiting | SearchProgress::Asked => format!("{hub} does not answer"),
         }
     }
 }

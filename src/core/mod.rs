@@ -1,8 +1,8 @@
 //! The rules of the mesh. A rule is the code of one operation. Its inputs are a request, the time and the store.
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
-//! writer of its data, in memory and in the database. [`run_call_in_savepoint`] runs operations, and passes to each
-//! rule the parts that the rule needs. [`transaction_and_pending_effects`] contains the open transaction, and the
+//! writer of its data, in memory and in the database. [`run_call_in_savepoint`] runs operations. An
+//! operation passes to its rules the parts that they need. [`transaction_and_pending_effects`] contains the open transaction, and the
 //! effects (such as replies) that the caller carries out after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
@@ -122,7 +122,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// The time at which old rows will be removed next, in ms.
     next_prune: i64,
-    /// The times in which no broker ran. They hardly count for the age of old rows.
+    /// The periods in which no broker ran. Each period adds at most a day to the age of old rows.
     downtimes: Downtimes,
     /// The progress of a cleanup of the events. The values of all entries that were deleted up to this position have
     /// been removed from the events.

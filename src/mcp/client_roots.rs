@@ -3,6 +3,8 @@
 //! folder or in `/`, regardless of the workspace.
 
 use crate::base::error::Error;
+use crate::core::Op;
+use crate::core::op_definition::ArgRole;
 use crate::sys::path_normalization;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
@@ -18,7 +20,7 @@ pub struct ClientRoots {
 }
 
 impl ClientRoots {
-    /// Records, from `initialize`, whether the client can list its roots.
+    /// Records whether the client can list its roots. `params` comes from the client's `initialize`.
     pub fn note_capabilities(&mut self, params: &Map<String, Value>) {
         self.is_supported = params.get("capabilities").is_some_and(|capabilities| capabilities["roots"].is_object());
     }
@@ -43,12 +45,13 @@ impl ClientRoots {
     ///
     /// # Errors
     /// If a path is relative, and the folder from which it starts is not known.
-    pub fn resolve_paths(&self, arguments: &mut Map<String, Value>) -> Result<(), Error> {
+    pub fn resolve_paths(&self, op: &Op, arguments: &mut Map<String, Value>) -> Result<(), Error> {
         let root = match self.roots.as_slice() {
             [root] => Some(root.as_str()),
             _ => None,
         };
-        for name in ["filePath", "filePaths"] {
+        for arg in op.args.iter().filter(|arg| arg.role == ArgRole::Path) {
+            let name = arg.name;
             let paths = match arguments.get_mut(name) {
                 Some(Value::Array(list)) => list.as_mut_slice(),
                 Some(one) => std::slice::from_mut(one),

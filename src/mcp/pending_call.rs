@@ -69,8 +69,7 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that tell the broker which mail in the answers was read. They must not be sent before the answers are
-    /// written.
+    /// Lines that report the mail in the answers as read. They must not be sent before the answers are written.
     reports: Vec<String>,
 }
 
@@ -96,7 +95,7 @@ impl BatchReply {
         self.send_if_complete(&mut gathered)
     }
 
-    /// Keeps a line that tells the broker which mail in one of the answers was read.
+    /// Stores a line that reports the mail in one of the answers as read.
     pub fn add_report(&self, line: String) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }
@@ -148,9 +147,9 @@ pub struct PendingCall {
 impl PendingCall {
     /// Makes a call. The caller must already have checked the arguments against the operation.
     pub fn new(target: ReplyTarget, op: &'static Op, mut arguments: Map<String, Value>, thread: String) -> PendingCall {
-        if takes_idempotency_key(op) && !arguments.contains_key("key") {
+        if let Some(key) = op.idempotency_key().filter(|key| !arguments.contains_key(key.name)) {
             // With a key, the call runs only once, even if it is sent again after a lost connection.
-            arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
+            arguments.insert(key.name.into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
         if reads_in_parts(op) {
             // A tool's result has a maximum size. With the argument `from`, the broker returns a long value in parts
@@ -212,8 +211,8 @@ impl PendingCall {
         ptr::eq(self.op, &event_journal::READ) && untrusted_text::visible_length(answer) > limits::RESULT_MAX
     }
 
-    /// If this call reads events, replaces each payload that is too long for a tool result with a note that says how to
-    /// see the payload.
+    /// If this call reads events, removes each payload that is too long for a tool result. A note in its place says how
+    /// to see the payload.
     pub fn leave_out_long_payloads(&self, answer: &mut Value) {
         let events = answer.get_mut("events").and_then(Value::as_array_mut);
         for row in events.filter(|_| ptr::eq(self.op, &event_journal::READ)).into_iter().flatten() {
@@ -227,7 +226,7 @@ impl PendingCall {
         }
     }
 
-    /// Makes the call ask only for events after the event `seq`, if the call is sent again.
+    /// Makes a repetition of this call ask only for events after the event `seq`.
     pub fn continue_after(&mut self, seq: i64) {
         self.arguments.insert("after".into(), json!(seq));
     }
@@ -249,15 +248,9 @@ impl PendingCall {
 
     /// Whether the call can safely be sent again after a lost connection.
     pub fn may_repeat(&self) -> bool {
-        let is_harmless = self.op.repeatable || takes_idempotency_key(self.op);
+        let is_harmless = self.op.repeatable || self.op.idempotency_key().is_some();
         self.tries < TRIES_MAX && (!self.was_sent || is_harmless)
     }
-}
-
-/// Whether the operation takes an idempotency key. The required `key` of an entry in the shared state is not an
-/// idempotency key.
-fn takes_idempotency_key(op: &Op) -> bool {
-    op.args.iter().any(|arg| arg.name == "key" && !arg.required)
 }
 
 /// Whether the operation can return a long value in parts, from a given position.

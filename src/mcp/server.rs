@@ -236,7 +236,7 @@ impl McpServer {
             Ok((op, arguments)) => (op, arguments.into_map()),
             Err(error) => return Some(Ok(tool_result(Err(error), target.version))),
         };
-        if let Err(error) = self.roots.resolve_paths(&mut arguments) {
+        if let Err(error) = self.roots.resolve_paths(op, &mut arguments) {
             return Some(Ok(tool_result(Err(error), target.version)));
         }
         if op.args.iter().any(|arg| arg.name == "gitRoots") {

@@ -23,7 +23,7 @@ const CONNECT_MS: u64 = 3_000;
 const ADDRESSES_TRIED: usize = 4;
 
 /// The address of a hub.
-struct HubAddress<'a> {
+struct DialedAddress<'a> {
     host: &'a str,
     port: u16,
 }
@@ -46,7 +46,7 @@ pub fn connect(
     jitter: u64,
     second_opinion: Option<SecondOpinion>,
 ) -> Result<HubStream, Error> {
-    let hub = HubAddress { host, port };
+    let hub = DialedAddress { host, port };
     let key = NetworkKey::derive(secret).map_err(|error| hub.unreachable(&error))?;
     let (began, mut pauses) = (Instant::now(), RETRY_PAUSES_MS.iter());
     let socket = loop {
@@ -68,7 +68,7 @@ pub fn connect(
     HubStream::new(socket, channel, second_opinion).map_err(|error| hub.unreachable(&error))
 }
 
-impl HubAddress<'_> {
+impl DialedAddress<'_> {
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Error {
         let (host, port) = (self.host, self.port);
         let text = format!(

@@ -51,7 +51,7 @@ struct ProcessInfo {
 
 /// The program that a process runs.
 #[derive(Debug)]
-struct Program {
+struct RunningProgram {
     /// Whether the program is slm-mesh and runs as this user.
     is_own: bool,
     /// The program's name or path, for messages.

@@ -1,9 +1,9 @@
 //! The twelve HTTP routes of slm-mesh 1.x. Their JSON keys, the order of the keys, the ids and the texts are frozen,
 //! because existing clients depend on them. Keys may be added, but none may be renamed.
 //!
-//! A route usually runs the corresponding operation of the mesh. Some routes call lower-level functions instead,
-//! because the old protocol differs from the operation. For example, the old protocol accepts fractions of a minute.
-//! Even these routes take their maximum sizes and allowed values from the operations.
+//! A route calls the functions that the corresponding operation calls, but does not run the operation, because the old
+//! protocol has other callers, arguments and errors. For example, it accepts fractions of a minute, and senders that
+//! nobody knows. The maximum sizes and the allowed values come from the operations.
 //!
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 

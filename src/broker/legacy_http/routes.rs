@@ -1,5 +1,5 @@
-//! The HTTP routes of slm-mesh 1.x. Each route reads its fields, runs an operation of the mesh, and writes the response
-//! in the old format.
+//! The HTTP routes of slm-mesh 1.x. Each route reads its fields, calls the rules of the mesh, and writes the response in
+//! the old format.
 
 use super::bounded_request_fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
 
 /// A route. It takes the mesh, the fields of the request, and the current time in ms.
-type Route = fn(&mut Mesh, &Fields, i64) -> RouteResult;
+type LegacyRoute = fn(&mut Mesh, &Fields, i64) -> RouteResult;
 
 /// Returns the route for a method and a path.
-pub fn find(route: (&str, &str)) -> Option<Route> {
+pub fn find(route: (&str, &str)) -> Option<LegacyRoute> {
     Some(match route {
         ("GET", "/status") => |mesh, _, now| run_operation(mesh, &status::STATUS, json!({}), now),
         ("POST", "/register") => register,

@@ -125,7 +125,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
 fn end_result(ended: io::Result<ShutdownReason>, places: &DataDir) -> Result<(), Error> {
     let reason = ended
         .map_err(|error| Error::new(ErrorKind::Internal, format!("the broker could not wait for events: {error}")))?;
-    log(&format!("the broker ended: {reason:?}"));
+    log(&format!("the broker ended, because {}", reason.as_cause()));
     if reason == ShutdownReason::Failed {
         let text = format!("the broker ended because of an error on this machine; see {}", places.log().display());
         return Err(Error::new(ErrorKind::Storage, text));
@@ -150,8 +150,8 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
 /// When a setting is wrong. For `BeginNew`, when etcd already has a log. For `Rejoin`, when no other hub leads.
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
-    // If this port was not free when this hub's own broker started, that broker uses another port. While etcd lists
-    // that broker as the leader, this check mistakes it for another hub.
+    // If this port was not free when this hub's own broker started, that broker uses another port. As long as etcd
+    // lists that broker as the leader, this check mistakes that broker for another hub.
     let port = sessions_port(settings, settings.int("SLM_MESH_PORT") as u16);
     match HubConfig::find(settings, is_hub.then_some(&bind), port)? {
         Some(config) => match change {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 /// The effect of a function on the paths in its arguments.
 #[derive(Debug, Clone, Copy)]
-enum Effect {
+enum FunctionEffect {
     /// Writes or removes the file at the path in the first argument.
     Writes,
     /// Removes a file, or a folder and everything in the folder.
@@ -26,17 +26,17 @@ enum Effect {
 enum Owner {
     /// No module or object, as in `open(…)`.
     Free,
-    /// One of these names and a dot, as in `os.remove(…)`.
+    /// One of these names, followed by a dot, as in `os.remove(…)`.
     Of(&'static [&'static str]),
     /// Anything or nothing. The function's name is enough to identify the function.
     Any,
 }
 
-use Effect::{Copies, Moves, Opens, Removes, Runs, Writes};
+use FunctionEffect::{Copies, Moves, Opens, Removes, Runs, Writes};
 use Language::{JavaScript, Perl, Php, Python, Ruby};
 
 /// The known functions that write files or run commands.
-const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
+const FUNCTIONS: &[(Language, Owner, &[&str], FunctionEffect)] = &[
     (Python, Owner::Free, &["open"], Opens),
     (Python, Owner::Of(&["io", "codecs", "gzip"]), &["open"], Opens),
     (Python, Owner::Of(&["os"]), &["remove", "unlink", "truncate"], Writes),
@@ -183,7 +183,7 @@ impl Snippet {
 
     /// The effects of a call. `first` is the index of the first argument. `call` is the index of the token after the
     /// function's name.
-    fn effects(&self, effect: Effect, first: usize, call: usize) -> Vec<ScriptWrite> {
+    fn effects(&self, effect: FunctionEffect, first: usize, call: usize) -> Vec<ScriptWrite> {
         let argument = || self.argument(first).map(|(paths, _)| paths).unwrap_or_default();
         let files = |paths: Vec<String>| paths.into_iter().map(ScriptWrite::File).collect();
         match effect {

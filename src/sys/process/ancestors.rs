@@ -83,7 +83,7 @@ pub fn walk<T>(pid: i64, mut look: impl FnMut(i64, &ProcessInfo) -> Option<T>) -
     None
 }
 
-/// Whether a process only runs another program, such as `sh -c`, `npx`, `env` or `timeout`.
+/// Whether a process, such as `sh -c`, `npx`, `env` or `timeout`, does nothing but run another program.
 fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     let runs_one = |word: &String| ["-c", "-lc", "-ic", "-cl"].contains(&word.as_str());
     let is_shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&info.name.as_str());

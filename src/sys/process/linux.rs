@@ -1,6 +1,6 @@
 //! Processes on Linux: /proc, `SO_PEERCRED` and pidfds (proc_pid_stat(5), unix(7), pidfd_open(2)).
 
-use super::{Credentials, ProcessInfo, Program};
+use super::{Credentials, ProcessInfo, RunningProgram};
 use crate::sys::regular_file::buffer_for;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal};
@@ -45,13 +45,13 @@ pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
 }
 
 /// The executable file that a process runs; `None` if the kernel does not report it.
-pub fn program(pid: i64) -> Option<Program> {
+pub fn program(pid: i64) -> Option<RunningProgram> {
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
     // If an upgrade has replaced the file, the kernel appends this text to the name.
     let name = name.trim_end_matches(" (deleted)");
     let is_mine = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == crate::sys::uid());
-    Some(Program { is_own: is_mine && name.starts_with("slm-mesh"), shown: path.display().to_string() })
+    Some(RunningProgram { is_own: is_mine && name.starts_with("slm-mesh"), shown: path.display().to_string() })
 }
 
 /// Facts about a process from /proc.

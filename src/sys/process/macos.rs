@@ -3,7 +3,7 @@
 //! The comment on each constant names the header that defines the constant. `make check-macos` type-checks and links
 //! this file, but nobody has run the code yet.
 
-use super::{Credentials, ProcessInfo, Program};
+use super::{Credentials, ProcessInfo, RunningProgram};
 use nix::errno::Errno;
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -51,10 +51,10 @@ pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
 
 /// The program that a process runs. macOS reports the program's name but not its path, and reports nothing about
 /// another user's process.
-pub fn program(pid: i64) -> Option<Program> {
+pub fn program(pid: i64) -> Option<RunningProgram> {
     let name = process_info(pid)?.name;
     let is_own = name.starts_with("slm-mesh") && super::is_in_use(pid);
-    Some(Program { is_own, shown: name })
+    Some(RunningProgram { is_own, shown: name })
 }
 
 /// Facts about a process from libproc: `PROC_PIDTBSDINFO` in <sys/proc_info.h>.
