@@ -1,6 +1,6 @@
-//! Tests the two settings that list agents. One setting lists the agents that mail is allowed to wake. The other
-//! setting lists the agents whose shell commands run in a sandbox (a shield). `setup` changes both lists in the
-//! `config` file.
+//! Tests the two settings that list agents. One setting lists the agents that may be woken when mail arrives for them.
+//! The other setting lists the agents whose shell commands run in a sandbox (a shield). `setup` changes both lists in
+//! the `config` file.
 
 mod support;
 

@@ -195,8 +195,8 @@ fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
     let mut hasty = place.socket();
     hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
     hold_still(&place, || {
-        // A session sends these notifications when it ends. The broker writes no answer, so no failed write tells it
-        // that the session is gone.
+        // A session sends these notifications when it ends. The broker does not answer them, so it can't learn from a
+        // failed write that the session is gone.
         for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
             let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
             writeln!(hasty.stream, "{line}").unwrap();

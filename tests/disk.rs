@@ -394,7 +394,8 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
         assert!(copy.json(&["lock", "b.rs"])["token"].as_i64() > token, "{tree}: no token is granted twice");
         copy.ok(&["stop"]);
     }
-    // In this copy, the broker was killed after it had copied the rows, and before it moved the damaged file away.
+    // This copy contains the files that remain if the broker is killed after it has copied the rows, but before it has
+    // moved the damaged file away.
     let copy = with_damage(&place, messages);
     std::fs::copy(&file, copy.dir.join("broker.db.salvaged")).unwrap();
     assert_eq!(kept(&copy), all);

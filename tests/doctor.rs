@@ -264,7 +264,7 @@ fn a_server_that_npx_or_uvx_runs_is_no_fault() {
         home.write(".cursor/mcp.json", &whole.to_string());
         let (_, said) = doctor(&home, &[]);
         assert_eq!(
-            said.contains("doctor does not run such a command; a program that slm-mesh setup cursor"),
+            said.contains("which doctor does not run; sessions would start faster if you registered"),
             is_right,
             "{said}"
         );

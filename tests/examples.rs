@@ -228,8 +228,8 @@ impl Stage {
     }
 }
 
-/// Whether an output matches the documentation. A line `…` matches any number of lines. Within a line, `…` matches any
-/// text.
+/// Whether an output matches the documentation. A line that contains only `…` matches any number of lines. Within a
+/// line, `…` matches any text.
 fn fits(shown: &[&str], said: &[&str]) -> bool {
     match (shown, said) {
         ([], []) => true,

@@ -248,7 +248,7 @@ fn computed(pid: u32, began: Instant) -> Duration {
     Duration::from_millis(fields.map(|ticks| 10 * ticks.parse::<u64>().unwrap()).sum())
 }
 
-/// Makes calls until the time `lasts` has passed. Returns the maximum CPU time that the broker used for one call.
+/// Makes calls for the period `lasts`. Returns the maximum CPU time that the broker used for one call.
 fn slowest_call(neighbour: &mut Socket, broker: u32, lasts: Duration) -> Duration {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -273,7 +273,7 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
     let mut pipelines: Vec<UnixStream> = (0..8).map(|_| connect(&stage.place)).collect();
     for stream in &mut pipelines {
         stream.set_nonblocking(true).unwrap();
-        // The write may end in the middle of a query, because it must only fill the socket's buffer.
+        // The write may end in the middle of a query. This is fine, because it only has to fill the socket's buffer.
         let _ = stream.write(query.as_bytes());
     }
     // An earlier version of the broker needed more than a second for each call.

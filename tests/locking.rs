@@ -17,8 +17,7 @@ fn session(place: &Place, folder: &str) -> Session {
     session
 }
 
-/// A connection to the broker's socket that is attached as a peer. The test can send a call without waiting for the
-/// answer.
+/// Connects to the broker's socket, and attaches as a peer. The test can send a call without waiting for the answer.
 fn peer(place: &Place, name: &str) -> Socket {
     let mut socket = place.socket();
     let attached = socket.call("attach", json!({ "name": name, "agent": "codex", "project": place.root, "pid": 1 }));
@@ -251,8 +250,8 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // One more waiting call would have closed a circle of peers that wait for each other. That call was refused, so one
-    // released lock is enough for the others to go on.
+    // The call of `three` would have closed a circle of peers that wait for each other, so the broker refused it. When
+    // `two` releases its lock, the call of `one` succeeds.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }

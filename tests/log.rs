@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use support::{Place, Socket, until};
 
-/// A connection to the broker's socket that is attached as a peer.
+/// Connects to the broker's socket, and attaches as a peer.
 fn peer(place: &Place, name: &str) -> Socket {
     let mut socket = place.socket();
     let attached =

@@ -99,8 +99,8 @@ fn root_installs_without_cargo_what_a_person_has_built() {
         let is_static = mark == "crt-static";
         assert!(is_static == installed.contains("--target ") && (is_static || installed.contains(mark)), "{installed}");
     }
-    // Each argument in the list below asks for a different program from the one that is built here. Make can't build
-    // that program without cargo, so the installation must fail.
+    // Each argument in the list below asks for a program other than the one that is built here. `make` can't build this
+    // other program without cargo, so the installation must fail.
     source.build(&[], &[]);
     for other in ["STATIC=1", "FEATURES=tls"] {
         let out = source.install(&[other, &into]);

@@ -196,7 +196,8 @@ fn mail_in_a_batch_is_read_although_the_answer_to_it_is_not_the_last() {
     let mut session = Bare::legacy(&place, "2025-03-26", "p");
     let name = session.name();
     let inbox = call(1, "mesh_inbox", json!({}));
-    // The session answers these requests on its own. They take longer than the broker needs to deliver the mail.
+    // The session answers these requests without the broker. This takes longer than the delivery of the mail by the
+    // broker.
     let lists = (2..100).map(|n| request(n, "tools/list", json!({})));
     let batch: Vec<Value> = std::iter::once(inbox.clone()).chain(lists).collect();
     for _ in 0..3 {

@@ -254,7 +254,8 @@ fn a_session_whose_agent_was_killed_does_not_come_back_with_the_next_broker() {
         let status = session.tool("mesh_status", json!({}));
         status["you"]["name"].as_str().unwrap_or_else(|| panic!("{status}")).to_owned()
     };
-    // This shell stands for the agent. Its child is the server, whose pipes this test still holds after the kill.
+    // This shell stands for the agent. The server is its child. The test kills the shell, but keeps the server's pipes
+    // open.
     let ours = place.command(&[]);
     let variables = ours.get_envs().filter_map(|(name, value)| Some((name, value?)));
     let mut agent = Command::new("sh");

@@ -70,7 +70,8 @@ fn replay(lines: &[Value]) -> Vec<Value> {
     std::mem::take(&mut session.seen)
 }
 
-/// The input of validate.py: for each line of the output, the protocol version, and the method of the answered request.
+/// The input of validate.py: each line that the server wrote, with the protocol version and the method of the request
+/// that the line answers.
 fn to_check(lines: &[Value], seen: &[Value]) -> Vec<Value> {
     let is_modern = lines.iter().any(|line| line["params"]["_meta"].get(VERSION_KEY).is_some());
     let version = if is_modern { json!(MODERN) } else { lines[0]["params"]["protocolVersion"].clone() };

@@ -404,7 +404,8 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // At its end, a test kills the process whose id is in this file. Here, this process is the test itself.
+    // At its end, a test kills the process whose id is in this file. Here, the file contains the test's own process id,
+    // so the file must be removed first.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 
@@ -457,8 +458,8 @@ fn one_repository_is_one_however_its_origin_is_written() {
         std::fs::write(root.join(".git/config"), format!("[remote \"origin\"]\n url = {origin}\n")).unwrap();
         root
     };
-    // The clones are in folders of different depth, so the same relative path leads to a different repository in each
-    // of them.
+    // The clones are at different depths in the file tree, so the same relative path leads from each clone to a
+    // different repository.
     let first = clone("x/one", "https://example.org/o/r");
     let up = clone("x/up-one", "../up.git");
     for (n, (beside, origin, is_same)) in [

@@ -115,8 +115,8 @@ fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
 #[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
-    // A session gets its name when it becomes a peer. Without the call of `you`, a session becomes a peer after two
-    // seconds, and the sessions could get their names in any order.
+    // A session gets its name when it becomes a peer. If the test did not call `you`, each session would become a peer
+    // only after two seconds, and the sessions could get their names in any order.
     let start = |folder: &&str| {
         let mut session = place.session("claude-code", folder);
         let name = you(&mut session).1;

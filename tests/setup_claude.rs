@@ -199,7 +199,7 @@ fn the_server_goes_from_each_directory_that_claude_has_used() {
 fn half_an_emoji_in_claudes_file_hides_nothing() {
     let home = Home::new();
     // Node.js writes such a text if it cuts a prompt in the middle of an emoji. Python stands in for Claude Code here,
-    // because it writes the same text.
+    // because Python writes the same text.
     let history = r#"{"projects":{"/x":{"history":[{"display":"look \ud83d"}]}}}"#;
     for padding in [0, 17 << 20] {
         home.write(".claude.json", &format!("{}{history}", " ".repeat(padding)));

@@ -198,7 +198,8 @@ fn a_command_that_the_user_changed_stays() {
     }
     assert!(home.run(&["doctor"]).status.success());
 
-    // The test changes the record, as if an earlier version had written a different text into the file.
+    // The test changes the record, as if an earlier version of slm-mesh had written a different text into the command
+    // file.
     let records = home.place.dir.join("setup.json");
     let text = std::fs::read_to_string(&records).unwrap();
     std::fs::write(&records, text.replace("Send a message", "Send some message")).unwrap();
@@ -244,8 +245,8 @@ fn second_program(home: &Home) -> PathBuf {
     folder
 }
 
-/// Runs `setup` with the program at its second path, and then puts the old text of a file back. That is the state after
-/// a run that could not write the file, because `setup` records each file before it writes the file.
+/// Runs `setup` with the program at its second path, and then puts the old text of a file back. `setup` records each
+/// file before it writes the file. So this is the state after a run that could not write the file.
 fn fail_to_update(home: &Home, program: &Path, agent: &str, file: &str) {
     let old = home.read(file);
     let mut command = home.place.command(&["setup", agent]);
@@ -264,7 +265,7 @@ fn an_entry_that_setup_replaced_comes_back_although_the_file_has_changed() {
     home.write(".gemini/settings.json", &json);
     home.write(".codex/config.toml", toml);
     home.ok(&["gemini", "codex"]);
-    // The last run of `setup` happens after the edit, and records what it finds.
+    // In the second round, `setup` runs again after the edit, and records what it finds.
     for is_repeated in [false, true] {
         home.write(".gemini/settings.json", &home.read(".gemini/settings.json").replace("dark", "light"));
         home.write(".codex/config.toml", &(home.read(".codex/config.toml") + "\n[projects.\"/x\"]\na = 1\n"));
@@ -408,7 +409,8 @@ fn the_home_directory_is_no_project() {
         assert_eq!(everything(&home.home), before, "{args:?}");
     }
 
-    // An older version has set up a project here. Its file can still be removed, and the user's files stay.
+    // An older version has set up the home directory as a project. `setup` must still remove the file of the older
+    // version, and keep the user's files.
     home.ok(&["claude", "--project"]);
     let project = home.place.root.join("project").canonicalize().unwrap();
     let text = std::fs::read_to_string(&records).unwrap();

@@ -1,5 +1,5 @@
-//! Tests how `slm-mesh setup` writes the settings files of others: who can read them afterwards, and what stays if a
-//! run is killed.
+//! Tests how `slm-mesh setup` writes the settings files of agents: who can read the files afterwards, and what remains
+//! if a run is killed.
 
 mod support;
 
@@ -58,7 +58,7 @@ fn a_file_keeps_its_access_control_list() {
     let home = Home::new();
     let file = home.write(".gemini/settings.json", "{}\n");
     // The owner may read and write, and user 54321 may read. If the file kept its mode but lost this list, the group
-    // could read the file instead of user 54321.
+    // could read the file, but user 54321 could not.
     let rows = "[(1, 6, -1), (2, 4, 54321), (4, 0, -1), (16, 4, -1), (32, 0, -1)]";
     let list = format!(
         "import os, struct, sys; name = 'system.posix_acl_access'
@@ -113,7 +113,7 @@ fn new_files_respect_the_umask() {
 fn the_next_run_removes_what_a_killed_run_has_left() {
     let home = Home::new();
     let project = home.place.root.join("project");
-    // The file is large, so that its copy takes long enough to be noticed.
+    // The file is large, so that the test can kill a run while the run copies this file.
     let theirs = format!("{{\n  \"mcpServers\": {{}},\n  \"secret\": \"{}\"\n}}\n", "s".repeat(4 << 20));
     let file = project.join(".mcp.json");
     let others = || files(&project).into_iter().filter(|path| *path != file).collect::<Vec<_>>();

@@ -326,7 +326,7 @@ fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
     let Some(place) = held(&["held.txt"]) else { return };
     assert!(Claude::new(&place).can_write("bash"), "nobody asked for it");
     let settings = || fs::read_to_string(place.dir.join("config")).unwrap_or_default();
-    // `setup` fails because Claude Code is not installed, but it writes this setting first.
+    // `setup` first writes this setting, and then fails because Claude Code is not installed.
     place.run(&["setup", "claude", "--shield"]);
     assert_eq!(settings(), "SLM_MESH_SHIELD=claude\n");
     let claude = Claude::new(&place);
@@ -423,7 +423,8 @@ fn bash_enters_the_shield_by_its_own_variable() {
     let users_value = format!("{}/home/$NAME.sh", place.root.display());
     for (agent, tool) in [("opencode", "bash"), ("droid", "Execute")] {
         let first = bash_env_after_start(&place, agent, Some(&users_value));
-        // If a second session starts in the same environment, its hook gets slm-mesh's value instead of the user's.
+        // If a second session starts in the same environment, the hook of this session gets slm-mesh's value of
+        // BASH_ENV instead of the user's value.
         let variable = bash_env_after_start(&place, agent, Some(&first));
         let before = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "PreToolUse", "tool_name": tool,
                              "tool_use_id": "one", "tool_input": { "command": HIDDEN } });

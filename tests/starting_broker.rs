@@ -1,5 +1,5 @@
-//! Calls a broker that takes long to start, for example because it upgrades a large database. Verbs must say so, and
-//! hooks must not hold up the agent.
+//! Calls a broker that needs a long time to start, for example because it upgrades a large database. Verbs must tell
+//! the user why they wait, and hooks must not delay the agent.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn a_verb_says_that_the_broker_is_starting_and_a_hook_does_not_wait_for_it() {
     let out = hook.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && said.contains("upgrading the database (800 MB)"), "{said}");
-    // A hook that started another broker would wait three seconds for the lock.
+    // If the hook had started another broker, the hook would have waited three seconds for the lock.
     assert!(began.elapsed() < Duration::from_millis(2900), "{:?}", began.elapsed());
 
     let doctor = String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
@@ -42,7 +42,7 @@ fn a_verb_says_that_the_broker_is_starting_and_a_hook_does_not_wait_for_it() {
     assert_eq!(out.status.code(), Some(3), "{said}");
     assert!(said.contains("is still starting: it is upgrading the database (800 MB); try again in a moment"), "{said}");
     assert!(!said.contains("--force"), "{said}");
-    // The broker was killed while it started, and has left its text.
+    // Simulates a broker that was killed while it started: its text is still in the lock file, but its lock is gone.
     lock.unlock().unwrap();
     place.ok(&["state", "list"]);
     assert_eq!(fs::read_to_string(place.dir.join("broker.lock")).unwrap(), "");

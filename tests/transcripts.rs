@@ -229,7 +229,8 @@ fn a_path_that_leads_elsewhere_is_not_followed() {
     std::os::unix::fs::symlink(&secret, at("link.jsonl")).unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe.jsonl")).status().unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(at("socket.jsonl")).unwrap();
-    // A file of a different user. If the test can't create one because it is not root, it uses /etc/passwd.
+    // A file of a different user. If the test does not run as root, it can't create such a file, and uses /etc/passwd
+    // instead.
     let foreign = at("foreign.jsonl");
     fs::write(&foreign, said("user", "a secret")).unwrap();
     let given = std::os::unix::fs::chown(&foreign, Some(12_345), None).is_ok();

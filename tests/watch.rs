@@ -77,7 +77,8 @@ impl Screen<'_> {
         self.place.root.join(name)
     }
 
-    /// Waits until `watch` ends or is stopped with this status, and checks that the terminal's modes are as before.
+    /// Waits until `watch` has ended or has been stopped, and the shell has printed this status. Checks that the
+    /// terminal's modes are as before.
     fn ends_with(&self, status: i32) {
         self.shows(&format!("status={status}"));
         self.is_as_it_was();

@@ -85,7 +85,7 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
 }
 
-/// Codex runs only the hooks that `setup` has written, so this test runs them too.
+/// Codex runs only the hooks that `setup` has written, so this test runs exactly these hooks.
 #[test]
 fn a_subagent_of_codex_that_has_ended_blocks_no_other() {
     let home = Home::new();

@@ -11,7 +11,7 @@ fn ok_at(place: &Place, time: &[(String, String)], args: &[&str]) {
     assert!(out.status.success(), "{args:?}: {out:?}\n{}", place.log());
 }
 
-/// Lets a broker with the right clock run its housekeeping, and returns the unread mail of the human and the events.
+/// Lets a broker with the right clock run its housekeeping, and returns the human's unread mail, and the events.
 fn kept(place: &Place) -> (Vec<Value>, String) {
     place.ok(&["state", "set", "a", "later"]);
     let events = place.ok(&["events", "--after", "0", "--json"]);
@@ -35,7 +35,8 @@ fn a_clock_that_was_years_ahead_for_a_moment_deletes_no_unread_mail() {
     place.ok(&["events", "emit", "deploy.done", "{}"]);
     assert_eq!(clock_fault(&place), None);
     place.ok(&["stop"]);
-    // The battery is empty, and the broker starts before the clock is set. Each call runs the housekeeping.
+    // The battery of the machine's clock is empty, and the broker starts before the clock is set. Each call runs the
+    // housekeeping.
     for n in ["1", "2"] {
         ok_at(&place, &future, &["state", "set", "a", n]);
     }

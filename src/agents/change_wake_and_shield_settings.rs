@@ -1,5 +1,5 @@
-//! Changes the settings that list agents. One setting lists the agents that mail is allowed to wake. The other lists
-//! the agents whose shell commands run in a shield.
+//! Changes the settings that contain lists of agents. One setting lists the agents that mail is allowed to wake. The
+//! other lists the agents whose shell commands run in a shield.
 //!
 //! **Invariant:** only the list in the `config` file is changed. A list in an environment variable applies to one
 //! shell, so it is never copied into the file.

@@ -317,7 +317,7 @@ impl Entries<'_> {
         events.flat_map(calls).collect()
     }
 
-    /// Whether a text contains a hook of the user that calls our program.
+    /// Whether a text contains a hook that the user wrote and that calls our program.
     pub fn has_users_call(&self, text: &str) -> bool {
         let Some(hooks) = self.hooks else { return false };
         let is_toml = hooks.command == HookCommand::TomlLine;

@@ -184,7 +184,8 @@ fn ask(
     ask_broker(work, client, facts)
 }
 
-/// The tool call that a hook reports. Lists the files that the call is certain to write.
+/// Returns the tool call that a hook reports. The result lists the files that the call certainly writes, and also the
+/// files that a command might write.
 fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     let mut run = ToolRun { session: hook.session.clone(), ..ToolRun::default() };
     if !matches!(hook.event, HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::AfterTool) {

@@ -258,7 +258,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
 }
 
 /// Returns the locks of other peers in the work tree, from the answer to `hook.edit`. This answer lists at most
-/// `WATCHED_FILES_MAX` locks, because hooks watch no more. If the answer is full, asks the broker for all locks,
+/// `WATCHED_FILES_MAX` locks, because hooks watch only that many. If the answer is full, asks the broker for all locks,
 /// because a git command may replace any held file.
 fn others_locks(client: &mut Client, answer: &Value, facts: &Value) -> Result<Vec<LockedPath>, Error> {
     let watched = LockedPath::list(&answer["others"]);

@@ -256,8 +256,8 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// Returns the position after the white space and comments that begin at `at`. If `on_line` is true, returns the
-/// position after the last comment on the same line, or `at` if the line has no comment.
+/// Returns the position after the white space and comments that begin at `at`. If `on_line` is true, looks only at the
+/// rest of the line. In this case, returns the position after the last comment, or `at` if there is no comment.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;

@@ -38,8 +38,8 @@ pub(super) fn put_matcher(
     json_edit::put(text, &[event, &[PathStep::Item(item_n), PathStep::Key("matcher")]].concat(), &json!(tools))
 }
 
-/// Updates the command of our hook, and adds the fields that the hook lacks. Everything else that the hook contains
-/// comes from the user, such as another time limit.
+/// Updates the command of our hook, and adds the fields that the hook lacks. Everything else in the hook, such as
+/// another time limit, comes from the user and is kept.
 pub(super) fn update_hook(
     text: &str,
     path: &[PathStep],
@@ -68,7 +68,8 @@ pub(super) fn update_hook(
     Ok(text)
 }
 
-/// Removes a hook, and the group that contains only this hook. `event` is the path of the event's list.
+/// Removes a hook. Also removes the hook's group, if the group contains no other hook. `event` is the path of the
+/// event's list.
 pub(super) fn remove_hook(
     text: &str,
     event: &[PathStep],

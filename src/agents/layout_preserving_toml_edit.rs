@@ -64,8 +64,8 @@ impl<'a> TomlFile<'a> {
         (last + 1, format!("{trailing}{}", if is_first { "" } else { "\n" }))
     }
 
-    /// Assigns positions at the end of the file to a table and to the tables in it. Call this before the table is
-    /// inserted.
+    /// Sets the positions of a table and of the tables in it, so that they come last in the file. Call this before the
+    /// table is inserted.
     pub fn move_to_end(&mut self, table: &mut Table) {
         let (mut position, prefix) = self.make_room_at_end();
         table.set_position(Some(position));

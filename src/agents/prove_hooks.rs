@@ -38,7 +38,7 @@ pub struct Proof {
 pub const NOT_PROVEN: &[&str] = &[
     "the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
     "the agent's model pays attention to what the hooks show it",
-    "no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
+    "the agent's shell commands write no locked file (a hook cannot always tell which files a command writes)",
 ];
 
 /// A temporary mesh for the simulated session. Dropping this value removes the mesh.
@@ -148,7 +148,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
     let output = send(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free)).and_then(go_on);
-    let claim = "if a direct message is waiting when the agent is about to stop, the hook makes the agent go on once";
+    let claim = "if a direct message is waiting when the agent is about to stop, the hook lets the agent continue once";
     add(claim, shows(output, "word-at-the-end"), "the hook let the agent stop");
     Ok(proofs)
 }

@@ -90,8 +90,8 @@ pub(super) fn register(
         (with("-"), format!("{remove} && {}", with(&new.to_string())))
     };
     if find_on_path(command.program).is_none() {
-        let why = "setup can't edit this file, because running sessions rewrite it, and the agent's own command is not \
-                   on PATH";
+        let why = "running sessions rewrite this file, so setup needs the agent's own command to edit it, but this \
+                   command is not on PATH";
         return SetupStep::left("server", place, why.into(), paste);
     }
     if environment.is_dry_run {
@@ -202,7 +202,7 @@ fn registration_here(environment: &Environment, agent: &Agent, server: &ServerFi
     Registration { path: environment.server_path(agent, server), variables: environment.directory_variables(agent) }
 }
 
-/// Removes the server by running the agent's own command, wherever the server is registered.
+/// Removes the server from every place where it is registered, by running the agent's own command.
 pub(super) fn unregister(
     environment: &Environment,
     agent: &Agent,
@@ -232,7 +232,8 @@ fn env_arguments(registration: &Registration) -> Vec<String> {
     arguments.flatten().collect()
 }
 
-/// If the server is registered in one file, removes it. `line` is the command for the user.
+/// If our server is registered in this file, runs the agent's command that removes the registration. `line` is the
+/// command for the user.
 fn unregister_at(
     environment: &Environment,
     server: &ServerFile,

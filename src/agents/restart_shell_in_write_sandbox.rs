@@ -105,7 +105,7 @@ impl SessionShield {
 
     /// Turns off the shields of all sessions.
     pub fn lower_all(places: &DataDir) {
-        // The removal usually fails, because no session has a shield.
+        // The removal usually fails, because the folder does not exist until a session has a shield.
         let _ = fs::remove_dir_all(places.shields());
     }
 }

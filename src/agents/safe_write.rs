@@ -28,7 +28,8 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
     read_up_to(path, SIZE_MAX)
 }
 
-/// Reads a file that is not going to be edited, and which may therefore be larger; `None` if the file does not exist.
+/// Reads a file that is not going to be edited; `None` if the file does not exist. The file may be larger than a file
+/// for [`read`].
 ///
 /// # Errors
 /// If the file can't be read as text; the error says why.
@@ -55,8 +56,8 @@ fn read_up_to(path: &Path, max: u64) -> Result<Option<String>, String> {
 }
 
 /// Writes a file if its text still equals `expected`. If the path is a symlink, writes the file to which it points.
-/// Creates missing folders. Returns false if another program has changed the file since it was read, or is writing it
-/// with this function.
+/// Creates missing folders. Returns false if another program has changed the file since it was read, or if another
+/// process is running this function for the same file.
 ///
 /// # Errors
 /// If the file can't be written; the error says why.
@@ -149,8 +150,8 @@ fn draft_path(real: &Path) -> PathBuf {
 
 /// Removes a draft, unless another process is writing it.
 fn remove_unused(draft: &Path) -> io::Result<()> {
-    // The writer of a draft holds a lock on it. This lock is held until the draft is removed, so that no other process
-    // can begin to write the draft meanwhile.
+    // The writer of a draft holds a lock on it. This function takes the same lock and holds it until the draft is
+    // removed. So no other process can begin to write the draft meanwhile.
     let file = open_regular(draft).ok().flatten();
     match file.as_ref().map(File::try_lock) {
         Some(Err(TryLockError::WouldBlock)) => Ok(()),
@@ -169,7 +170,7 @@ struct Draft {
 
 impl Draft {
     /// Creates a draft for the file `real`. Only the user can read the draft if `is_private` is true. Returns `None` if
-    /// another process is writing such a draft.
+    /// another process is writing a draft for the same file.
     fn create(real: &Path, is_private: bool) -> io::Result<Option<Draft>> {
         let path = draft_path(real);
         match remove_unused(&path) {
@@ -183,7 +184,8 @@ impl Draft {
         };
         // Some file systems have no locks. The draft is then protected by the lock of `setup` alone.
         let _ = file.lock();
-        // Before this process got the lock, another process may have taken the draft for one that a killed run left.
+        // Before this process got the lock, another process may have removed the draft, in the belief that a killed run
+        // had left it.
         if !is_at(&file, &path) {
             return Ok(None);
         }

@@ -47,8 +47,8 @@ impl RegisteredServer {
         self.args.iter().fold(self.program.clone(), |line, arg| format!("{line} {arg}"))
     }
 
-    /// Whether this is npx or uvx, which runs the server from the package of this version, as in `npx -y slm-mesh mcp`.
-    /// A package without a version number is the newest one.
+    /// Whether this is npx or uvx, and runs the server from a package with the major version of this program. A package
+    /// name without a version, as in `npx -y slm-mesh mcp`, means the newest version, and counts too.
     pub fn runs_our_package(&self) -> bool {
         let runner = Path::new(&self.program).file_name().and_then(|name| name.to_str());
         let is_ours = |word: &str| {

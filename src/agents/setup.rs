@@ -43,7 +43,7 @@ pub const LEFT: &str = "left alone";
 /// The result of a step that keeps an entry or a file because another agent uses it, or because the user has changed
 /// it.
 pub(super) const KEPT: &str = "kept";
-/// The reason why `setup` keeps a file whose whole text comes from an earlier run.
+/// The reason why `setup` keeps a file that an earlier run wrote: the user has changed the file.
 pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
 /// Why `setup` can't update a file that the user has edited, and what the user can do.
 const TWO_TEXTS: &str = "this version of slm-mesh would write a different text; move your file away, run setup again, \

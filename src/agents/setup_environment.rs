@@ -119,7 +119,7 @@ impl Environment {
         self.is_project.then_some(self.directory.as_path())
     }
 
-    /// Whether the working directory is the home directory. The project's files are then the user's files.
+    /// Whether the working directory is the home directory. If so, the project's files are the user's files.
     pub fn is_home(&self) -> bool {
         let real = |path: &Path| path.canonicalize().ok();
         real(&self.directory) == real(&self.home)
@@ -158,8 +158,8 @@ impl Environment {
         places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
     }
 
-    /// The environment variables that move an agent's settings directory, with their values as absolute paths. A
-    /// variable without a value is not set.
+    /// The environment variables that move an agent's settings directory, with their values as absolute paths. The
+    /// value is `None` if the variable is not set.
     pub fn directory_variables(&self, agent: &Agent) -> Vec<(String, Option<String>)> {
         let variable = |place: &Directory| match place {
             Directory::Variable(name, _) => {

@@ -28,7 +28,8 @@ impl SetupLock {
     pub fn take(places: &DataDir) -> Result<SetupLock, String> {
         let path = places.dir.join("setup.lock");
         let end = Instant::now() + WAIT_MAX;
-        // Another run may have created the directory a moment ago. It then stays until that run removes it.
+        // Another run may have created the directory a moment ago. In this case, the directory stays until that run
+        // removes it.
         let mut is_own_directory = false;
         while Instant::now() < end {
             is_own_directory |= !places.dir.exists();

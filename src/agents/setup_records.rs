@@ -25,8 +25,8 @@ pub struct FileRecord {
     pub before: Option<String>,
     /// The text that `setup` wrote.
     pub after: String,
-    /// The text that the file had before `setup` last wrote it, if our entries were already in it. If that write
-    /// failed, the file still has this text.
+    /// The text that the file had before `setup` last wrote the file, if this text already contained our entries. If
+    /// that write failed, the file still has this text.
     pub earlier: Option<String>,
     /// The ids of the agents for which `setup` wrote the file.
     pub agents: Vec<String>,
@@ -37,8 +37,8 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// Whether a file with this text has not changed since the last run of `setup`. Such a file has the text that
-    /// `setup` wrote or, if that write failed, the earlier text.
+    /// Whether a file with this text is unchanged since the last run of `setup`. An unchanged file has the text that
+    /// `setup` wrote. If that write failed, it has the earlier text.
     pub fn has_text(&self, text: &str) -> bool {
         self.after == text || self.earlier.as_deref() == Some(text)
     }
@@ -85,8 +85,8 @@ fn text_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The path under which a file is recorded: without links, so that the settings of two agents have one record if one
-/// path is a link to the other. The file and its folders need not exist.
+/// The path under which a file is recorded, with all links resolved. So if the paths of two agents lead to the same
+/// file, the file has only one record. The file and its folders need not exist.
 pub fn real_path(path: &Path) -> PathBuf {
     let target = behind_links(path);
     let found = target.ancestors().skip(1).find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
@@ -116,8 +116,8 @@ impl Records {
         Ok(records)
     }
 
-    /// If this run of `setup` created the data directory, records this fact. If an earlier run has recorded this fact,
-    /// tells the lock.
+    /// If this run of `setup` created the data directory, records this fact. If an earlier run created the directory
+    /// and recorded this, tells the lock.
     fn record_data_directory(&mut self) {
         let key = text_of(&self.places.dir);
         let Some(lock) = self.lock.as_mut() else { return };
@@ -208,7 +208,7 @@ impl Records {
         if vanished.is_empty() { Ok(()) } else { self.remove_created_folders() }
     }
 
-    /// Records a file that `setup` is about to write, and the folders that it will create for the file.
+    /// Records a file that `setup` is about to write, and the folders that `setup` will create for the file.
     ///
     /// # Errors
     /// If the records can't be written.
@@ -289,8 +289,8 @@ impl Records {
         let text = json!(self.files).to_string();
         if text.len() as u64 > SIZE_MAX {
             return Err(format!(
-                "with this file, the records of setup in {} would be larger than {SIZE_MAX} bytes; remove what the file \
-                 does not need",
+                "with this file, the records of setup in {} would be larger than {SIZE_MAX} bytes; make this file \
+                 smaller",
                 path.display()
             ));
         }

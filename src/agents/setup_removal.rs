@@ -1,7 +1,7 @@
 //! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote. The records show where they are.
 //!
 //! **Invariant:** a file that has not been changed since set-up is restored byte for byte. If a file has been changed,
-//! only our entries are removed from it. A file that `setup` wrote as a whole stays if it has been changed.
+//! only our entries are removed from it. If `setup` wrote the whole file and it has been changed since, the file stays.
 
 use super::config_entries::Entries;
 use super::generated_file_texts;
@@ -17,8 +17,8 @@ use crate::known_agents::Agent;
 use std::path::{Path, PathBuf};
 
 /// Why `setup` can't remove a hook of the user, and what the user can do.
-const USERS_CALL: &str = "a hook in this file runs slm-mesh together with a command of yours; to end that, remove the \
-                          words that run slm-mesh from it";
+const USERS_CALL: &str = "a hook in this file runs slm-mesh together with a command of yours; to end this, edit the \
+                          hook and delete the words that run slm-mesh";
 
 /// Removes every entry of slm-mesh from an agent's files.
 pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
@@ -129,13 +129,14 @@ fn restore_file_once(
     Ok(Some(step(done)))
 }
 
-/// Whether `setup` last wrote a file for the user, and now removes a project's settings, or the other way round. If the
-/// project is the home directory, one file may contain the user's settings and the project's settings.
+/// Whether `setup` now removes the settings of one scope, but last wrote the file for another scope. The scope is the
+/// user or a project. If the project is the home directory, one file may contain the user's settings and the project's
+/// settings.
 fn is_of_other_scope(environment: &Environment, known: &FileRecord) -> bool {
     known.project.as_deref() != environment.project()
 }
 
-/// Keeps the server entry in a file that other agents read too, because they use the same entry. Removes the hooks,
+/// Keeps the server entry in a file, because other agents read the same file and use the entry. Removes the hooks,
 /// which belong to one agent. Returns `None` if another program changed the file during the attempt.
 fn keep_for_others(
     environment: &Environment,
@@ -179,9 +180,9 @@ fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Resu
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// Removes a file. If `setup` has recorded the file, it has also recorded the folders that it created, so they are
-/// removed later. Without a record, as in a project that was moved, all folders below `root` that become empty are
-/// removed.
+/// Removes a file. If `setup` has recorded the file, it has also recorded the folders that it created.
+/// `remove_created_folders` removes these folders later. Without a record, as in a project that was moved, all folders
+/// below `root` that become empty are removed.
 fn remove_file(path: &Path, is_recorded: bool, root: &Path) -> Result<(), String> {
     safe_write::remove(path)?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);

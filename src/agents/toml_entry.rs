@@ -131,8 +131,9 @@ fn insert_entry(file: &mut TomlFile<'_>, key: &str, mut entry: Table) {
     }
 }
 
-/// Puts back the user's table of the server `slm-mesh`, which our table has replaced. `before` is the text before
-/// set-up. If `before` contains no such table, or if the table there starts our program, nothing is put back.
+/// Puts back the user's table for a server `slm-mesh`, which set-up has replaced with our table. `before` is the text
+/// before set-up. If `before` contains no table for this server, or if that table starts our program, nothing is put
+/// back.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

@@ -10,8 +10,9 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 const LIST: &str = "hooks";
 
 /// Updates the commands that call our program, and appends a table for each event that has no such command. `updated`
-/// gets a command. If the command calls our program, it returns the new command, otherwise `None`. Our older tables for
-/// other events are removed. Everything else in a table stays, such as a time limit that the user has changed.
+/// gets a command. If this command calls our program, `updated` returns the new command, otherwise `None`. Our older
+/// tables for other events are removed. Everything else in a table stays, such as a time limit that the user has
+/// changed.
 ///
 /// # Errors
 /// If the text is not valid TOML, or if `hooks` is not a list of hooks.

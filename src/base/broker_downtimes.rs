@@ -1,17 +1,16 @@
-//! The times in which no broker ran. A system clock that was wrong when a broker started looks like such a time: the
-//! mesh seems to have been without a broker for years. So a long downtime adds only a day to the age of what the mesh
-//! keeps.
+//! The times in which no broker ran. If the system clock was wrong when a broker started, the mesh may seem to have
+//! been without a broker for years. So a long downtime adds only a day to the age of what the mesh keeps.
 
 use super::limits::{AWAY_KEPT_MS, DAY_MS};
 
-/// The part of a downtime that counts as age, in ms. A broker can't tell whether the machine was off for days, or the
-/// clock has jumped.
+/// How much a long downtime adds to the age of what the mesh keeps, in ms. A broker can't tell whether the machine was
+/// off for days or the clock has jumped.
 pub const COUNTED_MS: i64 = DAY_MS;
 
-/// The word that begins the line of a downtime in the file `broker.clock`.
+/// In the file `broker.clock`, each line that records a downtime begins with this word.
 const AWAY: &str = "away";
 
-/// A time in which no broker ran, as far as the clocks of the brokers tell.
+/// A period in which no broker ran, according to the brokers' clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Downtime {
     /// The newest time that the earlier brokers stored, in ms.
@@ -20,7 +19,7 @@ pub struct Downtime {
     pub until: i64,
 }
 
-/// The long downtimes of the last days, oldest first.
+/// The recent downtimes that lasted more than a day, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Downtimes(Vec<Downtime>);
 
@@ -50,8 +49,8 @@ impl Downtimes {
     /// Records that a broker starts at the time `now`. `last_stored` is the newest time in the database, or 0 if the
     /// database is empty. Forgets downtimes that no longer matter.
     pub fn note_start(&mut self, last_stored: i64, now: i64) {
-        // A downtime that ends later was seen by a broker whose clock was wrong, and that stored nothing. A downtime
-        // that began at the same time has continued, because the broker between the two stored nothing.
+        // A downtime that ends later than `now` comes from a broker whose clock was wrong, and which stored nothing. A
+        // downtime that began at `last_stored` has not ended yet, because the broker that recorded it stored nothing.
         self.0.retain(|downtime| downtime.until <= now && downtime.from != last_stored);
         if last_stored > 0 && now.saturating_sub(last_stored) > COUNTED_MS {
             self.0.push(Downtime { from: last_stored, until: now });
@@ -60,8 +59,8 @@ impl Downtimes {
         self.0.retain(|downtime| downtime.until > oldest);
     }
 
-    /// What is older than the returned time has been kept for `kept` milliseconds, of which each downtime counts as at
-    /// most [`COUNTED_MS`].
+    /// Returns a time. Everything from before this time has been kept for more than `kept` milliseconds. In this
+    /// calculation, each downtime counts as at most [`COUNTED_MS`].
     pub fn oldest_kept(&self, now: i64, kept: i64) -> i64 {
         let (mut end, mut left) = (now, kept);
         for downtime in self.0.iter().rev().filter(|downtime| downtime.until <= now) {
@@ -90,7 +89,8 @@ mod tests {
             downtimes.note_start(NOW, jumped);
             assert_eq!(downtimes.oldest_kept(jumped, 7 * DAY_MS), NOW - 6 * DAY_MS, "{years}");
             assert_eq!(downtimes.oldest_kept(jumped + 5 * DAY_MS, 7 * DAY_MS), NOW - DAY_MS, "{years}");
-            // Six days after the jump, everything from before the jump has been kept for seven days.
+            // The jump counts as one day. So six days after the jump, everything from before the jump counts as seven
+            // days old.
             assert!(downtimes.oldest_kept(jumped + 6 * DAY_MS, 7 * DAY_MS) >= NOW, "{years}");
             assert_eq!(downtimes.oldest_kept(jumped + 8 * DAY_MS, 7 * DAY_MS), jumped + DAY_MS, "{years}");
             assert_eq!(Downtimes::parse(&format!("boot 1 2\n{}", downtimes.to_text())), downtimes);
@@ -104,7 +104,8 @@ mod tests {
             downtimes.note_start(now, now + 3 * DAY_MS);
             now += 7 * DAY_MS;
         }
-        // Of each week, five days count: a day of the weekend, and four days on which a broker ran.
+        // The downtime of three days counts as one day. With the four days on which a broker ran, five days of each
+        // week count.
         assert_eq!(downtimes.oldest_kept(now, 7 * DAY_MS), now - 9 * DAY_MS);
         assert!(downtimes.0.len() < 31, "{}", downtimes.0.len());
     }

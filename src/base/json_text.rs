@@ -17,7 +17,7 @@ pub fn json_length(value: &Value) -> usize {
 }
 
 /// The length that the text of a value has in a tool result, in bytes. There, [`untrusted_text::visible_json`] escapes
-/// invisible characters, so the text can be six times as long as that of [`json_text`].
+/// invisible characters, so the text can be six times as long as the text from [`json_text`].
 pub fn visible_json_length(value: &Value) -> usize {
     // serde_json writes the text in pieces and never cuts a character, so each piece is UTF-8.
     length_by(value, |bytes| str::from_utf8(bytes).map_or(bytes.len(), untrusted_text::visible_length))

@@ -1,4 +1,4 @@
-//! The limits that users can reach. Most comments give the reason for the value.
+//! The limits that users can reach. Most of the comments say why a limit has its value.
 
 /// Maximum size of a message's payload, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
@@ -16,7 +16,8 @@ pub const REASON_MAX: usize = 500;
 pub const PATH_MAX: usize = 4096;
 /// Maximum number of paths in one lock call. To lock more files, a client uses a glob.
 pub const PATHS_MAX: usize = 64;
-/// Maximum number of commands around a request for locks that the search for deadlocks takes into account.
+/// Maximum number of outer commands (the commands inside which the caller runs) in one request for locks. The search
+/// for deadlocks uses them.
 pub const OUTER_COMMANDS_MAX: usize = 16;
 /// Maximum number of files in one call by a hook or by the commit guard. A longer list is split into several calls.
 pub const EDIT_FILES_MAX: usize = 512;
@@ -65,8 +66,8 @@ pub const PRUNE_STEP: i64 = 500;
 pub const RATE_MAX: u32 = 100;
 /// The length, in ms, of the period in which the messages of a sender are counted.
 pub const RATE_WINDOW_MS: i64 = 10_000;
-/// How long a local session keeps its locks after its connection has ended. This leaves time for a restart of the
-/// broker, which must release no locks.
+/// How long a local session keeps its locks after its connection has ended. A restart of the broker must not release
+/// these locks, so this time is long enough for a restart.
 pub const GRACE_MS: i64 = 5_000;
 /// How long a session on another machine keeps its locks after its connection has ended. This time allows for a short
 /// failure of the network.

@@ -253,7 +253,7 @@ pub enum EventKind {
     MessageRejected,
     /// An entry of the shared state got a new value.
     StateChanged,
-    /// An entry of the shared state was deleted or expired.
+    /// An entry of the shared state was deleted, or has expired.
     StateDeleted,
     /// A lock was granted.
     FileLocked,

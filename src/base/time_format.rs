@@ -18,8 +18,8 @@ pub fn sqlite(iso: &str) -> String {
 /// Parses a time in the format of [`iso`] or of [`sqlite`]. The text may end with `+00:00` instead of `Z`. Returns
 /// `None` for any other text.
 pub fn parse(text: &str) -> Option<i64> {
-    // If a time has a fraction of a second, the crate humantime treats any offset with a plus as `+00:00`, so other
-    // offsets are refused here.
+    // If a time has a fraction of a second, the crate humantime treats any offset with a plus as `+00:00`. So every
+    // offset with a plus, except `+00:00`, is refused here.
     let text = text.trim();
     let without_offset = text.strip_suffix("+00:00").filter(|time| !time.ends_with(['Z', 'z']));
     let text = without_offset.unwrap_or(text);

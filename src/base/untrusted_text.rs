@@ -205,12 +205,12 @@ pub fn visible_json(json: String) -> String {
     escaped
 }
 
-/// The length of a piece of JSON text after [`visible_json`], in bytes.
+/// The length, in bytes, that a piece of JSON text has after [`visible_json`] has escaped it.
 pub fn visible_length(json: &str) -> usize {
     if is_plain_ascii(json) { json.len() } else { json.chars().map(visible_char_length).sum() }
 }
 
-/// The length of a character of JSON text after [`visible_json`], in bytes.
+/// The length, in bytes, that a character of JSON text has after [`visible_json`] has escaped it.
 pub fn visible_char_length(c: char) -> usize {
     if is_visible(c) { c.len_utf8() } else { ESCAPE_LENGTH * c.len_utf16() }
 }

@@ -34,7 +34,7 @@ impl RemoteListener {
         self.admission.as_ref().map_or(0, |(door, _)| door.port())
     }
 
-    /// Admits the clients that have proven since the last turn that they know the secret.
+    /// Admits each client that knows the secret and has proven this since the last turn.
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {

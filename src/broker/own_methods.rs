@@ -43,8 +43,8 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once, as proof that the broker is alive and that its hub is the leader; a leader of several \
-                  hubs names their log",
+        summary: "Answer at once, as proof that the broker is alive and that its hub is the leader; if several hubs \
+                  share the mesh, the answer also names their log",
         args: &[],
         works_on_standby: false,
         run: ping,

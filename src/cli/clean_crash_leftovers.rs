@@ -59,8 +59,8 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// The names of database copies that a hub sends or receives. A crash may leave such a copy behind. A hub sends the
-/// first copy, and receives the second one. Only earlier versions of slm-mesh use the first name.
+/// The names of database copies that a crash of a hub may leave behind. The first name is that of a copy to send; only
+/// earlier versions of slm-mesh use this name. The second name is that of a received copy.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
 /// SQLite creates further files beside a database. Each name consists of the database's name and one of these suffixes.
 const SQLITE_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];

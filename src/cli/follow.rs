@@ -267,8 +267,7 @@ struct ReconnectingClient {
     client: Client,
     retry_limit: RetryLimit,
     n_requests: u64,
-    /// After the broker was stopped, the time at which the verb stops waiting for a new one; `None` if there is no
-    /// limit.
+    /// If the broker is stopped, the verb waits until this time for the next broker; `None` if there is no limit.
     deadline: Option<Instant>,
 }
 

@@ -170,7 +170,7 @@ pub fn check_installed() -> Option<Check> {
     let found = if is_moved && guarded.is_empty() {
         format!("git now runs the hooks in {shown}, where no guard is installed, so the guard is off")
     } else {
-        format!("these hooks in {shown} were rewritten or removed, so the guard is off there: {}", names.join(", "))
+        format!("these hooks in {shown} were rewritten or removed, so the guard is off in them: {}", names.join(", "))
     };
     Some(Check::error("git guard", found, cure))
 }

@@ -122,7 +122,7 @@ pub fn event(row: &Value) -> String {
         "toPeer" => format!("{name}={:.8}", word(value)),
         _ => format!("{}={}", plain(name), word(value)),
     };
-    // The value of an entry is missing if it is too long for an event, or if the entry was deleted later.
+    // If the value of an entry is too long for an event, or if the entry was deleted later, the value is missing.
     let is_gone = |value: &Value| value.is_null() && row["type"] == json!("state_changed");
     let is_shown = |(name, value): &(&String, &Value)| !is_gone(value) && !hidden.contains(&name.as_str());
     let facts: Vec<String> = payload.iter().filter(is_shown).map(fact).collect();
@@ -245,7 +245,7 @@ pub fn events(value: &Value, _: &ParsedCommand) -> Rendered {
     }
     let mut lines: Vec<String> = rows.iter().map(event).collect();
     if value["more"] == json!(true) {
-        // With this note, the list ends with the latest event, so the events that are missing are older.
+        // If the answer contains a note, the list ends with the latest event, so the missing events are older.
         match value["note"].is_string() {
             true => lines.insert(0, dim("there are older events; show them with --after 0 (oldest first)")),
             false => lines.push(dim(&format!("there are more events; continue with --after {}", value["seq"]))),

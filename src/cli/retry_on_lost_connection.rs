@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// its connections sooner, so the old time limit stays.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Limits how long a verb tries to reconnect. The time counts from the loss of the last stable connection. So a call
+/// Limits how long a verb tries to reconnect. The time starts when the last stable connection is lost. So a call
 /// survives many short outages, but fails if each new connection is soon lost.
 #[derive(Debug)]
 pub struct RetryLimit {
@@ -35,8 +35,8 @@ impl RetryLimit {
     /// Connects again after the connection was lost.
     ///
     /// # Errors
-    /// If the limit is reached, the error of the last attempt. An error other than a lost connection is returned
-    /// immediately.
+    /// If the limit is reached, returns the error of the last attempt. An error other than a lost connection is
+    /// returned immediately.
     pub fn reconnect(
         &mut self,
         lost: Error,

@@ -4,8 +4,8 @@
 //! **Invariant:** the lock lasts as long as the command and its children, even if this process is killed. The reason is
 //! that the lock belongs to a connection to the broker, and the command inherits this connection.
 //!
-//! There are two exceptions. If the command closes the inherited descriptor, the lock ends with this process. The same
-//! happens if the broker is replaced, because only this process connects to the new broker.
+//! There are two exceptions. If the command closes the inherited descriptor, the lock ends with this process. The lock
+//! also ends with this process if the broker is replaced, because only this process connects to the new broker.
 
 use super::args::ParsedCommand;
 use super::retry_on_lost_connection::call_repeatedly;
@@ -46,14 +46,15 @@ const NOT_FOUND: u8 = 127;
 /// The shell's exit status for a command that was found but can't be run.
 const NOT_RUNNABLE: u8 = 126;
 
-/// The variable that tells a command inside which commands with locks it runs. Each of these commands has a key, and
-/// the keys are separated by commas.
+/// The environment variable that contains the keys of a process's outer commands, separated by commas. The process runs
+/// inside these commands, which hold locks.
 const OUTER_VARIABLE: &str = "SLM_MESH_LOCK_COMMANDS";
 /// The argument of `lock.lock` that contains these keys.
 pub(super) const OUTER_COMMANDS: &str = "outerCommands";
 
-/// Adds the keys of the commands with locks inside which this process runs to the parameters of a call. These commands
-/// do not end before this process is done. So the broker can recognize a wait that would never end.
+/// This process may run inside commands that hold locks. Adds the keys of these commands to the parameters of a call.
+/// The commands do not end before this process is done. With the keys, the broker can recognize a wait that would never
+/// end.
 pub(super) fn add_outer_commands(params: &mut Map<String, Value>) {
     let variable = std::env::var(OUTER_VARIABLE).unwrap_or_default();
     let is_key = |key: &&str| key.len() == KEY_LENGTH && key.bytes().all(|c| c.is_ascii_hexdigit());
@@ -90,8 +91,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     command.env(OUTER_VARIABLE, outer_commands_for_child(&params));
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
-    // The person took the lock from its holder once. If somebody else has locked one of the files since then, only the
-    // person may decide to take the new lock as well.
+    // `steal` applies only to the first call. If somebody else locks one of the files later, only the person may decide
+    // to take that lock too.
     params.remove("steal");
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
@@ -104,14 +105,14 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
             renew_until_ended(client, &places, &mut renewal, interval, &ended);
         }
     })?;
-    // When this process ends, its connection closes. That releases the lock, unless a child of the command still holds
-    // the connection.
+    // When this process ends, the broker releases the lock, unless a child of the command still holds the connection.
     let running = match ForegroundCommand::spawn(&mut command, client.as_fd()) {
         Ok(running) => running,
         Err(error) => return Ok(report_not_run(program, &error)),
     };
     let carrier = client.take_carrier();
-    // Sending fails only if the thread has panicked. The command still has the connection, and so keeps the lock.
+    // Sending fails only if the thread has panicked. Even then, the command still has the connection, and so keeps the
+    // lock.
     let _ = begin.send(client);
     let status = running
         .wait()
@@ -140,8 +141,8 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
 /// the next command of a script could find the files still locked.
 fn wait_for_carrier(mut carrier: Carrier) {
     let until = Instant::now() + CARRIER_TIMEOUT;
-    // A child that the command left behind keeps the connection open, and so keeps the lock. The carrier then does not
-    // end in time.
+    // If the command left a child behind, the child keeps the connection open, and so keeps the lock. In this case, the
+    // carrier does not end in time.
     while carrier.is_running() && Instant::now() < until {
         std::thread::sleep(CARRIER_CHECK_INTERVAL);
     }
@@ -150,8 +151,8 @@ fn wait_for_carrier(mut carrier: Carrier) {
 /// The call that renews the lock, and the results of earlier calls.
 struct Renewal {
     params: Value,
-    /// The token of the lock. A renewal does not change the token, so a new token shows that the lock was free in
-    /// between.
+    /// The token of the lock. A renewal does not change the token. A new token shows that the lock was free for some
+    /// time.
     token: Value,
     /// Whether the last attempt was refused, so that the loss of the lock is reported only once.
     is_refused: bool,

@@ -73,7 +73,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
         print_line(agent.title)?;
         if is_user_only {
-            print_line(&format!("  has no project settings; for all your projects, run slm-mesh setup {}", agent.id))?;
+            let cure = format!("to set it up for all your projects, run slm-mesh setup {}", agent.id);
+            print_line(&format!("  has no project settings; {cure}"))?;
         } else if steps.is_empty() {
             print_line("  nothing to change")?;
         }
@@ -120,12 +121,12 @@ fn refuse_home_as_project(environment: &Environment, is_removal: bool) -> Result
             return Ok(());
         }
     }
-    let text = "--project: the working directory is your home directory, where the settings of a project are also your \
-                own; change to the folder of a project, or leave --project out";
+    let text = "--project: the working directory is your home directory, where some settings files of a project are \
+                also your own settings files; change to the folder of a project, or leave --project out";
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// The settings by which the user has switched an agent's hooks or our server off. Each comes with its effect.
+/// The settings with which the user has switched off an agent's hooks or our server, each with its effect.
 fn effects_of_switches(environment: &Environment, agent: &Agent) -> Vec<(String, &'static str)> {
     let hooks = environment.switched_off_hooks(agent).into_iter().map(|switch| (switch, "hooks can't show mail"));
     let server = environment.switched_off_server(agent).into_iter();
@@ -180,8 +181,8 @@ fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(
     Ok(())
 }
 
-/// Lists the projects that were moved or deleted. The settings of a moved project moved with it, so `setup` can't find
-/// them.
+/// Lists the projects that were moved or deleted. If a project was moved, its settings moved with it, so `setup` can't
+/// find them.
 fn print_vanished_projects(options: &SetupOptions, projects: &[PathBuf]) -> Result<(), Error> {
     if projects.is_empty() {
         return Ok(());

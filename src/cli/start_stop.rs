@@ -20,7 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs the broker in the foreground or the background. If a broker with other settings is running, stops it first.
-/// With a `log_change`, stops any running broker. Then begins a new log, or sets the database aside so that the hub
+/// With a `log_change`, stops any running broker, and then begins a new log, or sets the database aside so that the hub
 /// gets a copy of the leader's database.
 ///
 /// # Errors
@@ -96,8 +96,8 @@ fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Refused, text))
 }
 
-/// Returns an error if this machine has joined a hub. No verb and no new session would use a broker that was started
-/// here.
+/// Returns an error if this machine has joined a hub. In this case, all verbs and new sessions use the hub, so they
+/// would not use a broker that was started here.
 pub(super) fn refuse_beside_hub(places: &DataDir, settings: &Settings, verb: &str) -> Result<(), Error> {
     let joined = if discovered_hub::is_enabled(settings) { discovered_hub::joined_hub(places) } else { None };
     let Some(hub) = joined else { return Ok(()) };
@@ -149,13 +149,14 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Warns a user who wants to copy the database if the database file does not contain everything. This is the case if
-/// another program reads the database, if the disk is full, or if an agent has started the broker again.
+/// Warns the user if changes are missing from the database file, because a copy of this file would then be incomplete.
+/// Changes are missing if another program reads the database, if the disk is full, or if an agent has started the
+/// broker again.
 fn note_incomplete_database(places: &DataDir) {
     if !startup::complete_database_file(places) {
         crate::sys::print_error(
-            "slm-mesh: broker.db-wal still contains changes that are not in broker.db, because a program uses the \
-             database or the disk is full; a backup needs both files (see slm-mesh help broker)",
+            "slm-mesh: broker.db-wal still contains changes that are not in broker.db, because the disk is full, or \
+             because a program is using the database; a backup needs both files (see slm-mesh help broker)",
         );
     }
 }
@@ -199,8 +200,8 @@ fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> 
     Ok(pid)
 }
 
-/// Waits until a broker that is shutting down has released its lock, or until its process is gone. The lock alone is
-/// not enough, because the next broker may already hold it.
+/// Waits until a broker that is shutting down has released its lock, or until its process is gone. It is not enough to
+/// wait for the lock, because the next broker may already hold the lock.
 fn await_end(places: &DataDir, broker: Option<&Process>, pid: impl Display) -> Result<(), Error> {
     let mut wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
     let until = Instant::now() + STOP_TIMEOUT;

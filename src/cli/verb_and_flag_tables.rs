@@ -13,7 +13,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "Run the broker in the foreground, or in the background with --detach; replace a running broker if its \
          settings differ",
     ),
-    ("stop", "", "Stop the broker; open sessions start it again when they need it"),
+    ("stop", "", "Stop the broker; if an open session needs the broker, the session starts it again"),
     ("restore", "BACKUP", "Replace the broker's database with a backup, and set the old database aside"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
     (
@@ -61,7 +61,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "guard",
         "install [HOOKSDIR]|remove",
         "Make git refuse commits, merges and pushes of files that another peer has locked; if the git hooks are \
-         tracked by git, or shared by all your repositories, name their directory",
+         tracked by git, or shared by all your repositories, name the directory of the hooks",
     ),
     ("secret", "", "Generate a value for SLM_MESH_SHARED_SECRET, the secret that the machines of a mesh share"),
     ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),

@@ -57,8 +57,8 @@ pub enum SendLocation {
     Never,
     /// All calls.
     Always,
-    /// Only calls whose scope or group is smaller than the whole machine include the directory and the repository.
-    /// Other calls do not need the repository, which takes time to find.
+    /// Only calls whose scope or group is smaller than the whole machine. Other calls do not need the repository, which
+    /// takes time to find.
     WithSmallScope,
 }
 

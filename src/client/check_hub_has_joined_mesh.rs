@@ -32,7 +32,8 @@ pub struct HubLog {
 }
 
 impl HubMesh {
-    /// Learns which mesh the hub has from its answer to a ping. Asks an older hub, whose answer does not say this.
+    /// Finds out which mesh the hub has. `pong` is the hub's answer to a ping. If this answer names no log, the hub is
+    /// asked for its status.
     ///
     /// # Errors
     /// If the hub does not answer.
@@ -71,15 +72,16 @@ impl HubMesh {
     }
 }
 
-/// Reads the id of a log in an answer of a hub.
+/// Reads the id of a log from a hub's answer.
 pub fn log_id(value: &Value) -> Option<LogId> {
     value.as_str()?.parse().ok()
 }
 
 fn shares_no_log(hub: &Candidate) -> Error {
     let text = format!(
-        "{hub} shares no mesh with other hubs, because SLM_MESH_STORE is not set there; set SLM_MESH_STORE there as on \
-         the other hubs, or remove that hub from SLM_MESH_HOST here; if it is the only hub now, list only that hub"
+        "{hub} shares no mesh with other hubs, because it has no SLM_MESH_STORE setting; on that hub, set \
+         SLM_MESH_STORE to the value that your other hubs have, or remove that hub from SLM_MESH_HOST on this \
+         machine; if that hub is your only hub now, list no other hub"
     );
     Error::new(ErrorKind::Refused, text)
 }
@@ -87,8 +89,9 @@ fn shares_no_log(hub: &Candidate) -> Error {
 /// The error for a hub whose log is not the log that this guest has joined.
 pub fn has_another_log(hub: &Candidate, places: &DataDir) -> Error {
     let text = format!(
-        "{hub} belongs to another mesh, and not to the one that this machine has joined; set SLM_MESH_STORE there as \
-         on the other hubs, or remove that hub from SLM_MESH_HOST here; to join the other mesh on purpose, remove {}",
+        "{hub} belongs to another mesh, and not to the one that this machine has joined; set SLM_MESH_STORE on that \
+         hub to the value that your other hubs have, or remove that hub from SLM_MESH_HOST on this machine; to join \
+         the other mesh on purpose, remove {}",
         places.leader().display()
     );
     Error::new(ErrorKind::Refused, text)

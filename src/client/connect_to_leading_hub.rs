@@ -153,20 +153,20 @@ impl HubGroup {
         self.candidates.len() > 1
     }
 
-    /// The log that this machine has joined, if it is a guest with several hubs. A guest with one hub has joined the
-    /// mesh of this hub, whatever the hub does with its mesh.
+    /// The log that this machine has joined, if the machine is a guest with several hubs. A guest with one hub has
+    /// joined the mesh of this hub, whether or not the hub shares this mesh with other hubs.
     pub fn joined_log(&self) -> Option<LogId> {
         self.last_leader.as_ref().filter(|_| self.has_several_hubs())?.joined_log()
     }
 
-    /// Checks that the mesh of this candidate, which leads, is the mesh of this group. Returns the candidate's log, if
-    /// it shares one.
+    /// Checks that this candidate, which leads, has the mesh of this group. Returns the candidate's log, if the
+    /// candidate shares a log.
     ///
     /// # Errors
-    /// If the candidate has another mesh, or does not say which one it has.
+    /// If the candidate has another mesh, or does not say which mesh it has.
     pub fn check_mesh(&self, hub: &Candidate, client: &mut Client, pong: &Value) -> Result<Option<LogId>, Error> {
-        // This machine's broker and a guest's only hub decide themselves whether they share their mesh. Every other hub
-        // is one of several.
+        // This machine's broker, or a guest's only hub, need not share its mesh with other hubs. Any other hub is one
+        // of several, and must have the mesh of this group.
         if *hub == Candidate::ThisMachine || self.candidates == [hub.clone()] {
             return Ok(None);
         }

@@ -27,12 +27,12 @@ pub(super) fn stuck(pid: Option<i64>) -> Error {
     let text = match pid {
         Some(pid) => format!(
             "the broker (PID {pid}) does not answer, because it is suspended or stuck; resume it with kill -CONT \
-             {pid}, or end it with slm-mesh stop --force; it may still run this call, so check whether the call took \
-             effect before you repeat it"
+             {pid}, or end it with slm-mesh stop --force; it may still run this call, so before you repeat the call, \
+             check whether it took effect"
         ),
         None => "the broker does not answer, because it is suspended or stuck; it runs in another PID namespace (a \
-                 container), so resume it or end it there; it may still run this call, so check whether the call took \
-                 effect before you repeat it"
+                 container), so resume it or end it there; it may still run this call, so before you repeat the call, \
+                 check whether it took effect"
             .into(),
     };
     Error::new(ErrorKind::TimedOut, text)

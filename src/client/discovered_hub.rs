@@ -224,8 +224,8 @@ impl From<DiscoveredService> for DiscoveredHub {
     }
 }
 
-/// Called on a machine that uses a hub. Returns a warning if the machine's own broker is still running. The broker is
-/// not stopped automatically, because its sessions may be busy.
+/// Returns a warning if this machine's own broker is still running. Call this function only on a machine that uses a
+/// hub. The broker is not stopped automatically, because its sessions may be busy.
 pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     let pid = Client::listener_pid(places)?;
     Some(format!(
@@ -238,7 +238,7 @@ pub fn own_broker_warning(places: &DataDir) -> Option<String> {
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \
-         slm-mesh hubs to search now, and to forget this hub if it does not answer",
+         slm-mesh hubs, which searches now, and forgets this hub if it does not answer",
         error.text
     );
     Error::new(ErrorKind::Gone, text)

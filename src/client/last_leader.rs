@@ -44,7 +44,8 @@ impl LastLeader {
         Some((leader, lines.next().and_then(|log| log.parse().ok())))
     }
 
-    /// Saves which hub leads, and its log. If the log is not known, the file keeps the log that it contains.
+    /// Saves the address of the leading hub, and the id of its log. If the id is not known, the file keeps the id that
+    /// it contains.
     pub fn write(&self, leader: &HubAddress, log: Option<LogId>) {
         let saved = self.read_both();
         let log = log.or(saved.as_ref().and_then(|(_, log)| *log));
@@ -52,7 +53,7 @@ impl LastLeader {
         if saved.as_ref() != Some(&new) {
             let log = log.map_or(String::new(), |log| format!("{log}\n"));
             let text = format!("{}\n{leader}\n{log}", self.listed);
-            // After a failure, the next search only takes longer, and it joins the first hub that shares a log.
+            // If this fails, the next search merely takes longer, and joins the first hub that shares a log.
             let _ = self.places.prepare().and_then(|()| self.places.write(&self.places.leader(), &text));
         }
     }

@@ -49,7 +49,7 @@ pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
 /// How many bytes to read at once. Most answers fit, and longer ones take several reads.
 const READ_BYTES: usize = 4096;
-/// How many characters to show of a line that is not a message.
+/// How many characters of a line are shown if the line is not a message.
 const SHOWN_MAX: usize = 80;
 /// How long the broker may take to accept a connection, or to read the next part of a long request.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
@@ -304,7 +304,8 @@ impl Client {
         refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()
     }
 
-    /// Sends a request on this connection. If the hub is a standby, does not connect to the leader instead.
+    /// Sends a request on this connection. If the hub is a standby, returns the error `Standby` and does not connect to
+    /// the leader.
     ///
     /// # Errors
     /// The errors of [`Client::call`], and `Standby`.

@@ -24,7 +24,7 @@ pub(super) enum Reconnect {
 /// Facts that show whether the broker has run the current call.
 #[derive(Debug, Default)]
 pub(super) struct CallFate {
-    /// How many lines this client has sent since all its earlier calls were answered.
+    /// How many lines this client has sent since the last time at which all its calls were answered.
     pub(super) n_sent: u32,
     /// Whether the broker has said that it is ending.
     is_broker_ending: bool,

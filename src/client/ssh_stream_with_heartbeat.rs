@@ -40,7 +40,7 @@ struct Shared {
     is_between_lines: Mutex<bool>,
 }
 
-/// What has arrived from the hub, and what it says about the hub.
+/// The data that has arrived from the hub, and what this data says about the hub.
 struct Incoming {
     liveness: Liveness,
     second_opinion: Option<SecondOpinion>,
@@ -113,7 +113,7 @@ impl SshStream {
         let ping = incoming.liveness.ping_due(now);
         let deadline = incoming.liveness.deadline();
         drop(incoming);
-        // A thread that writes a line holds this lock. If it is stuck, the ping could not be sent either.
+        // A thread holds this lock while it writes a line. If this thread is stuck, the ping could not be sent either.
         if let Some(ping) = ping
             && let Ok(is_between_lines) = self.shared.is_between_lines.try_lock()
             && *is_between_lines
@@ -123,8 +123,8 @@ impl SshStream {
         Ok(deadline)
     }
 
-    /// Ends this connection if another hub leads. A separate thread asks the other hubs, because this hub may just be
-    /// slow.
+    /// Ends this connection if another hub leads. A separate thread asks the other hubs. The connection stays in use
+    /// meanwhile, because this hub may just be slow.
     fn ask_others(&self, second_opinion: &SecondOpinion) -> io::Result<()> {
         let (second_opinion, socket) = (Arc::clone(second_opinion), self.socket.try_clone()?);
         let ask = move || {
@@ -133,7 +133,7 @@ impl SshStream {
                 let _ = socket.shutdown(Shutdown::Both);
             }
         };
-        // If no thread can be started, the connection ends only once the hub has been silent for too long.
+        // If no thread can be started, the connection does not end until the hub has been silent for too long.
         let _ = std::thread::Builder::new().spawn(ask);
         Ok(())
     }
@@ -179,7 +179,8 @@ impl Write for SshStream {
             self.incoming().liveness.note_sent(Instant::now());
             return Ok(bytes.len());
         }
-        // The thread that usually sends pings may be asleep, so a ping follows these lines after some silence.
+        // After some silence, a ping is sent right after these lines, because the thread that usually sends pings may
+        // be asleep.
         let ping = self.incoming().liveness.note_sent_after_silence(Instant::now());
         if let Some(ping) = ping {
             (&self.socket).write_all(line_of(ping).as_bytes())?;
@@ -233,13 +234,14 @@ impl Incoming {
     }
 }
 
-/// Writes a ping as a request. The hub's answer repeats the id, and so the number of the question.
+/// Writes a ping as a request. The id of the request contains the number of the question. The hub's answer repeats the
+/// id.
 fn line_of(ping: Heartbeat) -> String {
     rpc::request(&json!(format!("{PING_ID}{}", ping.question())), "ping", &json!({}))
 }
 
 /// The number of the question that this line answers. `None` if the line is not the answer to one of this stream's
-/// pings. A standby refuses a ping, but this shows as well that it is alive.
+/// pings. A standby refuses a ping. The refusal is an answer too, because it shows that the standby is alive.
 fn answered_ping(line: &[u8]) -> Option<u32> {
     // Other lines can be long, so they are not parsed. The id is near the beginning or, in an error, near the end.
     line.windows(PING_ID.len()).any(|word| word == PING_ID.as_bytes()).then_some(())?;

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// How long a verb or a session waits for a broker that is starting. A broker usually starts within 50 ms, but it may
 /// have to check or upgrade a large database.
 pub const START_MAX: Duration = Duration::from_secs(10);
-/// How long a hook waits at least for a broker that is starting, even if its time limit is shorter. On a busy machine,
-/// each start takes longer than the usual limit, and without a broker, nothing protects locked files.
+/// Minimum time for which a hook waits for a broker that is starting, even if the hook's time limit is shorter. On a
+/// busy machine, each start takes longer than the usual limit, and without a broker, nothing protects locked files.
 const HOOK_START_MIN: Duration = Duration::from_secs(1);
 
 /// How long a client waits for another client that is starting the broker.
@@ -36,7 +36,7 @@ pub fn start_limit(budget: Option<Duration>) -> Duration {
     budget.map_or(START_MAX, |budget| budget.max(HOOK_START_MIN))
 }
 
-/// Starts a broker while holding the start lock, and waits at most for `limit`. If many clients do this at the same
+/// Starts a broker while holding the start lock, and waits no longer than `limit`. If many clients do this at the same
 /// time, one of them starts the broker. The others wait for the lock, and then find the broker.
 pub fn start_broker(places: &DataDir, limit: Duration) -> Result<Client, Error> {
     places.prepare()?;
@@ -47,7 +47,8 @@ pub fn start_broker(places: &DataDir, limit: Duration) -> Result<Client, Error> 
         .for_time(limit.min(STARTS_WITHIN))
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
     for _ in 0..STARTS_MAX {
-        // There is a broker if another client has started it, and maybe has not waited for it.
+        // Another client may already have started a broker. If that client did not wait, the broker may still be
+        // starting.
         if let Some(client) = connect_when_started(places, until)? {
             return Ok(client);
         }
@@ -56,7 +57,7 @@ pub fn start_broker(places: &DataDir, limit: Duration) -> Result<Client, Error> 
             Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
             started => started?,
         }
-        // If there is no broker now, somebody stopped the new one before this client could connect.
+        // If there is no broker now, somebody stopped the new broker before this client could connect.
     }
     Client::connect_local(places).map_err(|error| unreachable(places, &error))
 }

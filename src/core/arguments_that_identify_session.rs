@@ -29,7 +29,7 @@ pub(crate) const NAMING: [Arg; 13] = [
         "What people call the agent; the default name of its session begins with this word",
     ),
     arg("name", limits::WORD_MAX, "The name that the user chose for the session"),
-    flag("sharedHooks", "Other agents also run hooks in this dialect"),
+    flag("sharedHooks", "Other agents run hooks in the same dialect as this agent"),
     flag("continues", "The agent has said that its session continues under this key"),
     KEYED_CALLS,
     flag(

@@ -131,7 +131,7 @@ fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
 
-/// Whether a peer can't be in a channel, because the peer is gone for good or belongs to a linked mesh.
+/// Whether a peer is gone forever or belongs to a linked mesh. Such a peer can't be in a channel.
 fn has_ended(peer: &Peer) -> bool {
     match peer.row.kind {
         PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),

@@ -20,8 +20,8 @@ impl Mesh {
         committed
     }
 
-    /// Ends the writes of the turn, gives the turn this position in the log, and returns its changes; `None` if the
-    /// turn wrote nothing. Call [`Mesh::commit`] or [`Mesh::take_back`] next.
+    /// Ends the writes of the turn, gives the turn this position in the log, and returns the turn's changes; `None` if
+    /// the turn wrote nothing. Call [`Mesh::commit`] or [`Mesh::take_back`] next.
     ///
     /// # Errors
     /// When the database can't be written. In this case, call [`Mesh::take_back`].

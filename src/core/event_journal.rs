@@ -128,8 +128,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     found.truncate(limit as usize);
     let mut page = Page::default();
     for event in &found {
-        // An event may be too long for a tool result. It then has a page of its own, so that programs get it whole. The
-        // MCP server shortens it.
+        // An event may be too long for a tool result. Such an event gets a page of its own, so that programs get the
+        // whole event. For agents, the MCP server shortens the event.
         if !page.add(journal.view(peers, event)) {
             more = true;
             break;
@@ -380,7 +380,7 @@ impl Journal {
         for _ in 0..BLANKED_MAX {
             let Some(seq) = next else { break };
             let found = turn.store.value_event(seq)?;
-            // Old events are removed first, so if this event is gone, all earlier events are gone, too.
+            // The oldest events are removed first, so if this event is gone, all earlier events are gone, too.
             next = found.as_ref().and_then(|event| event.earlier);
             if let Some(event) = found {
                 let mut payload: Value = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
@@ -391,7 +391,7 @@ impl Journal {
         Ok(next)
     }
 
-    /// Removes a bounded number of the events from before the time `before`. Returns how many were removed.
+    /// Removes a bounded number of the events that are older than the time `before`. Returns how many were removed.
     pub(super) fn prune(turn: &mut Turn, before: i64) -> Result<usize, Error> {
         Ok(turn.store.prune_events(before, limits::PRUNE_STEP)?)
     }

@@ -36,7 +36,8 @@ const RUNNING: Arg = Arg::new(
 const EDIT_MS: i64 = 2 * 60_000;
 /// How long a lock for background work lasts, in ms. If the work ends before that, the lock ends too.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. If there are more messages, the hook only says how many.
+/// Maximum number of messages that one hook shows. If there are more messages, the hook only says how many more there
+/// are.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -52,7 +53,7 @@ pub static EDIT: Op = Op {
         GIT_ROOTS,
         REPOS,
         Arg::new("checkOnly", ArgKind::Flag, "Only check whether the locks would be granted").at(CliPlace::Hidden),
-        Arg::new("withLocks", ArgKind::Flag, "Also list the locks of this session and of others in this work tree")
+        Arg::new("withLocks", ArgKind::Flag, "Also list this session's locks, and other peers' locks in this work tree")
             .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
@@ -131,8 +132,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |locks: &Locks, lock: &LockRow| !keyed && locks.may_belong_to_caller(peers, &ctx.ancestors, lock);
-    // If an edit is refused, the peer of a new session is kept. Otherwise, all locks would be loaded again, and the
-    // hook might stop waiting before it reads the refusal.
+    // If an edit is refused, the peer of a new session is kept. To remove the peer, the broker would have to undo the
+    // call and load all locks again. The hook might then stop waiting before it reads the refusal.
     let refusing = locks.conflicting(peers, &request).find(|lock| lock.holder == id || !is_shared(locks, lock));
     if let Some(lock) = refusing {
         return Ok(Outcome::Refused(locks.held_error(peers, waiting, lock, &request, ctx.now)));
@@ -227,7 +228,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
         // A call of this session may have come over another session's connection, and may still be waiting for a lock
-        // or for mail. This call must get neither of them, so it ends.
+        // or for mail. Such a call must get neither the lock nor the mail, so the call ends.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, but a subagent has its own locks.
@@ -316,12 +317,13 @@ fn shows_turn(peers: &Peers, id: &PeerId, args: &Args, has_mail: bool, now: i64)
     if is_set("withNeighbours") {
         // Only the hook for a session's start sets this flag. A start usually comes between two turns. But a session
         // also starts again when its context is compacted, which can happen during a turn. So the time of the last
-        // activity decides.
+        // activity shows whether a turn is in progress.
         let last = peers.get(id).and_then(|peer| peer.turn_active_at);
         return last.is_some_and(|last| now - last < limits::TURN_QUIET_MS);
     }
     // Only a start and an alert send `event`, and the start is handled above. At an alert, the agent waits for its
-    // user: during a turn for a permission, and between two turns for the next prompt.
+    // user. If the alert comes during a turn, the agent waits for a permission. If the alert comes between two turns,
+    // the agent waits for the next prompt.
     args.text("event").is_none()
 }
 

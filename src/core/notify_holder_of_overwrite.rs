@@ -52,8 +52,8 @@ fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))
 }
 
-/// Returns the message to the holder of the locks. The message lists the first files, and contains the number of the
-/// remaining files.
+/// Returns the text of the message that the holder of the locks gets. The message lists the first files, and contains
+/// the number of the remaining files.
 fn report_text(args: &Args) -> String {
     let files = args.texts("files");
     let shown: Vec<String> = files.iter().take(FILES_SHOWN).map(|path| untrusted_text::shown_path(path)).collect();

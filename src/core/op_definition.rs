@@ -56,8 +56,8 @@ pub enum ArgRole {
 
 /// The argument that contains the time at which the caller began to wait, in ms since the epoch, by the caller's clock.
 /// A client that repeats a call after a lost connection sends the same time again. So callers keep their order in the
-/// line. A duration would be wrong on arrival, because the call may wait on its way, for instance while the broker
-/// starts.
+/// line. A duration would be wrong when the call arrives, because the call may be delayed, for instance while the
+/// broker starts.
 pub const WAITING_SINCE: &str = "waitingSince";
 
 /// One argument of an operation.
@@ -105,7 +105,7 @@ impl Arg {
     /// Makes the optional argument [`WAITING_SINCE`].
     pub const fn waiting_since() -> Arg {
         let kind = ArgKind::Int { min: 0, max: i64::MAX };
-        Arg::new(WAITING_SINCE, kind, "When the caller began to wait, if this is a repeated call")
+        Arg::new(WAITING_SINCE, kind, "The time at which the caller began to wait, if this is a repeated call")
             .at(CliPlace::Hidden)
             .not_in_tool()
     }

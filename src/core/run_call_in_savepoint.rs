@@ -21,9 +21,9 @@ pub enum Outcome {
     /// There is no result yet. The operation runs again when a change may end the wait, and at the latest at the given
     /// time, in ms.
     Pending(WaitReason, i64),
-    /// The operation is refused, but what the call wrote stays, for example the peer of a new session. A rule returns
-    /// this instead of an error if refusals are common and must be quick. After an error, all writes are undone, and
-    /// all peers and locks are loaded again.
+    /// The operation is refused, but the writes of the call are kept, for example the peer of a new session. A rule
+    /// returns this instead of an error if refusals are common and must be quick. After an error, all writes are
+    /// undone, and all peers and locks are loaded again.
     Refused(Error),
 }
 
@@ -41,8 +41,8 @@ pub struct CallContext {
     /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
     /// for a wakeup. `None` if the call has not waited yet.
     pub until: Option<i64>,
-    /// If the call waits for events or messages, the sequence number after which they must come. If the call waits for
-    /// a wakeup, the time at which the wait ends, in ms.
+    /// If the call waits for events or messages, this is the sequence number after which they must come. If the call
+    /// waits for a wakeup, this is the time at which the wait ends, in ms.
     pub cursor: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
@@ -167,7 +167,7 @@ impl Mesh {
     pub fn in_savepoint<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Error>) -> Result<T, Error> {
         let n_effects = self.turn.effect_count();
         self.turn.store.begin_call();
-        // A panic in a rule is a bug, but only the call that ran the rule must fail.
+        // A panic in a rule is a bug. Only the call that ran the rule may fail.
         let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
         let result = ruled.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, BUG))).and_then(|value| {
             self.turn.store.end_call()?;

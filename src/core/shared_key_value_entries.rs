@@ -17,8 +17,9 @@ use crate::base::{limits, time_format};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// The namespace of tombstones that refer to remaining values of an entry that has been deleted and set again. Clients
-/// can't use this namespace, because a namespace has at least one character.
+/// The namespace of separate tombstones. If a deleted entry is set again, such a tombstone refers to the old values
+/// that remain in events. Clients can't use this empty namespace, because a client's namespace has at least one
+/// character.
 const REMAINING_VALUES: &str = "";
 /// If a value has at most this many bytes, the value and its key always fit into a reply. JSON needs at most six bytes
 /// for each byte.
@@ -253,8 +254,8 @@ pub struct NewEntry<'a> {
     pub expires: Option<i64>,
 }
 
-/// Deletes the entries that have expired. Returns false if the events still contain some of their values, which
-/// [`prune`] removes later.
+/// Deletes the entries that have expired. Returns false if some values of these entries are still in events. [`prune`]
+/// removes such values later.
 pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<bool, Error> {
     let mut are_forgotten = true;
     for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
@@ -299,8 +300,8 @@ fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
 }
 
 /// Separates a deleted entry, which is about to get a new value, from the events that contain its old values. Removes
-/// such values up to a limit. If some values remain, stores a separate tombstone for them, and returns false. This
-/// tombstone lets [`prune`] find the values after the entry has its new value.
+/// old values from the events, up to a limit. If some old values remain, stores a separate tombstone for them, and
+/// returns false. With this tombstone, [`prune`] can find the old values later.
 fn part_from_values(turn: &mut Turn, gone: &mut StateEntry, now: i64) -> Result<bool, Error> {
     let rest = Journal::forget_values(turn, gone)?;
     gone.last_event = None;

@@ -18,7 +18,7 @@ impl Mesh {
             }
         }
         self.ticked_at = now;
-        // Waiting calls run before their waits are ended. So a call gets its lock even if the lock becomes free at the
+        // Waiting calls run again before their waits end. So a call gets its lock even if the lock becomes free at the
         // instant at which the wait ends.
         self.resume_waiting(now);
         self.end_waits(now);

@@ -1,6 +1,5 @@
 //! A turn: one round of the broker's event loop. A turn has an open transaction, and effects (such as replies) that
-//! leave the core after the commit. Some changes make it necessary to run waiting calls again, and the turn also
-//! records these changes.
+//! leave the core after the commit. The turn also records the changes after which waiting calls must run again.
 //!
 //! **Invariant:** no effect leaves the core before the commit, because `Turn::take_effects` is called only after the
 //! commit.
@@ -51,8 +50,8 @@ pub(super) struct Dirty {
 
 impl Dirty {
     /// Records that a call is no longer waiting. `reason` is the reason why the call waited. If the call waited for a
-    /// message that may wake a peer, another such call may wake the peer now. If the call waited for locks, the
-    /// requests behind it in the queue may be granted now.
+    /// message that may wake a peer, another call that waits for such a message may now wake the peer. If the call
+    /// waited for locks, the requests behind it in the queue may be granted now.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),
@@ -108,8 +107,8 @@ impl Turn {
         self.newest
     }
 
-    /// Returns the time to store with all copies of a new message to a group. Two messages from one sender to one group
-    /// never get the same time, so everybody can tell which copies belong together.
+    /// Returns the time that is stored with all copies of a new message to a group. Two messages from one sender to one
+    /// group never get the same time, so everybody can tell which copies belong together.
     pub(super) fn time_of_group_send(&mut self, sender: &PeerId, group: &str, now: i64) -> i64 {
         self.group_sends.retain(|_, time| *time >= now);
         let send = (sender.clone(), group.to_owned());

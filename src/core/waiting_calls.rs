@@ -78,16 +78,16 @@ impl WaitingCall {
     }
 }
 
-/// What the waiting calls wait for. With thousands of sessions, most turns concern none of their calls, and must not look
-/// at each of them.
+/// What the waiting calls wait for. With thousands of sessions, most turns concern no waiting call. Such a turn must
+/// not check every waiting call.
 #[derive(Debug, Default)]
 struct WaitIndex {
-    /// The number of calls that wait for mail to each peer.
+    /// For each peer, the number of calls that wait for mail to this peer.
     mail: HashMap<PeerId, usize>,
     n_messages: usize,
     n_events: usize,
     n_locks: usize,
-    /// The number of calls whose wait ends at each time, in ms.
+    /// For each time, in ms, the number of calls whose wait ends then.
     ends: BTreeMap<i64, usize>,
 }
 
@@ -132,7 +132,7 @@ impl WaitIndex {
         }
     }
 
-    /// Whether any call is due, as [`WaitingCall::is_due`] decides it for each call.
+    /// Whether [`WaitingCall::is_due`] would return true for any call.
     fn is_any_due(&self, dirty: &Dirty) -> bool {
         dirty.events && self.n_events > 0
             || dirty.locks && self.n_locks > 0
@@ -179,8 +179,9 @@ impl Waiting {
         call
     }
 
-    /// Records that a call begins to run, and returns its position in the line. A call that has already waited keeps
-    /// its former position. Any other call is placed behind all calls whose callers began to wait earlier.
+    /// Records that a call begins to run, and returns its position in the line of waiting calls. A call that has
+    /// already waited keeps its former position. Any other call is placed behind all calls whose callers began to wait
+    /// earlier.
     pub(super) fn begin(&mut self, former: Option<usize>, since: i64) -> usize {
         let behind_older = || self.calls.iter().rposition(|call| call.since <= since).map_or(0, |last| last + 1);
         self.n_ahead = former.unwrap_or_else(behind_older).min(self.calls.len());
@@ -203,7 +204,7 @@ impl Waiting {
         self.index.ends.first_key_value().map(|(until, _)| *until)
     }
 
-    /// The waiting lock requests, in the order of the line of waiting calls.
+    /// The waiting lock requests, in the order in which their callers began to wait.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(WaitingCall::lock_request)
     }
@@ -305,7 +306,7 @@ mod tests {
             }
             assert_eq!(waiting.deadline(), waiting.iter().filter_map(|call| call.ctx.until).min());
         };
-        // Each step adds or takes away a call, in an order that visits many combinations.
+        // Each step adds or removes a call. The steps are random, so they produce many combinations.
         let mut step: u64 = 7;
         for n in 0..400 {
             step = step.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

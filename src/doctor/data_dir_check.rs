@@ -129,7 +129,8 @@ fn check_damage(places: &DataDir) -> Vec<Check> {
     find_set_aside_databases::all_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS).into_iter().map(check).collect()
 }
 
-/// Returns a fault if a file is where the broker needs a folder, or a folder where it needs its socket.
+/// Returns a fault if a file is at the path of a folder that the broker needs, or if a folder with files is at the path
+/// of the broker's socket.
 fn check_folders(places: &DataDir) -> Option<Check> {
     let (peers, socket) = (places.peers(), places.socket());
     // The broker replaces an empty folder with its socket.

@@ -32,7 +32,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     if leaders.len() > 1 {
         let names: Vec<String> = leaders.iter().map(|one| one.hub.to_string()).collect();
         let found = format!("several hubs say that they lead: {}", names.join(", "));
-        let cure = "set the same SLM_MESH_STORE on all hubs, or list only hubs that share a mesh in SLM_MESH_HOST";
+        let cure = "set the same SLM_MESH_STORE on all hubs, or list in SLM_MESH_HOST only hubs that share a mesh";
         checks.push(Check::error("leader", found, cure));
     }
     // Even if none of these hubs leads, a standby may know a leader that is missing from the settings. In that case,
@@ -67,7 +67,8 @@ fn about(one: &HubAnswer) -> String {
 fn errors_of_other_meshes(answers: &[HubAnswer], group: &HubGroup) -> Vec<Option<Error>> {
     let error_of = |one: &HubAnswer, expected| match &one.role {
         Ok(HubRole::Leads { mesh, .. }) => mesh.check(&one.hub, expected, group.places()).err(),
-        // If a standby has trouble, its trouble says more than its log.
+        // If a standby reports trouble, the trouble explains more than an error about a different log. So this function
+        // returns no error for this standby.
         Ok(HubRole::StandsBy { log: Some(log), trouble: None, .. }) if expected.is_some_and(|own| own != *log) => {
             Some(has_another_log(&one.hub, group.places()))
         }

@@ -384,7 +384,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);
-    // If the file can't be read, doctor can't know that the server is registered twice.
+    // If the file can't be read, doctor can't find out whether the server is registered twice.
     let server = scope.server.and_then(|server| environment.registered_program(agent, &server).ok()?);
     let has_hooks = scope.hooks.is_some_and(|hooks| {
         let path = environment.path(agent, hooks.path);

@@ -54,8 +54,8 @@ fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf,
     })
 }
 
-/// Checks an agent's files without running a program. If `is_set_up` is false, `setup` has not set the agent up here. A
-/// missing entry of such an agent is not a fault. Such an agent is skipped if one of its files is already checked for
+/// Checks an agent's files without running a program. `is_set_up` is true if `setup` has set up the agent here. If it
+/// is false, a missing entry is not a fault, and the agent is skipped if one of its files is already checked for
 /// another agent.
 fn read_only_checks(
     environment: &Environment,

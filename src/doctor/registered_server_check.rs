@@ -39,8 +39,8 @@ fn check_start(about: &str, shown: &str, server: &RegisteredServer, cure: &str) 
         // The server is not started, because its first start may download the package. The result would then depend on
         // the network.
         let found = format!(
-            "{shown} registers \"{line}\"; doctor does not run such a command; a program that {cure} registers would \
-             start faster"
+            "{shown} registers \"{line}\", which doctor does not run; sessions would start faster if you registered an \
+             installed program: run {cure}"
         );
         return Check::well(about, found);
     }

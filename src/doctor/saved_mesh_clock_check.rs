@@ -11,7 +11,7 @@ use crate::sys::{self, Clock};
 /// afterwards. Clocks that are only inaccurate differ less.
 const DIFFERENCE_MAX_MS: i64 = 3_600_000;
 
-/// If no broker ran for longer than this, in ms, the machine's clock may have jumped ahead.
+/// If the time without a broker was longer than this, in ms, the machine's clock may have jumped ahead.
 const ABSENCE_MAX_MS: i64 = 30 * DAY_MS;
 
 /// Returns a fault if the clock of the mesh is wrong, or if this machine's clock may have been wrong when the last
@@ -29,8 +29,8 @@ pub fn check_clock(places: &DataDir) -> Option<Check> {
             time_format::span(ahead)
         );
         let cure = "check this machine's clock (date), release all locks, and run slm-mesh stop; if the mesh is \
-                    still ahead after that, its database contains a time in the future: to remove it, restore a backup \
-                    from before the clock was wrong";
+                    still ahead after that, its database contains a time in the future; to get rid of this time, \
+                    restore a backup that was made before the clock was wrong";
         return Some(Check::error(about, found, cure));
     }
     if -ahead > DIFFERENCE_MAX_MS {
@@ -48,8 +48,9 @@ pub fn check_clock(places: &DataDir) -> Option<Check> {
             "this machine's clock moved forward by {} between the end of one broker and the start of the next one",
             time_format::span(jump.until - jump.from)
         );
-        let cure = "if no broker ran for all that time, nothing is wrong, and this message ends in a day; otherwise \
-                    set the clock (date), and run slm-mesh stop; unread mail is kept in either case";
+        let cure = "if this machine really had no broker for that long, nothing is wrong, and this message disappears \
+                    within a day; otherwise set the clock (date), and run slm-mesh stop; unread mail is kept in either \
+                    case";
         Check::error(about, found, cure)
     })
 }

@@ -22,8 +22,8 @@ pub struct Identity {
     pub client_names: &'static [&'static str],
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
-    /// The environment variable that contains the key of the agent's session. An agent that runs inside another agent
-    /// inherits this variable, so the variable counts only if this agent runs the MCP client.
+    /// The environment variable that contains the key of the agent's session. Another agent that runs inside this agent
+    /// inherits the variable. So the variable counts only if this agent itself runs the MCP client.
     pub session_variable: Option<&'static str>,
     /// How the agent's processes can be recognised.
     pub processes: &'static [ProcessSign],

@@ -85,8 +85,8 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".claude/commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
         },
-        approve_in_project: "In the next session, approve the server in .mcp.json, and trust the folder: until you do, \
-                             its hooks do not run.",
+        approve_in_project: "In the next session, approve the server in .mcp.json, and trust the folder: until you \
+                             trust it, its hooks do not run.",
         switches: &[
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch {
@@ -111,8 +111,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // Hooks, shell commands and MCP servers get the environment variables for the socket from Claude Code. Since
-        // 2.1.224, the documentation promises the variables for hooks and shell commands.
+        // Claude Code sets the environment variables for the socket in hooks, shell commands and MCP servers. Since
+        // version 2.1.224, its documentation promises the variables for hooks and shell commands.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {

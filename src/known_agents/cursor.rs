@@ -72,7 +72,7 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".cursor/commands/{name}.md"), CommandStyle::Markdown),
             ..NO_FILES
         },
-        approve: "If Cursor's settings show the server as disabled under MCP, switch it on there.",
+        approve: "If the MCP section of Cursor's settings shows the server as disabled, switch it on there.",
         ..NO_SETTINGS
     },
     support: Support::documented(),

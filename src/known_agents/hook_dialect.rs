@@ -29,8 +29,9 @@ pub struct Dialect {
     pub go_on: fn(&str) -> Value,
     /// How the hook at the start of a session sets environment variables for the session's shell commands.
     pub shell_environment: Option<ShellEnvironment>,
-    /// Whether the agent treats a hook's reason for continuing as a prompt from the user, and therefore runs the prompt
-    /// hook. For such an agent, the reason is a fixed sentence, and the prompt hook shows the mail.
+    /// A hook that makes the agent continue gives a reason. This field says whether the agent treats the reason as a
+    /// prompt from the user, and therefore runs the prompt hook. For such an agent, the reason is a fixed sentence, and
+    /// the prompt hook shows the mail.
     pub reason_is_prompt: bool,
     /// Whether other agents run this agent's hooks in addition to their own.
     pub is_shared: bool,

@@ -123,8 +123,7 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The first agent that can be recognised by an environment variable that is set. `has` returns whether a variable is
-/// set.
+/// The first agent for which one of its environment variables is set. `has` returns whether a variable is set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }
@@ -174,7 +173,7 @@ impl Agent {
         }
     }
 
-    /// Returns the agent type of this agent's sessions and the beginning of their names.
+    /// Returns the agent type of this agent's sessions, and the text with which the names of these sessions begin.
     pub fn program(&self) -> AgentProgram {
         AgentProgram { kind: self.kind, short_name: self.short_name }
     }

@@ -5,8 +5,8 @@
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible paths of the agent's settings directory. The first path is used. But a path that depends on an
-    /// environment variable is skipped if the variable is not set.
+    /// The possible paths of the agent's settings directory. A path that depends on an environment variable is skipped
+    /// if the variable is not set. The first of the other paths is used.
     pub directory: &'static [Directory],
     /// The files that apply to all projects of a user.
     pub user: Scope,
@@ -169,7 +169,7 @@ pub struct AgentCommand {
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
     /// The same file also contains settings for individual directories, below this key. If the settings for a directory
-    /// contain an entry for the server, this entry replaces the user's entry in that directory.
+    /// contain an entry for the server, the agent uses this entry in that directory, and ignores the user's entry.
     pub directories: &'static str,
     /// The arguments that remove the server only from the settings for the working directory.
     pub remove_in_directory: &'static [&'static str],
@@ -209,8 +209,8 @@ pub struct HookFile {
     pub limit: TimeLimit,
     /// The events, each with a pattern for the names of tools (empty for all tools).
     pub events: &'static [(&'static str, &'static str)],
-    /// The patterns for the names of tools that older versions of `setup` wrote. `setup` replaces these patterns, but
-    /// keeps the patterns of the user.
+    /// The tool-name patterns that older versions of `setup` wrote. `setup` replaces these patterns, but keeps the
+    /// patterns of the user.
     pub older_tools: &'static [&'static str],
     /// The event after which a hook may wait in the background to wake the agent.
     pub wake_event: Option<&'static str>,

@@ -24,7 +24,7 @@ pub struct Support {
 pub enum Evidence {
     /// `make test-agents` has shown the feature with the real agent.
     Run,
-    /// Our tests show the feature with real settings files, but without the real agent.
+    /// Our tests show that the feature works with real settings files, but they do not run the real agent.
     Test,
     /// The agent's documentation describes the feature. Our tests follow the documentation, but do not run the real
     /// agent.
@@ -67,7 +67,7 @@ impl Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
 
-    /// The features of an agent for which, according to its documentation, everything works except waking and shields.
+    /// The features of an agent whose documentation says that everything works except waking and shields.
     pub(super) const fn documented() -> Support {
         Support::hooks(Evidence::Docs)
     }

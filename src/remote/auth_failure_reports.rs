@@ -50,8 +50,7 @@ impl AuthFailures {
         self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Returns a report that lists the addresses and their numbers of failures, and resets these numbers to zero.
-    /// Returns
+    /// Returns a report that lists each address with its number of failures. Resets these numbers to zero. Returns
     /// `None` if there was no failure.
     pub fn take_report(&mut self) -> Option<String> {
         self.began?;

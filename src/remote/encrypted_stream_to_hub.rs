@@ -298,6 +298,6 @@ fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
             let _ = network.shutdown(Shutdown::Both);
         }
     };
-    // If no thread can be started, the connection ends only once the hub has been silent for too long.
+    // If no thread can be started, the connection ends only when the hub has been silent for too long.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
 }

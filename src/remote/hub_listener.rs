@@ -1,5 +1,6 @@
-//! Accepts connections from other machines on a TCP port, on a thread of its own. The broker gets each connection when
-//! its client has proven that it knows the secret. Of a push client, the broker gets one end of a socket pair.
+//! Accepts connections from other machines on a TCP port, on a thread of its own. Passes a client's connection to the
+//! broker when the client has proven that it knows the secret. For a push client, the broker gets one end of a socket
+//! pair instead.
 //!
 //! **Invariant:** until a client has proven that it knows the secret, its connection takes up only a bounded buffer,
 //! and only for a bounded time. The number of such connections is bounded, per address and in total.
@@ -34,8 +35,8 @@ const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// How many connections the thread accepts before it reads from them. This must be less than `PENDING_PER_ADDRESS_MAX`.
 /// Otherwise, new connections could replace others from which nothing has been read yet.
 const ACCEPT_MAX: usize = 32;
-/// After this many wrong secrets in a minute, an address is suspect: it may have fewer pending handshakes, and each of
-/// them is delayed. This also affects guests at the same address that have the right secret.
+/// After this many wrong secrets in a minute, an address is suspect. A suspect address is allowed fewer pending
+/// handshakes, and each of them is delayed. This also affects guests at the same address that have the right secret.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
@@ -46,9 +47,11 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// A connection that was accepted.
 pub enum AcceptedPeer {
-    /// A session or a command of slm-mesh, and the address of its machine. It has proven that it knows the secret.
+    /// A session or a command of slm-mesh, and the address of its machine. The session or the command has proven that
+    /// it knows the secret.
     Guest(Box<GuestStream>, IpAddr),
-    /// The broker's end of the socket pair to a push client of slm-mesh 1.3, which has a valid bearer token.
+    /// The broker's end of a socket pair that leads to a push client of slm-mesh 1.3. The client has a valid bearer
+    /// token.
     PushClient(UnixStream),
 }
 
@@ -107,7 +110,7 @@ impl ListenerHandle {
         Ok(ListenerHandle { stopping, waker, thread: Some(thread), port })
     }
 
-    /// The port on which the listener accepts.
+    /// The port on which the listener accepts connections.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -160,7 +163,7 @@ impl Acceptor {
         while !self.stopping.load(Ordering::Acquire) {
             if self.poll.poll(&mut events, self.timeout()).is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
                 (self.broker.log)(
-                    "this hub no longer serves other machines, because it can't wait for new connections any more; \
+                    "this hub no longer serves other machines, because it can no longer listen for connections; \
                      restart it with slm-mesh stop and slm-mesh start --detach",
                 );
                 return;
@@ -312,8 +315,8 @@ impl Acceptor {
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
             // The new connection is dropped instead of an older one. Each handshake from this address is delayed for a
-            // second. If new connections replaced older ones within that second, no handshake from this address might
-            // ever finish.
+            // second. If new connections replaced older ones within that second, handshakes from this address might
+            // never finish.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {

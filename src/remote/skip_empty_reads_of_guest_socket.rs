@@ -56,7 +56,8 @@ impl Write for GuestSocket {
 
 impl Source for GuestSocket {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        // A poll reports bytes that arrived earlier only once, and perhaps another poll has already done so.
+        // Only one poll reports bytes that arrived earlier. If another poll has already reported them, this poll does
+        // not.
         (self.has_had_event, self.is_empty) = (false, false);
         self.network.register(registry, token, interests)
     }

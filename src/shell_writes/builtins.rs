@@ -210,7 +210,7 @@ fn shift(state: &mut State, arguments: &[Field]) {
 }
 
 /// Defines each alias as a function that writes nothing. Many shells do not expand aliases in scripts, so it is
-/// uncertain what a command with this name would run.
+/// uncertain what a command with the name of an alias would run.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
     for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
         state.define(name, Rc::new(Command::Sequence(Vec::new())));

@@ -66,12 +66,12 @@ pub(super) enum Ending {
 pub(super) struct RunResult {
     /// The text that the command prints.
     pub output: StreamText,
-    /// The part of the script that this command certainly ends. `None` if the next command runs.
+    /// The part of the script that this command ends, if that is certain. Otherwise `None`, and the next command runs.
     pub ending: Option<Ending>,
 }
 
 impl RunResult {
-    /// The result of a command that prints `output`. The next command runs.
+    /// The result of a command that prints `output`. The script then continues with the next command.
     pub(super) fn printed(output: StreamText) -> RunResult {
         RunResult { output, ending: None }
     }
@@ -98,7 +98,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether another command reads the output of the current command.
     pub(super) output_is_read: bool,
-    /// Whether the command line has already run a program. The program may have created any file.
+    /// Whether the command line has already run a program. Such a program may have created any file.
     pub(super) has_run_program: bool,
     /// Whether the command line has run a git command that may change the result of a `GitTest`.
     pub(super) git_has_changed: bool,

@@ -41,8 +41,8 @@ pub enum ShellWrite {
     Link(PathBuf),
     /// A folder that is removed or moved, together with its contents.
     Folder(PathBuf),
-    /// Each of the many files that match a glob, in the form that locks use. With a slash at its end, also everything
-    /// below the folders that match.
+    /// All of the many files that match a glob. The glob has the form that locks use. If the glob ends with a slash,
+    /// everything below the matching folders is written, too.
     Matches(PathBuf),
     /// Some of the files below a folder. It is uncertain which files.
     Maybe(MaybeWritten),
@@ -88,7 +88,7 @@ pub enum GitTest {
     },
     /// The file passes if git does not track it.
     IsUntracked {
-        /// Whether a file also passes if git ignores it.
+        /// Whether files that git ignores pass, too.
         with_ignored: bool,
     },
 }

@@ -142,8 +142,8 @@ impl Evaluator<'_> {
         if is_device(path) || path == "/" {
             return;
         }
-        // A lock would treat a path with `*` or `?` as a pattern. So such a path is recorded only if the command also
-        // means a pattern.
+        // A lock would treat a path with `*` or `?` as a pattern. So such a path is recorded only if it is a pattern in
+        // the command, too.
         if !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         } else if self.long_patterns.contains(path) {

@@ -320,9 +320,9 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Returns a pattern whose files are not listed as an argument that stands for all these files. `None` if a lock
-    /// can't express the pattern. Like a folder, a lock also covers hidden files, which the shell leaves out. This can
-    /// refuse a command only if another peer holds a hidden file among the many others.
+    /// If a pattern matches files that can't be listed, returns one argument that stands for all these files. `None` if
+    /// a lock can't express the pattern. A lock on this argument also covers hidden files, but the shell leaves them
+    /// out. So a command may be refused needlessly, but only if another peer holds one of these hidden files.
     fn long_pattern(&mut self, state: &State, pattern: &[(char, bool)]) -> Option<String> {
         if pattern.iter().any(|(c, is_live)| *c == '[' && *is_live || matches!(c, '*' | '?') && !is_live) {
             return None;
@@ -367,7 +367,7 @@ impl Evaluator<'_> {
                     }
                 }
             }
-            // If the files were listed, a command that writes them would need too many of the remaining steps.
+            // Whether a command that writes all these files would need too many of the remaining steps.
             let is_long = next.len() * (1 + WRITE_STEPS) > self.steps_left() / 2;
             if next.len() > MATCHES_MAX || is_long || !self.spend(next.len()) {
                 return None;

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 
 /// The version of the format. It is the first byte of a changeset. A program refuses unknown versions.
 const FORMAT: u8 = 1;
-/// Minimum length of a text that is stored only once, in bytes. Peer ids and typical messages to many recipients are
-/// longer than this.
+/// Minimum length, in bytes, of a text that a changeset stores only once. Peer ids and typical messages to many
+/// recipients are longer than this.
 const SHARED_TEXT_MIN: usize = 16;
 
 const NULL: u8 = 0;

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// the log itself.
 const LONG_LOG_BYTES: i64 = 12 << 20;
 
-/// How long to wait for other programs that read the database before the log is emptied.
+/// `empty_left_log` waits at most this long for other programs that read the database.
 const READERS_WAIT: Duration = Duration::from_millis(500);
 
 /// Copies the write-ahead log into the database file. Uses a separate thread, so that no call waits for the disk.
@@ -36,7 +36,8 @@ impl Checkpointer {
 
     /// Writes a copy of all committed data into a new database file.
     pub fn copy_to(&self, path: &Path) -> StoreResult<()> {
-        // SQLite accepts only a text as the path. The path is passed as bytes, because it may not be UTF-8.
+        // SQLite accepts only text as the path. But the path might not be UTF-8, so it is passed as bytes, and the
+        // statement converts it to text.
         let mut copy = self.db.prepare("VACUUM INTO CAST(?1 AS TEXT)")?;
         copy.query([path.as_os_str().as_encoded_bytes()])?.next()?;
         Ok(())
@@ -71,8 +72,8 @@ impl Store {
     /// only while no broker uses the database.
     ///
     /// # Errors
-    /// When the file can't be written, or is not a database. If another program reads the database, the log may remain
-    /// without an error.
+    /// When the file can't be written, or is not a database. If another program reads the database, the log may remain,
+    /// but no error is returned.
     pub fn empty_left_log(path: &Path) -> StoreResult<()> {
         let db = Connection::open(path)?;
         db.busy_timeout(READERS_WAIT)?;

@@ -113,8 +113,8 @@ impl ReservedNumbers {
     /// Gives back the unused reserved numbers, so that the numbers of the next broker continue without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        // If a crash undoes this write, the file still contains the numbers from before, which are higher. They only
-        // cause a gap in the sequence.
+        // If a crash undoes this write, the file still contains the reserved numbers. They are higher than the used
+        // numbers, so there is only a gap in the sequence.
         self.upto = counters.last();
         write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }
@@ -195,7 +195,7 @@ impl Store {
     }
 }
 
-/// Reads the stored counters, and adds the numbers of messages and events that were stored after the counters.
+/// Reads the stored counters. Updates them, because messages, events and locks may have been stored after the counters.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {
@@ -273,7 +273,7 @@ mod tests {
             let mut random = seed;
             for _ in 0..40 {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Three out of four turns only add rows.
+                // In three out of four turns, `turn` only adds rows.
                 let steps = if random >> 30 == 0 { random >> 20 & 0x7f } else { random >> 20 & 3 };
                 store.set_meta("turn", "other rows change, too").unwrap();
                 turn(&mut store, &mut sent, steps);

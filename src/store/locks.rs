@@ -31,7 +31,7 @@ pub struct LockRow {
     pub all_worktrees: bool,
     /// When the lock was granted, in ms.
     pub granted: i64,
-    /// When the lock expires if it is not renewed, in ms.
+    /// The time, in ms, at which the lock expires unless it is renewed.
     pub expires: i64,
 }
 

@@ -38,7 +38,8 @@ pub struct Message {
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
-    /// The reason why the linked mesh refused the message.
+    /// The reason why the linked mesh refused the message. While the message waits, this is the reason why the last
+    /// attempt got no clear answer.
     pub rejection: Option<String>,
     /// The number of bytes of the payload that the recipient has seen. Long messages are shown in parts.
     pub bytes_read: i64,
@@ -71,7 +72,7 @@ pub struct MessageFilter<'a> {
     pub not_begun: bool,
     /// Only messages after this sequence number.
     pub after: i64,
-    /// Read the newest messages first.
+    /// Whether to read the newest messages first.
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,

@@ -122,7 +122,7 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters when they were last written to the database, or when the database was opened.
+    /// The values that the counters had when they were last written to the database, or when the database was opened.
     counters_stored: Counters,
     /// Whether the counters were written in the current turn of the broker's loop.
     has_written_counters: bool,
@@ -150,8 +150,8 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The raised counters count as committed, although their values are not in the database yet. The values can't
-        // be lost, because they are in the file of reserved numbers.
+        // The raised counters are treated as committed, although their values are not in the database yet. The values
+        // can't be lost, because they are in the file of reserved numbers.
         (store.counters_before_call, store.counters_committed) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         store.path = Some(path.to_owned());

@@ -4,8 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::FromSql;
 
 /// Reads the columns of a row by name. If columns are read in the order of the query, each column is found immediately.
-/// [`Row::get`] searches from the first column. With `Row::get`, this search took a third of the time for reading a
-/// message.
+/// [`Row::get`] searches from the first column each time. With `Row::get`, a third of the time for reading a message
+/// went into this search.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is likely to be read next.

@@ -18,7 +18,7 @@ const POSITION: &str = "log_position";
 /// The name of a row in the table `meta`. If a database contains this row, its hub must not start a log, because the
 /// hub joins the log of another hub.
 const JOINS: &str = "joins_log";
-/// The name of a row in the table `meta`. It lists the lost logs that the log of this database continues.
+/// The name of a row in the table `meta`. This row lists the lost logs that the log of this database continues.
 const FORMER_LOGS: &str = "former_logs";
 /// How many lost logs are remembered.
 const FORMER_LOGS_MAX: usize = 16;
@@ -142,7 +142,7 @@ impl Store {
         self.commit().map(|_| ())
     }
 
-    /// The lost logs that the log of this database continues, oldest first.
+    /// The lost logs, oldest first. The log of this database continues them.
     ///
     /// # Errors
     /// When the database can't be read.

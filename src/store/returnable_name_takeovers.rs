@@ -62,8 +62,8 @@ impl Store {
     }
 
     fn rows_of_peers<T>(&self, prefix: &str, read: impl Fn(&str) -> T) -> StoreResult<HashMap<PeerId, T>> {
-        // `!` is the next character after the space. All names with this prefix are therefore in one range of the
-        // primary key.
+        // The prefix ends with a space, and `!` is the next character in ASCII. All names with this prefix are
+        // therefore in one range of the primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
         let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
@@ -77,7 +77,7 @@ impl Store {
         self.set_meta(&format!("{PREFIX}{id}"), &takeover.to_json().to_string())
     }
 
-    /// Deletes the data that a peer had before a session took it over.
+    /// Deletes the data that a peer had before a session took over the peer.
     pub fn drop_takeover(&mut self, id: &str) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{PREFIX}{id}")])?;
         Ok(())

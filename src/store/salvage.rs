@@ -1,7 +1,7 @@
 //! Copies everything that is readable in a damaged database into a new file.
 //!
-//! The copy does not read indexes, because indexes can be rebuilt. Most damage is in indexes, because they have more
-//! pages than the tables have. If a page of a table is damaged, only the rows on that page are lost.
+//! The copy does not read indexes, because indexes can be rebuilt. Most damage is in indexes, because indexes have more
+//! pages than tables. If a page of a table is damaged, only the rows on that page are lost.
 
 use super::counters::read_counters;
 use super::events::BLOCK;
@@ -86,7 +86,7 @@ impl Store {
         schema::create(&mut db, version)?;
         db.execute_batch("BEGIN")?;
         let mut salvage = Salvage::default();
-        // The blocks of events are rebuilt from the events later.
+        // The blocks of events are rebuilt later, from the events.
         for table in tables(&db)?.into_iter().filter(|table| table != "event_block") {
             db.execute(&format!("DELETE FROM {table}"), [])?;
             let mut copy = TableCopy::new(&from, &db, &table)?;

@@ -47,7 +47,7 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
 }
 
 impl Store {
-    /// Refuses a database file whose tables a newer slm-mesh has made. Changes and creates no file.
+    /// Refuses a database file whose tables a newer slm-mesh has made. Does not change or create any file.
     ///
     /// # Errors
     /// `Newer` if the version in the header is newer than this program's.

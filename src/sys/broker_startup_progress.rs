@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The text in the lock file begins with this. The lock file of a broker that is ready is empty.
+/// While a broker starts, the text in its lock file begins with this. When the broker is ready, the lock file is empty.
 const STARTING: &str = "starting: ";
 
 /// A broker to which clients can't connect yet.
@@ -19,7 +19,7 @@ pub struct StartingBroker {
     work: String,
 }
 
-/// Writes into the lock file what this process, which is the starting broker, does.
+/// Writes into the lock file what the starting broker (this process) is doing.
 ///
 /// # Errors
 /// If the disk is full.
@@ -27,7 +27,7 @@ pub fn note(lock: &File, work: &str) -> io::Result<()> {
     lock.write_all_at(format!("{STARTING}{work}\n").as_bytes(), 0)
 }
 
-/// Empties the lock file, because this process is not a broker that is starting.
+/// Empties the lock file, so that clients do not believe that this process is a starting broker.
 ///
 /// # Errors
 /// If the file can't be written.
@@ -40,7 +40,7 @@ pub fn find(places: &DataDir) -> Option<StartingBroker> {
     let text = places.read(&places.broker_lock())?;
     let work = text.strip_prefix(STARTING)?.trim_end();
     let file = File::open(places.broker_lock()).ok()?;
-    // A broker that was killed has left its text, but not its lock.
+    // If the broker was killed, its text is still in the file, but its lock is gone.
     let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     is_held.then(|| StartingBroker { pid: file_lock_with_timeout::holder(&file), work: work.to_owned() })
 }

@@ -33,8 +33,8 @@ impl DataDir {
     /// No other variable is used, because MCP clients remove most of the environment.
     ///
     /// # Errors
-    /// If the variable is not set and the user has no home directory, if the path is relative, or if the directory (or,
-    /// under `sudo`, the home directory) belongs to another user.
+    /// If the variable is not set and the user has no home directory, or if the path in the variable is relative. Also
+    /// if another user owns the directory. Under `sudo`, also if another user owns the home directory.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
@@ -268,8 +268,8 @@ impl DataDir {
             fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
         });
         renamed.inspect_err(|_| {
-            // If the draft can't be removed, it does no harm, because no other process uses it. The returned error
-            // contains the cause.
+            // A draft that can't be removed does no harm, because no other process uses it. The caller gets the
+            // original error, not an error of this removal.
             let _ = fs::remove_file(&draft);
         })
     }
@@ -307,7 +307,8 @@ impl DataDir {
         Error::new(ErrorKind::Storage, text)
     }
 
-    /// If the error says that the disk is full, adds the directory on this disk, and how much is free.
+    /// If the error says that the disk is full, replaces its text. The new text contains the directory on this disk,
+    /// and how much space is free.
     pub fn name_full_disk(&self, error: Error) -> Error {
         if error.kind != ErrorKind::DiskFull {
             return error;

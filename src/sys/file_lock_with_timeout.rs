@@ -15,8 +15,8 @@ const TRY_EVERY: Duration = Duration::from_millis(5);
 pub enum LockWait {
     /// A separate thread waits for the lock.
     Thread(Receiver<io::Result<File>>),
-    /// No thread could be started, so [`LockWait::for_time`] tries repeatedly to get the lock. `None` after
-    /// [`LockWait::for_time`] has got the lock and returned the file.
+    /// No thread could be started, so [`LockWait::for_time`] tries repeatedly to get the lock. The value is `None`
+    /// after [`LockWait::for_time`] has got the lock and returned the file.
     Tries(Option<File>),
 }
 

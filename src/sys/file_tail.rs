@@ -20,8 +20,8 @@ const LINE_MAX: usize = 1 << 20;
 const FIRST_READ: u64 = 64 << 10;
 
 /// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more bytes must be read,
-/// `take` gets all lines again. For the newest line, the second argument of `take` is true, and `take` must start from
-/// the beginning. Returns whether there may be older lines.
+/// `take` gets all lines again. For the newest line, the second argument of `take` is true, and `take` must forget all
+/// lines that it got before. Returns whether there may be older lines.
 ///
 /// # Errors
 /// If the path does not lead to a regular file of this user, or if the file can't be read. The error is a sentence with

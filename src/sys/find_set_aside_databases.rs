@@ -54,8 +54,8 @@ pub fn all_damaged(places: &DataDir, since: i64) -> Vec<DamagedDatabase> {
 fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
     let since = file_time(since);
     let entries = fs::read_dir(&places.dir).into_iter().flatten().flatten();
-    // The name of a damaged database ends with a time, and each time ends with `Z`. The names of its write-ahead log
-    // and its report have another ending after the `Z`.
+    // The name of a damaged database ends with a time. The last letter of a time is `Z`. The names of the database's
+    // write-ahead log and of its report have another ending after the `Z`.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_recent).collect();
@@ -63,8 +63,8 @@ fn damaged_names(places: &DataDir, since: i64) -> Vec<String> {
     names
 }
 
-/// The paths of databases that are missing although their write-ahead logs were set aside at or after the time
-/// `since`, oldest first.
+/// Finds the write-ahead logs that were set aside without their databases, at or after the time `since`. Returns the
+/// paths to which these databases would have been moved, oldest first.
 pub fn logs_without_database(places: &DataDir, prefix: &str, since: i64) -> Vec<PathBuf> {
     let since = file_time(since);
     let entries = fs::read_dir(&places.dir).into_iter().flatten().flatten();

@@ -101,8 +101,8 @@ fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// Whether the hub's name is the name of this machine. A hub does not listen at its name, because the name often has
-/// only a loopback address on the machine itself.
+/// Whether the hub's name is the name of this machine. A hub does not listen at its name, because on the machine
+/// itself, the name often leads only to a loopback address.
 fn is_own_name(hub: &HubAddress) -> bool {
     let own = super::host();
     let names = [hub.host(), hub.host().strip_suffix(".local").unwrap_or_default()];
@@ -111,7 +111,7 @@ fn is_own_name(hub: &HubAddress) -> bool {
 
 fn own_address_error(hub: &HubAddress) -> Error {
     let text = format!(
-        "SLM_MESH_HOST: {hub} is this machine, but a guest lists other machines here; if this machine is a hub, set \
+        "SLM_MESH_HOST: {hub} is this machine, but a guest's hub is another machine; if this machine is a hub, set \
          SLM_MESH_HOST=0.0.0.0; if {hub} is the near end of a tunnel to a hub, set SLM_MESH_ROLE=client"
     );
     Error::new(ErrorKind::Usage, text)

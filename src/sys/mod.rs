@@ -182,7 +182,8 @@ pub fn own_path() -> PathBuf {
     let started_as = started_as.filter(|path| path.is_absolute() && path.file_name() == Some(PROGRAM.as_ref()));
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM));
-    // If no program is found, an attempt to start the program at this path fails with an error that contains the path.
+    // If no program is found, this path is used. The start of the program then fails with an error that contains the
+    // path.
     started_as.into_iter().chain(in_path).find(|program| program.is_file()).unwrap_or(path)
 }
 

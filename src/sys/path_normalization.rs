@@ -76,8 +76,8 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
 /// The working directory, if it may be a project.
 ///
 /// # Errors
-/// If the directory no longer exists. Also if it is HOME or `/`, because some clients start the MCP servers of all
-/// workspaces in these directories.
+/// If the directory no longer exists, or if it is HOME or `/`. Some clients start the MCP servers of all workspaces in
+/// HOME or in `/`.
 pub fn project_dir() -> Result<PathBuf, &'static str> {
     let Ok(dir) = std::env::current_dir() else { return Err("the folder in which this session was started is gone") };
     let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());

@@ -18,7 +18,7 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     Ok(if file.metadata()?.is_file() { Some(file) } else { None })
 }
 
-/// An empty buffer with room for 32 bytes more than a file of `len` bytes. Without these 32 bytes, the standard library
+/// An empty buffer with room for a file of `len` bytes, plus 32 bytes. Without these 32 bytes, the standard library
 /// would make extra small reads at the end of the file.
 pub fn buffer_for(len: u64) -> Vec<u8> {
     Vec::with_capacity(len as usize + 32)

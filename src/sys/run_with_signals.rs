@@ -128,15 +128,15 @@ impl ForegroundCommand {
     /// harm than a signal that never comes.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
-        // If the terminal has sent the signal, `sender` is 0 (on macOS, the sender is process 0). The terminal signals
-        // the whole foreground group, which includes the command.
+        // If the terminal has sent the signal, `sender` is 0: macOS names process 0 as the sender, and Linux names
+        // none. The terminal sends the signal to the whole foreground group, which includes the command.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
         // A signal that the command sends to its own group also reaches this process. The command must not get this
         // signal twice.
         if sender != 0 && !is_own() {
-            // If the command has just ended, this fails, and the kernel reports the end of the command next.
+            // This fails if the command has just ended. The kernel then reports the end of the command.
             let _ = kill_process(self.pid, signal);
         }
     }

@@ -37,13 +37,14 @@ fn named_process(places: &DataDir) -> Option<i64> {
     number(places, &places.pid()).filter(|pid| Some(*pid) != last_own_pid(places) && process::is_in_use(*pid))
 }
 
-/// The line in the file `broker.clock` that says which process wrote the file. So after this broker was killed, its pid
-/// file is not mistaken for that of a TypeScript broker, even if another process has got the same id.
+/// The line in the file `broker.clock` that says which process wrote the file. If this broker is killed, its pid file
+/// remains, and another process may get the same id. Because of this line, the pid file is not mistaken for that of a
+/// TypeScript broker.
 pub fn own_pid_line() -> String {
     format!("{OWN_PID}{}\n", std::process::id())
 }
 
-/// The id of the last broker of our own in this data directory.
+/// The process id of our own last broker in this data directory.
 fn last_own_pid(places: &DataDir) -> Option<i64> {
     places.read(&places.clock())?.lines().find_map(|line| line.strip_prefix(OWN_PID)?.parse().ok())
 }

@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 const DEPTH_MAX: usize = 32;
 /// How many bytes of one text are kept. Beyond this limit, only lines that the caller needs are kept.
 const TEXT_MAX: usize = 1 << 20;
-/// How many bytes of all texts together are kept. Beyond this limit, only needed fields are kept.
+/// Maximum total size of the kept texts, in bytes. Beyond this limit, only needed fields are kept.
 const TEXTS_MAX: usize = 4 << 20;
 /// How many bytes of needed fields and lines are kept after `TEXTS_MAX` is reached.
 const RESERVE: usize = 4 << 20;

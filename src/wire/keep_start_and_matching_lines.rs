@@ -3,7 +3,7 @@
 
 use super::huge_or_broken_json_reader::SHORT_MAX;
 
-/// The beginning of a text, and the needed lines after the beginning.
+/// The beginning of a text, and those later lines that are needed.
 pub(super) struct KeptText {
     kept: Vec<u8>,
     head_max: usize,

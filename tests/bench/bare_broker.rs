@@ -76,7 +76,7 @@ pub fn serve(path: &str, file: &str) {
         }
         rules.commit();
         for client in clients.iter_mut().filter(|client| !client.output.is_empty()) {
-            // If a client does not read its answers, they are lost, which is fine.
+            // If a client does not read its answers, the answers are lost. This does not matter here.
             let _ = client.stream.write_all(&client.output);
             client.output.clear();
         }

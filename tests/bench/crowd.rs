@@ -51,7 +51,8 @@ fn push_times(mut sender: Line, mut reader: Line) -> Samples {
     Samples::new(times)
 }
 
-/// Times a `send` to all peers, from the sender's write until all of the hundred recipients have received the notice.
+/// Measures how long a `send` to all peers takes, from the sender's write until all of the hundred recipients have
+/// received the notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
     let bare = BareBroker::start(&mesh.scratch);

@@ -91,7 +91,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row with a dash in each cell that may stay empty.
+    /// A row with a dash in each optional cell.
     pub fn blank() -> Row {
         let dash = || "-".to_owned();
         Row { p99: dash(), floor: dash(), ratio: dash(), ..Row::default() }
@@ -163,7 +163,7 @@ impl Table {
         self.bare_cells(&span(median), &span(p99), &floor.map_or("-".into(), span), &ratio);
     }
 
-    /// Prints a line like [`Table::bare`], but with any figures.
+    /// Prints the same kind of line as [`Table::bare`]. The caller passes each figure as text.
     pub fn bare_cells(&self, figure: &str, p99: &str, floor: &str, ratio: &str) {
         print_cells(["  a broker without rules", figure, p99, floor, ratio, "-", NO_TARGET]);
     }

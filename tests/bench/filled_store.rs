@@ -1,5 +1,6 @@
-//! Writes rows into the store's tables without the store's code. This code times a bare loop of commits, and fills a
-//! mesh with a million rows. A test writes a few rows in the same way, so the test fails if the tables change.
+//! Writes rows into the store's tables without the store's code. The benchmarks use this to time a bare loop of
+//! commits, and to fill a mesh with a million rows. A test writes a few rows in the same way, so the test fails if the
+//! tables change.
 
 use rusqlite::{Connection, params};
 use serde_json::json;

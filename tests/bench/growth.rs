@@ -48,7 +48,7 @@ fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// Times each operation on both meshes, in turns.
+/// Times each operation on both meshes, and alternates between the two.
 pub fn growth(table: &mut Table) {
     let (_few, mut few) = grown(FEW);
     let (_many, mut many) = grown(MANY);

@@ -13,8 +13,8 @@ use std::time::Instant;
 const RUNS: usize = 300;
 /// The number of files that another peer has locked.
 const HELD: usize = 50;
-/// How long a hook before or after a command may take if no file is locked. The unit is the time that a hook before an
-/// edit takes.
+/// Maximum time of a hook that runs before or after a command, if no file is locked. The unit is the time of a hook
+/// that runs before an edit.
 const HOOK_MAX: f64 = 1.2;
 /// How many microseconds a hook may take to check the locked files.
 const ADDED_MAX: f64 = 1_000.0;

@@ -33,8 +33,8 @@ fn input(session: &str) -> String {
     told.to_string()
 }
 
-/// Times a hook without mail and a hook with at least twenty waiting messages. Both times are compared with the time of
-/// a process that ends immediately.
+/// Measures how long a hook takes without mail, and with at least twenty waiting messages. Compares both times with the
+/// time of a process that ends immediately.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");

@@ -195,8 +195,8 @@ fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
         let wanted = position(leader);
         micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
         // A hub renews its lease three times within the lease's duration. After a kill, no hub leads until the lease
-        // has expired. That takes longest right after a renewal. So the kills are spread over the time between two
-        // renewals.
+        // has expired. This wait is longest if the kill comes right after a renewal. So the kills are spread over the
+        // time between two renewals.
         thread::sleep(Duration::from_secs(LEASE_SECONDS) / 3 * n / N_KILLS);
         leader.kill();
         let began = Instant::now();

@@ -57,8 +57,8 @@ impl Load<'_> {
     }
 }
 
-/// Makes calls at a steady rate until the load ends. If a call starts late because the previous call took too long, its
-/// time is counted from the moment when it was due.
+/// Makes calls at a steady rate until the load ends. A call starts late if the previous call took too long. The time of
+/// a late call is counted from the moment when the late call was due.
 fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
     let mut times = Vec::new();
     let mut due = Instant::now();
@@ -76,7 +76,7 @@ fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnM
     load.times.lock().expect("no thread panics with it").push((name, times));
 }
 
-/// Pauses between the chats of two sessions. Each session chats once in `CHATS_EVERY`, and the sessions are spread
+/// Waits until the next session is due to chat. Each session chats once in `CHATS_EVERY`, and the sessions are spread
 /// evenly over this time.
 fn pace(next: &mut Instant, n_chatters: usize) {
     *next += CHATS_EVERY / n_chatters as u32;
@@ -118,7 +118,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So only a few messages are sent to it.
+        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So only a few messages are sent to
+        // `human`.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }

@@ -58,7 +58,7 @@ impl Drop for Script {
     }
 }
 
-/// Times three scripts. Two have no peer name: one reads, and one writes. The third is a named peer, and reads.
+/// Times three scripts. Two have no peer name: one reads, and one writes. The third acts as a named peer, and reads.
 pub fn python(table: &mut Table) {
     let mesh = Mesh::started();
     let mut client = Client::connect(&DataDir { dir: mesh.dir() }).expect("a broker");

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 /// The length of a long command line, in bytes. A command line with a here-document may be this long.
 const LONG: usize = 10 * 1024;
-/// The number of files in the directory. Wildcards are compared with their names.
+/// The number of files in the directory. Wildcards are compared with the names of these files.
 const ENTRIES: usize = 50;
 
 /// Repeats a string up to the length of a long command line.

@@ -76,7 +76,8 @@ fn ticks_of(pid: u32) -> f64 {
     time(11) + time(12)
 }
 
-/// Reads lines in a thread, and records when each event came. The events come in order.
+/// Reads the lines of an event stream in a thread, and records when each event arrived. The events are numbered and
+/// arrive in the order of their numbers.
 fn note(mut lines: impl BufRead + Send + 'static) -> Seen {
     std::thread::spawn(move || {
         let (mut seen, mut line) = (Vec::with_capacity(N_EVENTS), String::new());

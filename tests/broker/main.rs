@@ -426,7 +426,8 @@ fn a_process_with_the_id_of_a_killed_broker_is_not_taken_for_a_broker_of_slm_mes
     until("it is dead", || !lives(pid));
     let _other_server = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let mut other = Command::new("sleep").arg("600").spawn().unwrap();
-    // The test can't choose the id of a process, so it gives the id of the other process to the killed broker.
+    // The test can't choose the id of a process. So it writes the id of the other process into the files of the killed
+    // broker.
     for name in ["broker.pid", "broker.clock"] {
         let text = fs::read_to_string(place.dir.join(name)).unwrap();
         fs::write(place.dir.join(name), text.replace(&pid.to_string(), &other.id().to_string())).unwrap();

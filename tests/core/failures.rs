@@ -192,8 +192,8 @@ fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment
     assert!(disk.mesh.commit());
     disk.refusing(|disk| disk.pass(5_000));
     disk.lock(2).unwrap_err();
-    // The broker pauses before it tries to write again. Then the session gets at most one more grace period. When this
-    // period has ended, the session's lock must be released.
+    // The broker pauses before it tries to write again. After this pause, the session gets at most one more grace
+    // period. When this period has ended, the session's lock must be released.
     for _ in 0..7 {
         disk.pass(1_000);
     }

@@ -2,9 +2,9 @@
 
 use crate::script::check;
 
-/// Runs a script. At its beginning, the session `p` has ended, a message waits for `p`, and the session `q` has taken
-/// over the name of `p`. In the script, the letters `P`, `Q` and `N` stand for calls. Each call attaches a session
-/// whose key is the letter.
+/// Runs a script. When the script begins, the session `p` has ended, a message waits for `p`, and the session `q` has
+/// taken over the name of `p`. In the script, the letters `P`, `Q` and `N` stand for calls. Each call attaches a
+/// session whose key is the letter.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

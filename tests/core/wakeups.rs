@@ -140,7 +140,7 @@ fn a_session_that_ends_and_goes_on_is_woken_again() {
 
 #[test]
 fn a_hook_that_waits_late_for_a_session_that_has_ended_does_not_bring_it_back() {
-    // The hook lost its connection to the broker, and the user ended the session before the hook was back.
+    // The hook lost its connection to the broker, and the user ended the session before the hook connected again.
     run("
         a joins
         h connects
@@ -238,8 +238,8 @@ fn two_agents_do_not_wake_each_other_for_ever_unless_a_person_speaks() {
 
 #[test]
 fn nobody_is_woken_more_often_than_an_hour_allows() {
-    // Each attempt is stored with the receipt of its message. So a restarted broker knows how often the session was
-    // woken.
+    // Each attempt to wake the session is stored with the receipt of the message. So a restarted broker knows how often
+    // the session was woken.
     for restart in ["", "crash\nb joins\nx joins\n"] {
         let mut script = String::from("b joins\nx joins\n");
         for n in 0..6 {

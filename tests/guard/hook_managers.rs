@@ -18,7 +18,7 @@ fn remove_also_finds_the_guard_where_git_looked_before() {
     good(&place, "tree", &["config", "--worktree", "core.hooksPath", "../tree-hooks"]);
     guard(&place, "tree", "install");
     guard(&place, "repo", "install");
-    // Sets up a folder for hooks in the same way as the hook manager husky.
+    // Sets up a folder for hooks as the hook manager husky does.
     std::fs::create_dir_all(place.root.join("repo/.husky/_")).unwrap();
     good(&place, "repo", &["config", "core.hooksPath", ".husky/_"]);
     guard(&place, "repo", "install");

@@ -130,7 +130,7 @@ fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
 }
 
 /// A commit that records a new version of a submodule changes no file in the submodule. So the guard ignores locks on
-/// these files.
+/// files in the submodule.
 #[test]
 fn a_lock_inside_a_submodule_does_not_stop_a_commit_of_the_submodule() {
     let Some(place) = repository() else { return };

@@ -1,5 +1,5 @@
-//! Tests that no hook of the user is lost: not if an installation fails or is interrupted, not if two installations run
-//! at the same time, and not if the user adds lines to the guard's script.
+//! Tests that no hook of the user is lost. The tests interrupt installations or make them fail, run two installations
+//! at the same time, and add lines to the guard's script.
 
 use super::support::{Place, put_program, until};
 use super::{doctor_on_guard, good, guard, repository, snapshot};
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A hook that is not a shell script, so the guard moves it aside. It writes a line into the file `seen`.
+/// A hook that writes a line into the file `seen`. The hook is not a shell script, so the guard moves it aside.
 const SCAN: &[u8] = b"#!/usr/bin/awk -f\nBEGIN { print \"scan\" >> \"../seen\" }\n";
 
 /// Puts a hook into the repository, and returns the folder of hooks.
@@ -96,7 +96,8 @@ fn an_installation_that_fails_leaves_the_hook_in_its_place() {
     }
 }
 
-/// An earlier version moved the hook before it wrote the script that runs the hook, and could be killed in between.
+/// An earlier version first moved the hook, and then wrote the script that runs the hook. If it was killed between
+/// these steps, no script ran the moved hook.
 #[test]
 fn a_hook_that_was_moved_and_does_not_run_is_reported_and_brought_back() {
     for (is_script_written, cure) in [(false, "install"), (false, "remove"), (true, "install"), (true, "remove")] {
@@ -199,7 +200,7 @@ fn lines_that_are_added_to_the_guards_script_run_beside_the_hook_that_was_moved(
     append(&hook, "echo lint >> ../seen\n");
     assert_eq!(seen_by_commit(&place), "scan\nlint\n");
 
-    // An earlier version of the guard wrote a script that ended with the moved hook.
+    // An earlier version of the guard wrote a script whose last line runs the moved hook.
     let call = "if [ -x \"$before\" ]; then \"$before\" \"$@\" || exit; fi\n";
     let earlier = script.replace(call, "[ -x \"$before\" ] || exit 0\nexec \"$before\" \"$@\"\n");
     assert_ne!(earlier, script);

@@ -1,4 +1,5 @@
-//! Tests the warning that an edited file is not locked, because the mesh already has the maximum number of locks.
+//! Tests the case that the mesh already has the maximum number of locks. An edited file is then not locked, and the
+//! user gets a warning.
 
 use super::support::Place;
 use super::{at, claude_like, told};

@@ -121,7 +121,7 @@ impl Http {
         Http { stream: BufReader::new(tcp(address)), token: token.to_owned() }
     }
 
-    /// All later requests on this connection send this token.
+    /// Sets the token that all later requests on this connection contain.
     pub fn token(mut self, token: &str) -> Http {
         self.token = token.to_owned();
         self

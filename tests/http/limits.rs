@@ -51,8 +51,8 @@ fn registering_senders_does_not_help_much() {
     let mut http = broker.http();
     let b = http.peer("/p");
     let mut refused = false;
-    // Each registered peer may send 100 messages. The broker also limits registrations, because a client could register
-    // again and again.
+    // Each registered peer may send 100 messages. A client could register again and again to send more, so the broker
+    // also limits registrations.
     for _ in 0..150 {
         let reply = http.post("/register", &json!({ "projectPath": "/p", "pid": 1 }));
         refused |= reply.status == 429;

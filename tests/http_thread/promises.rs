@@ -174,8 +174,8 @@ fn a_full_queue_gets_503() {
     first.reads(200, "one");
     first.send("GET /3 HTTP/1.1\r\n\r\n");
     let next = jobs.recv().unwrap();
-    // The server drops a second response to the same request. Otherwise, the client would think that it is the response
-    // to the next request.
+    // The server drops a second response to the same request. Otherwise, the client would take the second response for
+    // the response to its next request.
     server.respond(job.ticket, HttpResponse::json(200, b"two".to_vec()));
     server.respond(next.ticket, HttpResponse::json(200, b"three".to_vec()));
     first.reads(200, "three");

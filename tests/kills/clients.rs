@@ -177,7 +177,7 @@ impl Caller for Mcp<'_> {
 
     fn revive(&mut self) -> bool {
         let has_ended = |child: &mut Child| child.try_wait().map_or(true, |status| status.is_some());
-        // The mutex is held until the dead process is reaped, and its id is removed from the slot. Otherwise, the
+        // The mutex is held until the dead process is reaped and the slot no longer contains its id. Otherwise, the
         // killer could hit a new process with the same id.
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.child.as_mut().is_some_and(|child| !has_ended(child)) {

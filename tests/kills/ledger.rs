@@ -41,8 +41,8 @@ pub struct Ledger {
     pub grants: HashSet<(String, String, i64)>,
     /// For each path, the current lock, as far as the lock's holder knows.
     pub held: HashMap<String, Hold>,
-    /// Locks that were granted before an earlier holder knew that its own lock had ended: path, earlier holder, later
-    /// holder.
+    /// Locks that were granted to a later holder before the earlier holder knew that its own lock had ended: path,
+    /// earlier holder, later holder.
     pub followed: Vec<(String, Hold, Hold)>,
     /// Lock and unlock requests whose answers were lost: the caller and the path.
     pub unsure: HashSet<(String, String)>,
@@ -151,7 +151,7 @@ impl Ledger {
         self.top_token = self.top_token.max(token);
     }
 
-    /// Records that a caller has been told that its lock on a path was released.
+    /// Records that an answer reported the release of a caller's lock on a path.
     pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }

@@ -65,7 +65,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     fn strike(&mut self) {
-        // One strike in ten happens without a pause, and kills the next broker while it is still starting.
+        // One strike in ten happens without a pause, and kills the next broker while that broker is still starting.
         let early = self.dice.below(10) == 0;
         let pause = if early { 0 } else { self.dice.below(120) };
         std::thread::sleep(Duration::from_millis(pause));

@@ -118,8 +118,8 @@ impl Worker<'_> {
         let mut ledger = self.world.ledger();
         ledger.called(self.kind, began.elapsed(), waits, lost);
         if let Got::Refused(word, text) = &got {
-            // Counts an error by its message, which is more precise than its kind. The end of the message is cut off,
-            // because it may contain names of peers or files.
+            // Counts errors by their messages, because a message is more precise than the kind of an error. The end of
+            // the message is cut off, because it may contain names of peers or files.
             let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
             let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
             let word = if plain { word } else { text };
@@ -245,8 +245,8 @@ impl Worker<'_> {
         self.check_count();
     }
 
-    /// Checks that the number in the worker's own entry is one that the worker sent, and is not lower than the last
-    /// acknowledged number.
+    /// Checks the number in the worker's own entry. The worker must have sent this number, and it must not be lower
+    /// than the last acknowledged number.
     pub fn check_count(&mut self) {
         let key = format!("n-{}", self.label);
         let Some((told, asked)) = self.world.ledger().counters.get(&key).copied() else { return };

@@ -360,7 +360,7 @@ impl World {
     }
 }
 
-/// Checks that an error has a text. Checks also that the caller has made a mistake: the cause must not be a bug in
+/// Checks that an error has a text, and that it reports a mistake of the caller. The error must not report a bug in
 /// slm-mesh, a failure of the disk, or a missing broker.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");

@@ -1,7 +1,7 @@
 //! Tests an HTTP connection with random bytes.
 //!
-//! The requests must not depend on how the bytes are cut into pieces. A client must be able to see where each response
-//! ends.
+//! The requests that the connection finds must not depend on how the bytes are cut into pieces. A client must be able
+//! to see where each response ends.
 
 use crate::choices::{Choices, pieces};
 use slm_mesh::broker::http::connection::{HttpConnection, HttpStream, Next, READ_MAX, SharedHttpState};

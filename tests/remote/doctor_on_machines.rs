@@ -15,7 +15,8 @@ fn one_of_several_hubs() -> Place {
         .with("SLM_MESH_SHARED_SECRET", SECRET)
 }
 
-/// Runs doctor, and returns what the check of this subject found and how to fix it. The cure is empty if all is well.
+/// Runs doctor, and returns two texts from the check of this subject: the finding, and the cure. The cure is empty if
+/// all is well.
 fn check(place: &Place, about: &str) -> (String, String) {
     let said: Value = serde_json::from_slice(&place.run(&["doctor", "--json"]).stdout).unwrap();
     let checks = said["checks"].as_array().unwrap();

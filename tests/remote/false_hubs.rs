@@ -22,7 +22,7 @@ pub enum Role {
     /// Passes all requests on to the broker at this socket, and returns the broker's answers. Names [`LOG`] as the log
     /// that this hub shares with other hubs.
     Leads(PathBuf),
-    /// Like `Leads`, but the hub names this log and the lost logs that it continues.
+    /// Like `Leads`, but the hub names this log, and the lost logs that this log continues.
     LeadsLog(PathBuf, &'static str, &'static [&'static str]),
     /// Like `Leads`, but the hub shares no log with other hubs.
     LeadsAlone(PathBuf),
@@ -30,8 +30,8 @@ pub enum Role {
     LosesAnswers(PathBuf),
     /// Refuses each request. The error contains the address of the hub that leads, if there is one.
     StandsBy(Option<String>),
-    /// Refuses each request, and names the hub with this address as the leader. In its answer to `hub.status`, the
-    /// false hub says that it can't take over because of [`TROUBLE`].
+    /// Refuses each request, and names the hub with this address as the leader. In its answer to `hub.status`, the fake
+    /// hub says that it can't take over, and gives [`TROUBLE`] as the reason.
     CannotTakeOver(String),
 }
 
@@ -42,7 +42,7 @@ pub const LOG: &str = "000000000000000000000000000000a1";
 pub const TROUBLE: &str = "this hub's database is too old; run slm-mesh start --rejoin";
 
 impl Role {
-    /// The leader that a standby names, if any; `None` if the hub is no standby.
+    /// The leader that a standby names, if any; `None` if the hub is not on standby.
     fn standby(&self) -> Option<Option<String>> {
         match self {
             Role::Leads(_) | Role::LeadsLog(..) | Role::LeadsAlone(_) | Role::LosesAnswers(_) => None,
@@ -137,7 +137,8 @@ impl FalseHub {
         connections.iter().any(|connection| connection.open.lock().unwrap().values().any(|open| open == method))
     }
 
-    /// Changes the role of the hub, and returns its old role. A hub that begins to stand by refuses all waiting calls.
+    /// Changes the role of the hub, and returns its old role. When the hub becomes a standby, it refuses all waiting
+    /// calls.
     pub fn become_(&self, role: Role) -> Role {
         let former = std::mem::replace(&mut *self.role.lock().unwrap(), role.clone());
         if let Some(leader) = role.standby() {

@@ -378,7 +378,8 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
 }
 
 /// Opens the socket of this machine's broker. The broker ends before it reads the first call. If `answers_ping` is
-/// true, the broker answers a ping first. Each later connection reaches the next broker, which has the role `next`.
+/// true, the client sends a ping before that call, and the broker answers the ping. Each later connection reaches the
+/// next broker, which has the role `next`.
 fn ending_broker_on_this_machine(place: &Place, answers_ping: bool, next: Role) {
     std::fs::create_dir_all(&place.dir).unwrap();
     let listener = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();

@@ -50,7 +50,8 @@ fn text_that_the_hubs_shell_prints_is_named_as_the_cause() {
     assert!(said.contains("Welcome to hub") && said.contains(".bashrc"), "{said}");
 }
 
-/// An idle connection over the network to a hub that hangs ends after 18 s. Other tests keep the machine busy.
+/// If a hub hangs, an idle connection to it over the network ends after 18 s. This limit is longer, because other tests
+/// keep the machine busy.
 const HANG_NOTICED_WITHIN: Duration = Duration::from_secs(28);
 
 /// The processes that this process has started: for each, its id and its command line.

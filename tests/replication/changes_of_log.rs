@@ -5,7 +5,7 @@ use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{alone, await_equal, await_level, hub_status, kill, position, start, start_both};
 use crate::support::{Place, lives, until};
 
-/// Waits until the status of a hub shows a problem with these words.
+/// Waits until the status of a hub shows a problem whose text contains these words.
 fn await_trouble(hub: &Place, words: &str) {
     let has_words = || hub_status(hub)["trouble"].as_str().is_some_and(|why| why.contains(words));
     until(&format!("the hub says \"{words}\""), has_words);
@@ -161,7 +161,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
     // A different hub may have granted locks with tokens that this hub does not know. New tokens start at the current
-    // time in ms, so that they are above all earlier tokens.
+    // time in ms, so that they are greater than all earlier tokens.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
     await_equal(&second, &first);

@@ -55,7 +55,7 @@ fn answer(mut stream: TcpStream, status: &str, body: &str) {
     let _ = stream.shutdown(Shutdown::Write).and_then(|()| std::io::copy(&mut stream, &mut std::io::sink()));
 }
 
-/// The entry of an append, in base64; `None` for other requests.
+/// The entry that a request appends to the log, in base64; `None` if the request appends nothing.
 fn appended(request: &Value) -> Option<&str> {
     request["success"][0]["request_put"]["value"].as_str().filter(|_| request["compare"][1]["target"] == "VERSION")
 }
@@ -98,7 +98,8 @@ fn first_member(listener: &TcpListener, behaviour: First, stored: &Mutex<Option<
         let Some((path, request)) = read_request(&mut stream) else { continue };
         let Some(value) = appended(&request) else {
             if path.ends_with("/txn") {
-                // The hub waits up to four times as long for the answer to the append as it waited for this answer.
+                // The hub measures how long this answer takes. It then waits up to four times as long for the answer to
+                // the append.
                 std::thread::sleep(SLOW);
             }
             answer(stream, "200 OK", &granted(&path, &request));

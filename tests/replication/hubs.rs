@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SECRET: &str = "a secret of several hubs";
-/// A client asks several hubs at the same time, so it must not take as long as this when one of them does not answer.
+/// A client asks several hubs at the same time. So even if one hub does not answer, the client must need less time than
+/// this.
 const STOPPED_HUB_WAIT: Duration = Duration::from_secs(3);
 
 impl Cluster {
@@ -253,7 +254,7 @@ fn a_deposed_hub_tells_nothing_and_follows() {
     signal("-STOP");
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     second.ok(&["state", "set", "k", "new"]);
-    // The hub is frozen, so this request waits in its socket.
+    // The hub is frozen, so it does not read this request yet.
     let mut waiting = first.socket();
     let id = waiting.ask("state.get", json!({ "key": "k" }));
     signal("-CONT");

@@ -291,7 +291,7 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(texts(&mut log, 1), ["one"]);
     // A hub must log in before it watches the log, even if it never leads. If the hub watched without logging in, etcd
-    // would cancel each watch at once, and the hub would take each cancellation for news.
+    // would cancel each watch at once, and the hub would treat each cancellation as news.
     let mut follows = cluster.log("slm", Some(("mesh", "good")));
     let until = Instant::now() + Duration::from_secs(2);
     let mut n_news = 0;

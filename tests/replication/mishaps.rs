@@ -206,7 +206,7 @@ fn a_tenant_who_fills_etcd_stops_the_writes_until_etcd_is_cured() {
     until("doctor says what is wrong", || {
         let found = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
         // On a busy machine, the hub may have lost its lease. Then it is on standby, and doctor says why no hub leads.
-        // So the text can be one of two.
+        // So either text is correct.
         let is_said = found.contains("its quota is used up") || found.contains("etcd is full");
         is_said && found.contains("etcdctl alarm disarm")
     });

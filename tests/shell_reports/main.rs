@@ -1,5 +1,5 @@
-//! Tests reports about changes that no lock prevented: a shell command hid the files that it writes, or a person made
-//! the change. The hooks get recorded inputs of real agents.
+//! Tests reports about changes that no lock prevented. Either a shell command did not show which files it writes, or a
+//! person made the change. The hooks get recorded inputs of real agents.
 
 mod many_locks;
 #[path = "../support/mod.rs"]
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::Place;
 
-/// For each agent, the events before and after a tool, at a prompt and at the end of a turn. The last field is the name
-/// of the shell tool.
+/// For each agent, the names of four events: before a tool call, after a tool call, at a prompt, and at the end of a
+/// turn. The last field is the name of the shell tool.
 const AGENTS: &[(&str, [&str; 4], &str)] = &[
     ("claude", ["PreToolUse", "PostToolUse", "UserPromptSubmit", "Stop"], "Bash"),
     ("codex", ["PreToolUse", "PostToolUse", "UserPromptSubmit", "Stop"], "shell"),
@@ -41,15 +41,16 @@ impl<'a> Player<'a> {
         player
     }
 
-    /// Runs the hook for an event. The hook's input is the recorded input with the fields in `more` replaced.
+    /// Runs the hook for an event. The hook's input is the recorded input, to which the fields in `more` are added. A
+    /// field in `more` replaces the recorded field that has the same name.
     fn hook(&self, event: usize, more: &Value) -> String {
         let (output, errors) = self.run_hook(event, more);
         assert_eq!(errors, "", "{}", self.agent);
         output
     }
 
-    /// Runs the hook for an event. The hook's input is the recorded input with the fields in `more` replaced. Returns
-    /// the output and the errors.
+    /// Runs the hook for an event. The hook's input is the recorded input, to which the fields in `more` are added. A
+    /// field in `more` replaces the recorded field that has the same name. Returns the output and the errors.
     fn run_hook(&self, event: usize, more: &Value) -> (String, String) {
         let name = format!("{}-{}.json", self.agent, self.events[event]);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hooks").join(name);

@@ -1,4 +1,4 @@
-//! Tests work trees in which so many files are locked that hooks can't watch all of them.
+//! Tests what happens in a work tree with so many locked files that hooks can't watch all of them.
 
 use super::support::Place;
 use super::{Player, hidden_write, work_tree};

@@ -1,4 +1,4 @@
-//! Tests reports about commands after which the agent ran no hook. The agent gets these reports when its turn ends.
+//! Tests the reports that an agent gets when its turn ends. They are about commands after which the agent ran no hook.
 
 use super::{Player, human_mail, work_tree};
 use serde_json::json;

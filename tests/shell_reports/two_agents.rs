@@ -66,7 +66,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
             // A shell command that hides the name of the file.
             kind => {
                 let command = disguised_write(kind, file, turn);
-                // In half of the cases, the other agent's command overlaps with this command, and ends first or last.
+                // Half of the time, the other agent runs a command that ends earlier (`order` 2) or later (`order` 3).
                 let (other, order) = (&players[1 - me], next(&mut seed) % 4);
                 let meanwhile = other.call("make", "meanwhile");
                 other.hook(2, &json!({}));

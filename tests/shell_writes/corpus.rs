@@ -10,7 +10,7 @@
 use super::tree;
 use std::collections::BTreeSet;
 
-/// One write of a command, from one line of corpus.txt.
+/// A write that a command makes, from one line of corpus.txt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Truth {
     /// The line `w path`: one file.

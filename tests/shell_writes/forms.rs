@@ -385,7 +385,8 @@ fn a_pattern_that_matches_very_many_files_stands_for_them() {
         ("mv big/* other/", "big/7.txt", "half/0.txt"),
         ("rm half/* more/*", "more/899.txt", "big/7.txt"),
         ("truncate -s 0 half/*.txt more/*.txt", "half/899.txt", "big/7.txt"),
-        // It is unknown which file is the first, a quoted pattern is a name, and locks know no brackets.
+        // No write to `big/7.txt` is found here, for three reasons. It is unknown which file is the first. A quoted
+        // pattern is a file name. The globs of locks do not support brackets.
         ("set -- big/*.txt; rm -- \"$1\"; rm 'big/*'; rm big/[0-9]*.txt", "", "big/7.txt"),
         ("cp half/0.txt copy; cat big/*.txt > all", "all", "big/7.txt"),
     ] {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// The directory in which the commands in corpus.txt run.
 pub const DIRECTORY: &str = "/work/app";
 
-/// A file tree in memory. For each folder, it contains the names of its entries, and whether they are folders.
+/// A file tree in memory: for each folder, the names of the entries, and whether each entry is a folder.
 pub struct Tree {
     folders: BTreeMap<String, BTreeMap<String, bool>>,
 }

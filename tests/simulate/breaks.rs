@@ -1,5 +1,5 @@
-//! `make sim-breaks` puts deliberate bugs into the source. This test checks that each bug in breaks.json can still be
-//! put there.
+//! `make sim-breaks` puts deliberate bugs into the source. This test checks that each bug from breaks.json can still be
+//! put into the source.
 
 use serde_json::Value;
 use std::path::Path;

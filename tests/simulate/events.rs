@@ -29,8 +29,8 @@ pub struct Stream {
     kept: VecDeque<Seen>,
     /// The events that the watcher has received in this turn.
     pub fresh: Vec<Seen>,
-    /// The latest time that the clock has shown, even if it has gone back since then. The age of an event is relative
-    /// to this time.
+    /// The latest time that the clock has shown, even if the clock has gone back since then. The age of an event is
+    /// relative to this time.
     pub latest: i64,
 }
 
@@ -73,7 +73,7 @@ impl Stream {
         }
     }
 
-    /// The numbers of this turn's events that a subscriber to these types must receive.
+    /// The sequence numbers of this turn's events that a subscriber to these types must receive.
     pub fn expected(&self, types: &[String]) -> Vec<i64> {
         let wanted = |event: &&Seen| types.iter().any(|kind| kind == "*" || *kind == event.kind);
         self.fresh.iter().filter(wanted).map(|event| event.seq).collect()
@@ -103,7 +103,7 @@ impl Stream {
         }
     }
 
-    /// Checks the answer to a call that read events after a certain number.
+    /// Checks the answer to a call that reads the events whose numbers are higher than `after`.
     pub fn read(&self, after: i64, types: &[String], value: &Value, now: i64) {
         let rows = value["events"].as_array().expect("events");
         let gap = value["gap"] == true;

@@ -43,7 +43,7 @@ impl Hubs {
         Store::open(self.files[hub].as_ref(), false).expect("a store")
     }
 
-    /// Makes this hub the leader, even if it was the last leader. Returns its store.
+    /// Makes this hub the leader, even if it was also the previous leader. Returns its store.
     pub fn take_over(&mut self, hub: usize) -> Store {
         let (mut standby, mut store) = (Standby::new(self.engine.log()), self.store(hub));
         if store.log_position().expect("a position").is_none() {

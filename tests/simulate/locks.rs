@@ -90,7 +90,7 @@ pub struct Locks {
     tokens: BTreeMap<i64, (Who, String)>,
     /// The keys of all `lock FILE -- COMMAND` calls that run, or may run.
     running: BTreeSet<String>,
-    /// The keys of the calls that are certain to run, because they got an answer.
+    /// The keys of the calls that must be running, because their callers got an answer.
     surely_running: BTreeSet<String>,
     /// The time of the broker's last restart; `None` after the grace period in which commands can reconnect and keep
     /// their locks.
@@ -234,7 +234,7 @@ impl Locks {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty());
     }
 
-    /// Ends the locks of a command, since its connection has ended.
+    /// Ends the locks of a command whose connection has ended.
     pub fn command_ended(&mut self, command: &str) {
         self.running.remove(command);
         self.surely_running.remove(command);
@@ -262,7 +262,7 @@ impl Locks {
         self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
-    /// Ends the locks whose lease has ended. A command's lock lasts longer while the command runs or can reconnect.
+    /// Ends the locks whose lease has ended. The lock of a command is extended while the command runs or can reconnect.
     pub fn expire(&mut self, now: i64) {
         let has_grace = self.orphans.is_some_and(|since| since + GRACE_MS > now);
         for grant in self.grants.iter_mut().filter(|grant| grant.may <= now && !grant.command.is_empty()) {

@@ -6,7 +6,8 @@ use slm_mesh::base::limits::{DAY_MS, MAIL_KEPT_MS};
 use slm_mesh::base::time_format;
 use std::collections::VecDeque;
 
-/// The states of a message, as bits. If an answer was lost, a message may be in one of several states.
+/// The states of a message, as bits. If an answer was lost, the state is uncertain, and all bits of possible states are
+/// set.
 pub const ACCEPTED: u8 = 1;
 pub const OFFERED: u8 = 2;
 pub const READ: u8 = 4;
@@ -50,8 +51,8 @@ pub struct Mail {
     done: Vec<VecDeque<Message>>,
     /// The number of the current call. The messages that this call sends get this number as their `rank`.
     pub rank: u64,
-    /// The latest time that the clock has shown, even if it has gone back since then. The age of a message is relative
-    /// to this time.
+    /// The latest time that the clock has shown, even if the clock has gone back since then. The age of a message is
+    /// relative to this time.
     latest: i64,
 }
 
@@ -203,7 +204,7 @@ impl Mail {
         }
     }
 
-    /// Records that a reader has reported or acknowledged these messages. They are now in this state.
+    /// Records that a reader has marked these messages as read or has acknowledged them. `state` is `READ` or `ACKED`.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {

@@ -25,7 +25,7 @@ use world::{Disk, World};
 /// The number of seeds that `make test` runs, and the number of steps for each.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
-/// For one seed in `FILE_EVERY`, the store is in a file. A crash leaves the file as `kill -9` would.
+/// For one of every `FILE_EVERY` seeds, the store is in a file. A crash leaves the file as `kill -9` would.
 const FILE_EVERY: u64 = 8;
 /// For one seed in `HUBS_EVERY`, three hubs share a log.
 const HUBS_EVERY: u64 = 4;
@@ -36,7 +36,7 @@ struct Run {
     counts: BTreeMap<&'static str, u64>,
 }
 
-/// Runs one seed. If the run fails, panics with a command that repeats the run.
+/// Runs the simulation with one seed. If the run fails, panics with a command that repeats the run.
 fn simulate(seed: u64, steps: u64) -> Run {
     let disk = match seed {
         seed if seed.is_multiple_of(FILE_EVERY) => Disk::File,

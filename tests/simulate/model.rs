@@ -225,16 +225,17 @@ impl Model {
     /// its answer. If this call has waited, no older call for the same file may still be waiting.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
-        // A caller's calls may overtake each other. But the calls of other callers may still have to wait for the call
-        // that was overtaken.
+        // The calls of one caller may overtake each other, so `others` leaves out this caller's calls. `pending`
+        // contains them, because a call of another caller may have to wait for one of them.
         let others: Vec<&Ask> =
             pending.iter().copied().filter(|other| other.conn != ask.conn || other.who != ask.who).collect();
         for older in others.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {
             assert!(!self.is_served(older) || self.may_wait(older, &pending), "{ask:?} was served before {older:?}");
         }
         let request = LockRequest::new(ask.who, &ask.args);
-        // A caller's new call may pass an older call if the older call waits for this caller. Nobody waits for a caller
-        // that holds no lock and has no other waiting call, so such a caller may pass no older call.
+        // A new call may overtake an older call if the older call waits for the caller of the new call. No call waits
+        // for a caller that holds no lock and has no other waiting call. So the calls of such a caller must not
+        // overtake older calls.
         let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
         if ask.until.is_some() && ask.args["steal"] != true && is_free {
             let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));

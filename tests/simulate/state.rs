@@ -4,14 +4,14 @@ use serde_json::Value;
 use slm_mesh::base::limits::MAIL_KEPT_MS;
 use std::collections::BTreeMap;
 
-/// What is known about an entry of the shared state from the answers to earlier calls.
+/// What the answers to earlier calls say about an entry of the shared state.
 #[derive(Debug, Clone, Default)]
 struct StateEntry {
     value: Option<String>,
     version: i64,
     expires: Option<i64>,
     touched: i64,
-    /// The number of writes to this key whose answers were lost. Each of them may have changed the value and version.
+    /// The number of writes whose answers were lost. Each of these writes may have changed the value and version.
     slack: i64,
 }
 
@@ -19,7 +19,7 @@ struct StateEntry {
 #[derive(Debug, Default)]
 pub struct State {
     entries: BTreeMap<String, StateEntry>,
-    /// The latest time that the clock has shown, even if it has gone back since then.
+    /// The latest time that the clock has shown, even if the clock has gone back since then.
     latest: i64,
 }
 

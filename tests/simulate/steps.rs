@@ -70,7 +70,7 @@ impl World {
         self.crash(asks, commits);
     }
 
-    /// Makes up to three random calls of sessions in one turn.
+    /// Makes up to three random calls from sessions in one turn.
     fn sessions_call(&mut self) {
         let asks = self.some_calls();
         if !asks.is_empty() {
@@ -251,7 +251,8 @@ impl World {
         }
     }
 
-    /// Connects and attaches a session, with its name or with its earlier id.
+    /// Opens a connection and attaches a session over it. The call contains the session's name, and sometimes also its
+    /// earlier id.
     pub fn attach(&mut self, who: Who) {
         let conn = self.connect();
         let mut args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": NAMES[who] });

@@ -458,7 +458,7 @@ impl World {
             }
             self.mesh = None;
             for suffix in ["", "-wal", "-shm"] {
-                // Some of these files may not exist, since SQLite removes them when a database is closed.
+                // Some of these files may not exist, because SQLite removes them when a database is closed.
                 let _ = std::fs::remove_file(format!("{}{suffix}", old.display()));
             }
         }

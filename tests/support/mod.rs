@@ -119,8 +119,8 @@ impl Place {
     }
 }
 
-/// Environment variables that change the clock of a program: to a time (`@2038-01-02 00:00:00`) or by a span (`+1h`).
-/// If libfaketime is not installed, says so and returns `None`.
+/// Returns environment variables that set a program's clock to a time (`@2038-01-02 00:00:00`), or move it by a span
+/// (`+1h`). If libfaketime is not installed, prints this fact and returns `None`.
 pub fn faketime(time: &str) -> Option<Vec<(String, String)>> {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
@@ -255,7 +255,7 @@ impl Socket {
     pub fn ask(&mut self, method: &str, params: Value) -> i64 {
         self.next += 1;
         let line = json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params });
-        // Makes one write of the whole line. `writeln!` would make a separate write for each part of the JSON.
+        // Writes the whole line at once. `writeln!` would make a separate write for each part of the JSON.
         self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
         self.next
     }
@@ -335,7 +335,7 @@ pub fn freeze(pid: u32) {
     let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
         std::fs::read_to_string(task.unwrap().path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
     };
-    // Only Linux shows the state of each thread, so other systems don't wait.
+    // Only Linux shows the state of each thread, so on other systems, this function does not wait.
     until("the process is stopped", || {
         std::fs::read_dir(format!("/proc/{pid}/task")).map_or(true, |mut tasks| tasks.all(is_stopped))
     });

@@ -79,8 +79,8 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 160;
 
-/// The paths after `crate::` in a line. A group `{a, b}` gives one path for each item. Of a group inside a group, only
-/// the first word counts.
+/// The paths after `crate::` in a line. A group `{a, b}` gives one path for each item. A group inside a group is not
+/// supported: it can give wrong paths, and paths after it can be missing.
 fn crate_paths(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("crate::") {

@@ -1,5 +1,5 @@
-//! Who can use the web page. Each link works only once, in one browser. Requests must come from this machine and from
-//! the page itself.
+//! Tests who can use the web page. Each link works only once, in one browser. Requests must come from this machine and
+//! from the page itself.
 
 use super::client::*;
 use super::page::*;

@@ -20,7 +20,7 @@ struct Person {
 }
 
 impl Person {
-    /// Waits until the script has done a step, and returns what it found on the page.
+    /// Waits until the script has done a step, and returns what the script found on the page.
     fn sees(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();

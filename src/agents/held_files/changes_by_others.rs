@@ -16,7 +16,7 @@ pub enum OwnMoment<'a> {
     /// After a tool call of the session. Contains the note that was written before the call. All changes during the
     /// call count as the session's own.
     AfterWrite(&'a CommandNote),
-    /// At any other time. Any change that is found now was made by another peer or a person, unless a tool of the
+    /// Any other time. A change that is found at such a time was made by another peer or a person, unless a tool of the
     /// session is running.
     Between,
 }

@@ -137,7 +137,7 @@ impl HolderRecords {
     }
 
     /// Writes the records if they have changed. Otherwise, sets the file's modification time to the current time,
-    /// because a file is removed when this time is an hour old.
+    /// because files that are older than an hour are removed.
     pub fn save(mut self) {
         let text = text(&self.records);
         if text == self.was {

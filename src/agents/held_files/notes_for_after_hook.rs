@@ -31,8 +31,8 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files that the command might write. Each entry stands for several files. It may contain tests with which git
-    /// can tell which of these files the command would write.
+    /// The files that the command might write. Each entry stands for several files. It may contain tests that git can
+    /// run for a file. If a file passes a test, the command would write this file.
     pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool can write files, either by editing them or by running commands. Other tools leave no note.
     pub writes: bool,
@@ -65,8 +65,8 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    /// Formats the file as a line of a note. The line is not a JSON object. A note may have many lines, and writing an
-    /// object takes longer than reading the metadata of a file.
+    /// Formats the file as a line of a note. The line is not a JSON object, because a note may have many lines, and
+    /// writing an object takes longer than reading the metadata of a file.
     fn to_line(&self) -> String {
         // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! The list of changes that `slm-mesh lock restore` can undo. In each of these changes, a command or an earlier restore
-//! wrote a file that another peer had locked. An entry is used for at most an hour.
+//! wrote a file that another peer had locked. An entry that is older than an hour is not used.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;

@@ -91,8 +91,8 @@ impl HeldFiles {
     /// the latest change, so that the restore can be undone too.
     ///
     /// # Errors
-    /// If the file cannot be written, or if it has changed since `point` was made. Without `force`, also if the file
-    /// was changed again after the command, or if the replaced content cannot be kept.
+    /// If the file cannot be written, or if it has changed since `point` was made. Without `force`, it is also an error
+    /// if the file was changed again after the command, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);

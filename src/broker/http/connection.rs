@@ -164,8 +164,8 @@ impl<S: HttpStream> HttpConnection<S> {
     /// on this connection has ever been accepted.
     ///
     /// If the flag is false, the connection may be dropped as soon as it has had its first turn. Its rank contains the
-    /// time at which it was accepted. If the flag is true, the connection may be dropped only while it is idle and has
-    /// no unread input. Its rank contains the time at which it began to wait for a request.
+    /// time at which the connection was accepted. If the flag is true, the connection may be dropped only while it is
+    /// idle and has no unread input. Its rank contains the time at which the connection began to wait for a request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };

@@ -326,8 +326,8 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The connection to drop first: the oldest one without a valid token. If all have a valid token, the one that has
-    /// been idle for longest.
+    /// The connection to drop first: the oldest one without a valid token or, if all have a valid token, the one that
+    /// has been idle for longest.
     fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let found = self.conns.iter().filter(|(_, conn)| of(conn));
         let found = found.filter_map(|(id, conn)| Some((conn.leaves_since()?, *id)));

@@ -80,8 +80,8 @@ impl HubConfig {
                 format!(
                     "start --new-log: nothing was changed, because etcd already has a log under the name in \
                      SLM_MESH_STORE, and that log ends at entry {}. To use that log, run slm-mesh start without \
-                     --new-log. To replace that log with the mesh of this hub, first stop all hubs and remove the log \
-                     from etcd (etcdctl del --prefix {prefix})",
+                     --new-log. To replace that log with the mesh of this hub, stop all hubs, remove the log from \
+                     etcd (etcdctl del --prefix {prefix}), and then run slm-mesh start --new-log on this hub again",
                     last.0
                 ),
             )),
@@ -95,8 +95,8 @@ impl HubConfig {
         }
     }
 
-    /// Checks that another hub leads, so that this hub's database can be set aside. Only a leader can send a copy of
-    /// its database as a replacement.
+    /// Checks that another hub leads. This hub's database is set aside only after this check, because only a leader can
+    /// send a copy of its database as a replacement.
     ///
     /// # Errors
     /// When etcd has a log but no other hub leads, or when etcd does not answer.

@@ -156,8 +156,8 @@ struct Follower {
     /// Whether the database is known to belong to the log. Each error sets the flag back to false, because etcd may
     /// have been restored from a backup.
     follows_log: bool,
-    /// Whether this hub has applied the whole log at least once while another hub led. The leader has just stored the
-    /// entries that arrive afterwards, so the time in them is the current time of the mesh.
+    /// Whether this hub has applied the whole log at least once while another hub led. The entries that arrive after
+    /// that are new: the leader has just stored them. So the time in such an entry is the current time of the mesh.
     is_level: bool,
     /// Whether the clock shows the mesh's time instead of this machine's time.
     knows_time: bool,

@@ -66,9 +66,9 @@ pub struct LogTrimThread {
 }
 
 impl LogTrimThread {
-    /// Starts the trim thread of the hub at `address`. The thread calls `wake` when a hub has joined that does not know
-    /// the mesh's time yet. If the thread can't be started, the broker logs an error, and the log in etcd is not
-    /// trimmed.
+    /// Starts the trim thread of the hub at `address`. The thread calls `wake` when another hub has joined, because
+    /// that hub does not know the mesh's time yet. If the thread can't be started, the broker logs an error, and the
+    /// log in etcd is not trimmed.
     pub fn start(
         upkeep: EtcdUpkeep,
         address: String,
@@ -192,7 +192,7 @@ impl Keeper {
     }
 
     /// If a hub has joined, asks the event loop to store an entry with the mesh's time. Without this entry, the new hub
-    /// could take over an idle mesh with the time of its own machine.
+    /// could take over an idle mesh and use the time of its own machine.
     fn note_standbys(&mut self, standbys: Vec<HubPosition>) {
         let is_known = |standby: &HubPosition| self.standbys.iter().any(|known| known.lease == standby.lease);
         if !standbys.iter().all(is_known) {

@@ -99,9 +99,8 @@ impl LeaderConnection {
     }
 
     fn ask(&mut self, args: &Value) -> Result<Value, String> {
-        let lost = |error: io::Error| {
-            format!("the connection to the leader was lost while it was sending the snapshot ({error})")
-        };
+        let lost =
+            |error: io::Error| format!("the connection was lost while the leader was sending the snapshot ({error})");
         let request = rpc::request(&json!(1), "hub.snapshot", args);
         self.stream.write_all(request.as_bytes()).map_err(lost)?;
         let mut buffer = vec![0; 64 << 10];
@@ -119,7 +118,7 @@ impl LeaderConnection {
                 }
             }
             match self.stream.read(&mut buffer).map_err(lost)? {
-                0 => return Err("the connection to the leader was lost while it was sending the snapshot".into()),
+                0 => return Err("the connection was lost while the leader was sending the snapshot".into()),
                 n => self.lines.push(&buffer[..n]),
             }
         }

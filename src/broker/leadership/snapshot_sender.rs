@@ -191,7 +191,7 @@ fn prepare(
                 .and_then(|()| database.copy_to(&file.0).map_err(|error| error.to_string()))
                 .map(|()| file),
             Ok(_) => Err("only a hub of this mesh can get a snapshot, and the caller did not prove through etcd that \
-                          it is one"
+                          it is such a hub"
                 .into()),
             Err(why) => Err(why),
         };

@@ -52,8 +52,8 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
 
 /// Starts the clock of this broker. If there are locks, the clock continues from the last broker's clock. If the clock
 /// started anew, a change of the system time between the two brokers could end the lock of a live session. The clock
-/// also continues if the store has a time in the future, because a clock that started at that time would stand still
-/// while no broker runs.
+/// also continues if the newest time in the store is in the future. Otherwise, each new clock would start at that time
+/// again, as if no time had passed without a broker.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
@@ -106,8 +106,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
-    // Removes the mark that made the file suspect, because the file has been checked. The removal fails if there was no
-    // mark.
+    // The file has been checked, so the mark that made it suspect is removed. The removal fails if there was no mark.
     let _ = fs::remove_file(places.suspect());
     Ok(store)
 }
@@ -116,7 +115,8 @@ fn open_file(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
     Store::open(&places.database(), settings.text("SLM_MESH_SYNC") == "full")
 }
 
-/// What a broker does while it starts, for clients that wait. Only a large database takes noticeable time.
+/// Describes the work of a starting broker, for the clients that wait for it. Only the work on a large database takes
+/// noticeable time.
 pub(super) fn work_at_start(places: &DataDir) -> String {
     let path = places.database();
     let megabytes = fs::metadata(&path).map_or(0, |file| file.len().div_ceil(1_000_000));
@@ -174,7 +174,7 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
     Ok(Some(salvage))
 }
 
-/// The path at which a new database is written. After a crash, slm-mesh clean removes the unfinished file.
+/// The path at which a new database is written. After a crash, `slm-mesh clean` removes the unfinished file.
 pub(super) fn draft_path(places: &DataDir) -> PathBuf {
     places.database().with_extension(format!("new{}", std::process::id()))
 }
@@ -217,10 +217,8 @@ pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Res
 fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     if store.has_lost_reserved_numbers() {
         store.raise(sys::wall_ms())?;
-        log(
-            "broker.numbers is missing or damaged, so broker.db may come from a backup; new messages, events and locks get \
-             numbers from the current time on, so that no number is used twice",
-        );
+        log("broker.numbers is missing or damaged, so broker.db may come from a backup; new messages, events and \
+             locks get numbers that start at the current time in milliseconds, so that no number is used twice");
     }
     Ok(())
 }
@@ -257,8 +255,8 @@ fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
 }
 
 /// The path to which a killed process has begun to move the database. The process has moved the write-ahead log, but
-/// not the database itself. With another path, the database would lose its log. An older log, from before the file
-/// `new` was written, belongs to another database.
+/// not the database itself. If the database were moved to another path, it would lose its log. A log that was moved
+/// before the file `new` was written belongs to another database.
 fn begun_move(places: &DataDir, new: &Path, prefix: &str) -> Option<PathBuf> {
     let written = fs::metadata(new).and_then(|file| file.modified()).ok()?;
     let written = written.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;
@@ -292,12 +290,13 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         }
         LogChange::Rejoin => {
             if places.database().exists() {
-                // A killed broker has left changes in the write-ahead log. The two files are moved one after the other,
-                // so if this process is killed in between, the database must be complete without the log.
+                // If a killed broker has left changes in the write-ahead log, these changes are first copied into the
+                // database. Otherwise, they could be lost if this process is killed after it has moved one of the two
+                // files.
                 if !is_complete(places)
                     && let Err(error) = Store::empty_left_log(&places.database())
                 {
-                    // The database is damaged or the disk is full. The hub leaves this database anyway.
+                    // The database is damaged or the disk is full. The hub moves this database aside anyway.
                     log(&error.to_string());
                 }
                 let aside = move_aside(places, find_set_aside_databases::LEFT)?;

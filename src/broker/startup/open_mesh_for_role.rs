@@ -93,7 +93,7 @@ impl MeshOpener {
         if self.places.read(&path).as_ref() != Some(&line)
             && let Err(error) = self.places.write(&path, &line)
         {
-            log(&format!("{error}; if this machine is renamed later, its peers will keep the former name"));
+            log(&format!("{error}; if this machine is renamed later, its peers will stay under its former name"));
         }
     }
 

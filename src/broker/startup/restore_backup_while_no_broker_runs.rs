@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct CheckedBackup {
     draft: PathBuf,
-    /// The name of the machine whose peers the backup contains; `None` if no file beside the backup says it.
+    /// The name of the machine whose peers the backup contains; `None` if no file beside the backup contains the name.
     machine: Option<String>,
 }
 
@@ -91,8 +91,9 @@ impl CheckedBackup {
     }
 }
 
-/// The name of the machine on which the backup was made, from a copy of broker.machine beside the backup. The peers in
-/// the backup, such as the user, have this name. The next broker gives them the name of this machine.
+/// The name of the machine on which the backup was made, from a copy of broker.machine beside the backup. In the
+/// backup, the rows of peers (the user is one of them) contain that machine's name. The next broker replaces that name
+/// with the name of this machine.
 fn machine_of(places: &DataDir, backup: &Path) -> Option<String> {
     let name = places.read(&backup.with_extension("machine"))?.trim().to_owned();
     Some(name).filter(|name| !name.is_empty() && name.lines().count() == 1)

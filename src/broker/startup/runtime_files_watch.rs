@@ -107,7 +107,7 @@ impl RuntimeFiles {
     ) -> Result<(RuntimeFiles, UnixListener), Error> {
         let meta = lock.metadata().map_err(|error| places.error("can't be read", &error))?;
         let listener = single_instance::bind_socket(places)?;
-        // If this fails, clients still find the socket, which they try first.
+        // If this fails, clients still reach the broker, because they try the socket before they read the lock file.
         let _ = broker_startup_progress::note_end(&lock);
         let mut own = RuntimeFiles {
             lock_id: FileId(meta.dev(), meta.ino()),
@@ -181,8 +181,8 @@ impl RuntimeFiles {
             return PathState::Displaced;
         }
         if self.is_log_removed() {
-            log("broker.db-wal was removed; this broker still has its content open, writes it into broker.db, and \
-                 then ends");
+            log("broker.db-wal was removed; this broker still has the file open, writes the content of the file into \
+                 broker.db, and then ends");
             return PathState::Displaced;
         }
         let healed = self.heal_socket();

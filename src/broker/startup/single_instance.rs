@@ -47,9 +47,10 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     Err(Error::new(ErrorKind::Refused, text))
 }
 
-/// Returns the lock file, without the text of a broker that was killed while it started.
+/// Removes from the lock file the text of a broker that was killed while it started. Returns the lock file.
 fn emptied(lock: File) -> File {
-    // If this fails, clients believe that this process is starting a broker, and wait a little.
+    // If this fails, the old text stays. Clients then believe that this process is a starting broker, and wait a
+    // little.
     let _ = broker_startup_progress::note_end(&lock);
     lock
 }

@@ -92,8 +92,8 @@ pub(super) fn start_remote(
     credentials: PortCredentials,
     waker: &Arc<Waker>,
 ) -> Result<RemoteListener, Error> {
-    // The default port for sessions is the port after the HTTP port, or, if no HTTP port is free, after the last port
-    // that was tried.
+    // The default port for sessions is the port after the HTTP port. If no HTTP port is free, it is the port after the
+    // last port that was tried.
     let last_tried = (settings.int("SLM_MESH_PORT") as u16).saturating_add(PORTS_TRIED - 1);
     let port = sessions_port(settings, http_port.unwrap_or(last_tried));
     let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {
@@ -139,8 +139,9 @@ pub(super) fn hub_warning(settings: &Settings, port: u16) -> Option<String> {
     (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 
-/// Returns a warning if sessions from other machines do not use the port that their settings lead them to. This
-/// happens if another program uses the HTTP port, because the HTTP port decides the port for sessions.
+/// Returns a warning if the port for sessions from other machines is not the port that the settings imply. This happens
+/// if another program uses the HTTP port. The hub then uses another HTTP port, and the port for sessions depends on the
+/// HTTP port.
 pub(super) fn moved_port_warning(settings: &Settings, port: u16) -> Option<String> {
     let http_port = settings.int("SLM_MESH_PORT") as u16;
     let usual = sessions_port(settings, http_port);

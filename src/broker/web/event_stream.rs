@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const PAGES_MAX: usize = 16;
 /// Changes within this many ms share a frame. A change must be visible within 100 ms, so the time is short.
 const FRAME_MS: i64 = 40;
-/// Minimum time between two looks for changed peers and locks, in ms. Each look compares the rows with those that were
-/// sent before.
+/// Minimum time between two checks for changed peers and locks, in ms. Each check compares the rows with those that
+/// were sent before.
 const ROWS_MS: i64 = 500;
 /// The time of a peer's last activity is rounded down to a multiple of this many ms, so that the row of a busy peer
 /// does not change all the time.
@@ -119,7 +119,7 @@ impl PageStreams {
         None
     }
 
-    /// Adds an event to the next frame. The event must be committed.
+    /// Adds an event to the next frame. The event must already be committed.
     pub fn add_event(&mut self, mesh: &Mesh, event: &Event) {
         if !self.open.is_empty() {
             self.next.events.push(event_row(mesh, event));
@@ -127,7 +127,7 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// Adds a message to the next frame. The latest change of the message must be committed.
+    /// Adds a message to the next frame. The latest change of the message must already be committed.
     pub fn add_message(&mut self, mesh: &Mesh, message: &Message) {
         if !self.open.is_empty() {
             self.next.messages.push(mesh.observed_message(message).to_string());

@@ -193,8 +193,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Restricts a call on behalf of another peer of this mesh. The call may show the mailbox of that peer and do nothing
-/// else. It marks no message as read or acknowledged. Returns the peer's id.
+/// Restricts a call that the page makes as another peer of this mesh. The call may show the mailbox of that peer and do
+/// nothing else. It marks no message as read or acknowledged. Returns the peer's id.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage(

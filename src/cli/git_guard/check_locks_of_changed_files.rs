@@ -98,7 +98,7 @@ fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
     let (mut files, mut submodules) = (BTreeSet::new(), BTreeSet::new());
     let mut words = list.split(|byte| *byte == 0);
     while let Some(facts) = words.next() {
-        // An empty entry separates the lists of several refs.
+        // An empty entry follows the changes of each pushed ref.
         if facts.is_empty() {
             continue;
         }

@@ -4,7 +4,7 @@
 //! arguments and its standard input. Any other hook is moved aside, and a script of the guard runs it.
 //!
 //! **Invariant:** wherever an installation or a removal stops, git still runs the user's hook, or `doctor` reports that
-//! git does not run it, and the next installation or removal brings it back.
+//! git does not run it. In the second case, the next installation or removal restores the hook.
 
 use super::hook_lines::{self, ASIDES, BEFORE, BEGIN, Program, find_bytes};
 use super::hooks_dir::{HooksDir, Sharing};
@@ -111,7 +111,7 @@ impl GitHook {
         }
         let at = insertion_point(&self.path, &text);
         if at.is_none() {
-            // If the hook contains the guard's lines, but no longer is a shell script that git runs, the lines are
+            // If the hook contains the guard's lines but is no longer a shell script that git runs, the lines are
             // removed before the hook is moved aside.
             self.remove_from(&self.path)?;
         }
@@ -136,8 +136,8 @@ impl GitHook {
         self.unlink_aside()
     }
 
-    /// Moves the hook aside, and puts the guard's script in its place. The hook stays in its place until everything
-    /// exists that will run it. So git runs the hook even if this function fails or is killed.
+    /// Moves the hook aside, and puts the guard's script in its place. The hook stays at its old path until all files
+    /// that will run it exist. So git runs the hook even if this function fails or is killed.
     fn move_aside(&self, lines: &str) -> io::Result<()> {
         let draft = write_draft(&self.path, self.script(lines).as_bytes(), 0o755)?;
         let moved = self.link_aside().and_then(|()| self.keep_hook()).and_then(|()| fs::rename(&draft, &self.path));
@@ -150,7 +150,8 @@ impl GitHook {
     /// Gives the hook a second name, under which the guard's script will run it.
     fn keep_hook(&self) -> io::Result<()> {
         let kept = self.kept();
-        // `set_older_apart` has left a file with this name only if it has the same text as the hook.
+        // If a file with this name is still here, the file has the same text as the hook. `set_older_apart` has renamed
+        // any other file.
         remove_if_there(&kept)?;
         match fs::hard_link(&self.path, &kept) {
             Ok(()) => {}
@@ -232,11 +233,11 @@ impl GitHook {
         Ok(())
     }
 
-    /// Whether the copy of the earlier hook is the hook itself, which was moved aside.
+    /// Whether the file `kept` is the hook itself, which was moved aside, and not a copy of the hook's earlier text.
     fn has_moved_hook(&self) -> bool {
         let kept = self.kept();
         // The guard moves a hook aside only if it can't insert lines into the hook. An early version of the guard moved
-        // every hook, and its script ran the hook without a link.
+        // every hook, and its script ran the moved hook directly, not through a link.
         let has_no_lines = || insertion_point(&kept, &read_hook(&kept)).is_none();
         let is_linked = || self.aside_path().symlink_metadata().is_ok();
         let is_run_without_link = || hook_lines::runs_hook_beside(&read_hook(&self.path));
@@ -301,7 +302,7 @@ impl GitHook {
         let free = names.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| kept.clone());
         fs::rename(&kept, &free)?;
         Ok(Some(format!(
-            "another program has replaced the hook {}; the earlier hook is now in {}.",
+            "another program has replaced the hook {}; the hook that the guard had saved before is now in {}.",
             self.path.display(),
             free.display()
         )))
@@ -335,7 +336,7 @@ impl GitHook {
         if let Some(dir) = link.parent() {
             fs::create_dir_all(dir)?;
         }
-        // A rename replaces another link without a moment in which the hook can't be found.
+        // A rename replaces another link in one step, so the hook can be found at any time.
         let draft = draft_path(&link);
         remove_if_there(&draft)?;
         symlink(self.link_target(), &draft)?;
@@ -399,7 +400,7 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether a file, which is not a link, has this text.
+/// Whether the path leads directly to a file with this text, not to a link.
 fn is_copy(path: &Path, text: &[u8]) -> bool {
     fs::read_link(path).is_err() && fs::read(path).is_ok_and(|found| found == text)
 }

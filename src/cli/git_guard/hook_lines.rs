@@ -53,13 +53,13 @@ pub fn script(check_lines: &str, aside: &str, hook: &str) -> String {
     format!("{FIRST}{check_lines}{}", moved_hook_call(aside, hook))
 }
 
-/// Returns the lines that run the hook that was moved aside. Lines that the user appends to the script run after that
-/// hook, so these lines end the script only if the hook fails.
+/// Returns the lines that run the hook that was moved aside. The returned lines end the script only if that hook fails,
+/// because lines that the user appends to the script must run after the hook.
 fn moved_hook_call(aside: &str, hook: &str) -> String {
     format!("before=\"${{0%/*}}/{aside}/{hook}\"\nif [ -x \"$before\" ]; then \"$before\" \"$@\" || exit; fi\n")
 }
 
-/// Returns the lines that run the moved hook in every form that a version of the guard has written.
+/// Returns all forms of the lines that run the moved hook. Each version of the guard has written one of these forms.
 fn known_calls(hook: &str) -> Vec<String> {
     let earlier =
         |before: &str| format!("before=\"{before}\"\n[ -x \"$before\" ] || exit 0\nexec \"$before\" \"$@\"\n");
@@ -88,18 +88,19 @@ pub fn runs_moved_hook(text: &[u8], hook: &str) -> bool {
     find_bytes(text, format!("{BEFORE}/{hook}\"").as_bytes()).is_some() || runs_hook_beside(text)
 }
 
-/// Whether a script of an early version of the guard runs the moved hook without a link.
+/// Whether this is the script of an early version of the guard. Such a script runs the moved hook directly, not through
+/// a link.
 pub fn runs_hook_beside(text: &[u8]) -> bool {
     find_bytes(text, format!("$0.{BEFORE}\"").as_bytes()).is_some()
 }
 
-/// Updates the lines that run the hook that was moved aside. Earlier versions of the guard wrote lines after which no
-/// other line could run.
+/// Updates the lines that run the moved hook. The lines of earlier versions of the guard always ended the script, so no
+/// later line could run.
 pub fn with_current_call(text: &[u8], aside: &str, hook: &str) -> Vec<u8> {
     replace_call(text, hook, &moved_hook_call(aside, hook))
 }
 
-/// Removes the lines that run the hook that was moved aside.
+/// Removes the lines that run the moved hook.
 pub fn without_call(text: &[u8], hook: &str) -> Vec<u8> {
     replace_call(text, hook, "")
 }

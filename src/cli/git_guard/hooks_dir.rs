@@ -1,5 +1,5 @@
-//! The directory of the git hooks of a work tree. Finds out who else uses these hooks, and records where a guard was
-//! installed.
+//! The directory in which git looks for the hooks of a work tree. Finds out who else uses these hooks, and records
+//! where a guard was installed.
 
 use super::run_git;
 use super::write_file_whole::{remove_if_there, write_whole};
@@ -15,7 +15,7 @@ use std::{fs, io};
 /// Maximum time to wait for another run of the guard. One run takes less than a second.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// The directory of the git hooks of a work tree.
+/// The directory in which git looks for the hooks of a work tree.
 pub struct HooksDir {
     /// The directory. Symlinks in the path are resolved if the directory exists.
     pub path: PathBuf,

@@ -26,7 +26,8 @@ pub fn message_sent(value: &Value, parsed: &ParsedCommand) -> Rendered {
     Rendered::Text(match parsed.args.get("key").filter(|_| value["repeated"] == json!(true)) {
         // The earlier message may have had a different text and different recipients.
         Some(key) => format!("A message with the key {} was already sent to {recipients}", word(key)),
-        // If the user gave no key, only this program can have repeated the call, after it lost its connection.
+        // If the user gave no key, a repeated call means only that this program lost its connection and sent the call
+        // again.
         None => format!("Message sent to {recipients}"),
     })
 }
@@ -120,8 +121,9 @@ fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -
     lines.join("\n")
 }
 
-/// Says which message this message answers, and which conversation it belongs to. `own` is the id of this message. If
-/// `is_short` is set and another id has the same beginning as `own`, only the last digits of that id are shown.
+/// Says to which message this message is a reply, and to which conversation it belongs. `own` is the id of this
+/// message. If `is_short` is set and another id has the same beginning as `own`, only the last digits of that id are
+/// shown.
 fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
     let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {
         (Some((mesh, digits)), Some((own, _))) if is_short && mesh == own => format!("…{}", plain(digits)),

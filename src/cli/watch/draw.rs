@@ -384,7 +384,8 @@ fn event_details(model: &WatchModel, row: &Value) -> String {
         "peer_left" => tame(word(&payload["reason"])),
         "peer_updated" => tame(word(&payload["summary"])),
         "state_changed" => {
-            // A value without its text or its size has been removed, because its entry was deleted later.
+            // If both the text and the size are missing, the value has been removed, because its entry was deleted
+            // later.
             let value = match (payload["value"].as_str(), payload["bytes"].as_u64()) {
                 (Some(text), _) => tame(text),
                 (None, Some(size)) => counted(size as usize, "byte", "bytes"),

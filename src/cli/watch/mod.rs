@@ -331,8 +331,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // The list of hubs is requested only when the list of names is. It need not be requested at other times:
-            // when another hub begins to lead, the view reconnects and requests all lists again.
+            // The list of hubs is requested only together with the list of names. This is enough, because when another
+            // hub begins to lead, the view reconnects and requests all lists again.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {

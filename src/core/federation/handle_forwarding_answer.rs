@@ -36,8 +36,8 @@ pub enum Delivery {
     Retry(String),
 }
 
-/// A message that was sent over a link, and to which the other mesh has given no clear answer. It is the oldest of the
-/// messages that wait to be sent over this link.
+/// A message that was sent over a link, and to which the other mesh has given no clear answer. The message waits to be
+/// sent again. It is the oldest of the messages that wait for this link.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
@@ -77,8 +77,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // A later message is tried only if the other mesh has answered a poll since this message was first tried.
-        // Otherwise, the other mesh may be down, and this message may not be the cause.
+        // A later message is tried only if the other mesh has answered a poll since the doubtful message was first
+        // tried. Without such an answer, the other mesh may be down, and the doubtful message may not be the cause.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

@@ -76,7 +76,7 @@ impl Federation {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// Returns the time at which this link will count as silent, in ms, unless the linked mesh answers first.
+    /// Returns the time, in ms, at which this link will count as silent if the linked mesh does not answer before.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

@@ -189,7 +189,7 @@ impl Mesh {
         self.unknown_sender(id, name, machine)
     }
 
-    /// Returns a text that stands for a sender that is not a known peer of the linked mesh.
+    /// Returns a text to use as the id of a sender that is not a known peer of the linked mesh.
     pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),

@@ -29,7 +29,7 @@ const RELOADED_BYTES_MAX: usize = 256 * 1024;
 /// The states of a message that are reported to the sender's mesh.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
-/// The messages that one linked mesh has accepted, but whose receipts have not all arrived.
+/// The messages that one linked mesh has accepted, and whose receipts may still change.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
     /// The messages for which no receipt has arrived yet, by sequence number. The values are the senders.
@@ -226,8 +226,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Returns the receipts of messages that this mesh has received from a linked mesh. `keys` are the keys of the
-    /// messages, and `senders` are the peers of the linked mesh.
+    /// Returns the receipts of messages that came from a linked mesh. `keys` are the keys of the messages, and
+    /// `senders` are the peers of the linked mesh.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -102,8 +102,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to a link other than the link to `url`, and must not move to the link to `url`. The peer
-    /// may move if the other link no longer exists, or if the peer is offline and the two links lead to the same mesh.
+    /// Whether a peer belongs to another link, and must not move to the link to `url`. The peer may move if its own
+    /// link no longer exists, or if the peer is offline and both links lead to the same mesh.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());

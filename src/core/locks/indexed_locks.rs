@@ -53,8 +53,8 @@ impl IndexedLocks {
             {
                 index.find(inside, &mut numbers);
             }
-            // If the request contains folders inside each other, the same locks are found again for each folder. So
-            // once the list is as long as the list of all locks, all locks are returned.
+            // If the request contains folders inside each other, the same locks are found again for each folder. So if
+            // the list of found numbers is as long as the list of all locks, all locks are returned.
             if numbers.len() >= self.rows.len() {
                 return self.rows.values().collect();
             }
@@ -121,7 +121,7 @@ fn repo_path(row: &LockRow) -> Option<(&str, &str)> {
     Some((row.repo.as_deref()?, row.repo_path.as_deref()?))
 }
 
-/// The numbers of locks by path. A glob is found under the folder above its first wildcard.
+/// Maps each path to the numbers of its locks. A glob is listed under the folder above its first wildcard.
 #[derive(Debug, Default)]
 struct PathIndex(BTreeMap<String, Vec<u64>>);
 

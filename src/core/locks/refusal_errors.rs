@@ -96,7 +96,8 @@ impl Locks {
     }
 }
 
-/// Returns a path as a word of a shell command, if the shown form of the path is the path itself.
+/// Returns the path, quoted for a shell command, if its shown form is the same as the path. Otherwise, returns the
+/// shown form.
 fn quoted_if_exact(shown: &str, path: &str) -> String {
     if shown == path { shell_quoted(path) } else { shown.to_owned() }
 }

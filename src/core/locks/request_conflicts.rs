@@ -68,8 +68,8 @@ pub struct LockRequest {
     pub renew: bool,
     /// Whether another session of the holder's process may have made the request.
     pub has_unclear_caller: bool,
-    /// The keys of the commands inside which the requester runs. These commands, and so their locks, do not end before
-    /// the requester is done.
+    /// The keys of the commands inside which the requester runs. These commands do not end before the requester is
+    /// done, so their locks do not end either.
     pub outer_commands: Vec<String>,
 }
 

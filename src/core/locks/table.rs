@@ -29,8 +29,8 @@ pub struct Locks {
     /// so many locks, so the next turns write the rest. The keys are tokens and paths, and the values are the new times
     /// of expiry, in ms.
     unwritten: BTreeMap<(i64, String), i64>,
-    /// The tokens and paths of locks that have ended, but are still in the database. One turn can't end so many locks,
-    /// so the next turns end the rest.
+    /// The tokens and paths of locks that have ended, but are still in the database. One turn can end only a limited
+    /// number of locks, so the next turns end the rest.
     ending: BTreeSet<(i64, String)>,
     /// For each connection, the commands whose locks end when the connection ends.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
@@ -39,9 +39,9 @@ pub struct Locks {
     /// value is the subagent that edited the file last. Until this subagent ends, the session's other subagents may not
     /// edit the file.
     editors: BTreeMap<(i64, String), Editor>,
-    /// The tokens and paths of locks that any session of the holder's process may have requested. The database does
-    /// not contain this. After a restart, a lock belongs to its holder alone, because two sessions must never believe
-    /// that they hold the same lock.
+    /// The tokens and paths of locks whose requester is unclear: it may be any session of the holder's process. The
+    /// database does not contain this list. After a restart, a lock belongs to its holder alone, because two sessions
+    /// must never believe that they hold the same lock.
     unclear: BTreeSet<(i64, String)>,
 }
 
@@ -313,15 +313,16 @@ impl Locks {
         Ok(grants)
     }
 
-    /// Whether a subagent makes the request, and another subagent of the same session edits the locked file. The lock
-    /// itself does not show this if it belongs to the session or to its turn.
+    /// Whether a subagent makes the request, and another subagent of the same session edits the locked file. If the
+    /// lock belongs to the session or to a turn, the lock does not show which subagent edits the file.
     pub(super) fn is_edited_by_other_subagent(&self, lock: &LockRow, request: &LockRequest) -> bool {
         let Some(subagent) = request.owner.subagent().filter(|_| lock.holder == request.holder) else { return false };
         let editor = self.editors.get(&(lock.token, lock.path.clone()));
         editor.is_some_and(|editor| editor.subagent != subagent)
     }
 
-    /// Records which subagents of a session are still running. The files of the others are free for any subagent.
+    /// Records which subagents of a session are still running. When a subagent has ended, the session's other subagents
+    /// may edit its files.
     pub(in crate::core) fn keep_editors(&mut self, session: &str, is_running: impl Fn(&str) -> bool) {
         self.editors.retain(|_, editor| editor.session != session || is_running(&editor.subagent));
     }

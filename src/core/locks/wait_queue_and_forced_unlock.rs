@@ -36,8 +36,8 @@ fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
 
-/// Whether a party waits for this request: as its requester, or because the party is a command that does not end before
-/// the requester, which runs inside it.
+/// Whether a party waits for this request. The party may be the requester itself, or a command inside which the
+/// requester runs. Such a command does not end before the requester.
 fn depends_on(party: Party, request: &LockRequest) -> bool {
     is_same_party(party, requester(request)) || is_around(party, request)
 }
@@ -54,11 +54,12 @@ fn cycle_error(peers: &Peers, cycle: &[Party]) -> Error {
     let wait = |pair: &[String]| format!("{} is waiting for {}", pair[0], pair[1]);
     let waits: Vec<String> = names.windows(2).map(wait).collect();
     let (why, cure) = if waits.is_empty() {
-        let why = "your call runs inside a command that holds a conflicting lock, and keeps it until your call ends";
+        let why = "your call runs inside a command that holds a conflicting lock and does not release it before your \
+                   call ends";
         (why.to_owned(), "use the lock that this command already holds".to_owned())
     } else if names.iter().all(|name| *name == names[0]) && cycle.iter().any(|one| !one.1.is_shared()) {
         let why = format!("commands of {} would wait for each other's locks", names[0]);
-        (why, "lock all files with a single slm-mesh lock".to_owned())
+        (why, "lock all files in a single run of slm-mesh lock".to_owned())
     } else {
         (waits.join(" and "), format!("release your locks, or ask {} to release its locks", names[0]))
     };
@@ -124,8 +125,8 @@ impl Locks {
     }
 
     /// Ends a lock, and notifies its holder and the command that owns the lock. If the holder can't be notified,
-    /// returns a note for the person who takes the lock. Also returns a note if another command of the same person
-    /// owned the lock, because that command is still running.
+    /// returns a note for the person who takes the lock. Also returns a note if the lock belonged to another command of
+    /// this person, because that command is still running.
     fn take_from_holder(
         &mut self,
         parts: &mut StealParts,
@@ -161,8 +162,8 @@ impl Locks {
     }
 
     /// Returns the first earlier request for which `request` must wait in line. An earlier request counts if it wants a
-    /// file that `request` wants too, and that the requester does not hold yet. A request of a peer that is gone does
-    /// not count, because it is granted only if the peer returns.
+    /// file that the requester of `request` wants too, but does not hold yet. A request of a peer that is gone does not
+    /// count, because it is granted only if the peer returns.
     ///
     /// An earlier request that waits for the requester, directly or through others, does not count either. Such a
     /// request can't be granted before the requester is done. So waiting in line never causes a deadlock, and only the

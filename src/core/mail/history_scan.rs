@@ -26,7 +26,8 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message takes as long as reading ten messages.
 const FOUND_MAX: usize = 100;
-/// In one step, the search goes from a reply to the message that it answers at most this many times.
+/// A link leads from a reply to the message that the reply answers. In one step, the search follows at most this many
+/// links.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -267,7 +268,7 @@ impl Mail {
 }
 
 /// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends between the
-/// copies of one message, the remaining copies are also read. Otherwise, the next page would show them as a separate
+/// copies of one message, the remaining copies are also read, so that the next page does not show them as a separate
 /// message.
 fn find(
     store: &Store,

@@ -1,7 +1,8 @@
 //! Mail: messages to peers, groups and everybody, and the mailboxes in which messages wait.
 //!
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known. Its
-//! state is accepted, offered, read, acknowledged or expired. For a linked mesh, it can also be forwarded or refused.
+//! state is accepted, offered, read, acknowledged or expired. For a message to a linked mesh, the state can also be
+//! forwarded or refused.
 
 mod duplicate_hook_reports;
 mod history_scan;
@@ -60,9 +61,13 @@ pub static SEND: Op = Op {
         ),
         Arg::new("replyTo", WORD, "Id of the message that you are answering; this also acknowledges that message")
             .placeholder("ID"),
-        Arg::new("key", WORD, "Idempotency key: a second send with this key only returns the first receipt")
-            .placeholder("KEY")
-            .idempotency_key(),
+        Arg::new(
+            "key",
+            WORD,
+            "Idempotency key: a second send with this key sends nothing, and returns the first receipt",
+        )
+        .placeholder("KEY")
+        .idempotency_key(),
         Arg::new(
             "expiresMinutes",
             ArgKind::Int { min: 1, max: 10_080 },
@@ -177,7 +182,7 @@ impl Mail {
         self.receipts_version
     }
 
-    /// Forgets the numbers of unread messages, because a transaction was rolled back.
+    /// Forgets how many unread messages each peer has, because a transaction was rolled back.
     pub(super) fn reload(&mut self) {
         self.unread.clear();
     }

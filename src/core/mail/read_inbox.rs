@@ -98,15 +98,16 @@ fn filter<'a>(
     }
 }
 
-/// Refuses a wait that the arrival of a message would not end: a wait in a search, in the list of sent messages, or in
-/// the history of a channel. If such a call returned at once without an error, a client that calls in a loop would
-/// never pause.
+/// Refuses a wait if a new message would not end it. This is so in a search, in the list of sent messages, and in the
+/// history of a channel. If such a call returned at once without an error, a client that calls in a loop would never
+/// pause.
 fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(), Error> {
     let text = match view {
         _ if is_search => "does not work with a search; leave out `search` to wait for new messages",
         MailView::Sent => "does not work with `filter=sent`; leave out `filter` to wait for new messages",
         _ if is_history => {
-            "does not work with all messages of a channel; leave out `filter` to wait for the channel's unread messages"
+            "does not work with `filter=all` for a channel; leave out `filter` to wait for the channel's unread \
+             messages"
         }
         _ => return Ok(()),
     };

@@ -377,7 +377,7 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
 }
 
 /// Splits a payload into parts, and returns the start of each part. A part has at most `limits::PART_MAX` bytes in the
-/// JSON of a tool result, which escapes invisible characters, too.
+/// JSON of a tool result. This JSON also escapes invisible characters.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
     // In JSON, each byte of a payload becomes at most six bytes (such as \u0007). So a payload that is this short

@@ -113,8 +113,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// Returns the peer or channel with this name. Returns an error if no peer has the name and no old message is from it
-/// or to it. Such a name is probably misspelt.
+/// Returns the peer or channel with this name. Returns an error if no peer has the name and no old message was sent
+/// from or to this name. Such a name is probably misspelt.
 fn correspondent(store: &Store, peers: &Peers, conn: ConnId, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, conn, "with", name)?;
     match found.peer() {

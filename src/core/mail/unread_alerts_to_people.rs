@@ -1,5 +1,5 @@
 //! Alerts to people. An alert is a message of the type `alert`. It must reach the person even if the person is not
-//! looking at the mesh. Only this broker notifies people, so it also does so for those at machines without a broker.
+//! looking at the mesh. Only this broker notifies people. So it also notifies the people at machines without a broker.
 
 use super::MailView;
 use crate::base::stored_enums::{MessageType, PeerKind};

@@ -21,7 +21,8 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// Maximum number of messages that together cause one attempt. The receipts of all these messages show the attempt.
+/// Maximum number of messages that together cause one attempt to wake a session. The receipts of all these messages
+/// show the attempt.
 const NOTED_MAX: i64 = 20;
 /// Maximum number of senders in the sentence that wakes a session.
 const NAMED_MAX: usize = 3;
@@ -140,7 +141,7 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
         attempt.failed = failed.is_some();
     }
-    // A waiting call for another channel may make the next attempt.
+    // If a call for another channel is waiting, that call may make the next attempt.
     turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }

@@ -157,8 +157,8 @@ impl Peers {
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // Two ended sessions with the default name are ambiguous, so the new session takes over neither. But a chosen
         // name belongs to one peer. If no ended session has exactly this name, a peer called `NAME-2` may be the former
-        // session. But a user may have chosen that name for another session. So this peer counts only if it has not
-        // left, and if neither the peer nor the new session has a key.
+        // session. But a user may have chosen the name `NAME-2` for another session. So the peer `NAME-2` counts only
+        // if it has not left, and if neither this peer nor the new session has a key.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -219,9 +219,9 @@ impl Peers {
     }
 
     /// Finds the session that has this key. If there is none, finds a session that had the key earlier and has another
-    /// key now, for example after `/clear`. But such a session does not count if it is still running in another process
-    /// than `process`, the caller's agent process. In this case, the user has resumed the earlier session in `process`
-    /// as a second session. `pid` is the process that is connecting.
+    /// key now, for example after `/clear`. `process` is the caller's agent process, and `pid` is the process that is
+    /// connecting. A session that had the key earlier does not count if it is still running in a process other than
+    /// `process`. In this case, the user has resumed that session in `process`, as a second session.
     fn with_key<'a>(
         &'a self,
         peers: impl Iterator<Item = &'a Peer> + Clone,
@@ -310,7 +310,7 @@ impl Peers {
 
     /// Finds the sessions that first acted as the peer `former`, and then gave back the name of this peer. If the
     /// caller is running in one of these sessions, returns that session. Otherwise, returns a session only if exactly
-    /// one is found, and if the present session of the peer `former` has ended.
+    /// one is found. In addition, the peer `former` must no longer exist, or its session must have ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -420,7 +420,7 @@ impl Peers {
 }
 
 /// Returns the caller's nearest ancestor process that is not a wrapper. A wrapper is, for example, a shell that runs a
-/// single command. The ancestor counts as the caller's agent process.
+/// single command. The returned ancestor counts as the caller's agent process.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
@@ -458,8 +458,8 @@ fn is_numbered(name: &str, base: &str) -> bool {
 
 /// Returns the peer that continues the session, out of the peers that have the same key. Two peers can get the same key
 /// in the following way. First, session B takes over the name of session A. Then the user resumes A, which becomes a
-/// new peer. Finally, B gives the name back. Session A stays the new peer until it ends. When the user resumes session
-/// A after that, it is its old peer again, with the name and mail of that peer.
+/// new peer. Finally, B gives the name back. Session A stays the new peer until the session ends. When the user then
+/// resumes session A, the session is the old peer again, with the old name and mail.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

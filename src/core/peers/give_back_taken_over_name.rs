@@ -33,18 +33,18 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
-    // A command of the earlier session may still be running. The command's lock stays with the earlier session, so this
-    // session can still give the name back.
+    // A command of the earlier session may still be running and hold a lock. This lock stays with the earlier session,
+    // so this session may give the name back in spite of the lock.
     if let Some(lock) = locks.all().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
     if waiting.iter().any(|call| id == call.ctx.me() && !call.would_wake(&id)) {
-        return refused(format!("one of your calls is still waiting as {name}; let that call end first, then decline"));
+        return refused(format!("a call of yours as {name} is still waiting; let it end, and then give the name back"));
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
-    // The earlier session left its channels when it ended. So it was this session that joined the current channels of
-    // the peer `id`, and this session keeps them.
+    // The earlier session left its channels when it ended. So this session itself joined the current channels of the
+    // peer `id`, and keeps them.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     // The request may have come from the agent's shell, so the session's MCP server must learn of the change.
@@ -53,8 +53,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(json!({ "ok": true, "kind": row.kind.word(), "you": you, "gaveBack": name })))
 }
 
-/// Stores the facts that let a session give back the name that it took over. `None` means that the session has taken
-/// over no name.
+/// Stores the data with which a session can give back the name that it took over. `None` means that the session has
+/// taken over no name.
 pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<TakeoverRow>) -> Result<(), Error> {
     match &takeover {
         _ if peer.takeover == takeover => {}

@@ -58,8 +58,8 @@ pub struct Peer {
     pub unconfirmed: bool,
     /// The agent process of an MCP server that connected the peer to an earlier broker. The server may reconnect.
     pub expected_agent: Option<Process>,
-    /// Whether the kernel will report the end of the peer's agent process. Until then, the peer counts as online,
-    /// unless the peer is silent.
+    /// Whether the kernel will report the end of the peer's agent process. If so, the peer counts as online until this
+    /// report, unless the peer is silent.
     pub is_watched: bool,
     /// Whether the peer's connection has stopped answering because the program is suspended or hangs.
     pub is_silent: bool,
@@ -74,10 +74,10 @@ pub struct Peer {
     pub turn_active_at: Option<i64>,
     /// Whether the agent has reported the end of the session, and the session has not continued after that.
     pub has_ended: bool,
-    /// The facts with which the session can give back the name and the mail that it took over from an earlier session;
+    /// The data with which the session can give back the name and the mail that it took over from an earlier session;
     /// `None` if the session took over nothing.
     pub takeover: Option<TakeoverRow>,
-    /// The peer that the session was until it gave back that peer's name; `None` if it has not given back a name.
+    /// The session's former peer, whose name it has given back; `None` if it has not given back a name.
     pub gave_back: Option<PeerId>,
     /// Whether slm-mesh knows the peer's agent. An unknown agent may use any hook format.
     pub is_known_agent: bool,
@@ -116,8 +116,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs. Returns true if the session is offline, and either its grace period is
-    /// running or its agent process is unknown.
+    /// Whether the session has ended or hangs. Returns true if the session is offline, and it is not certain that the
+    /// session still exists: its grace period is running, or its agent process is unknown.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -416,7 +416,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Records a change to one of this mesh's own peers in the journal.
+    /// Records in the journal a change to one of this mesh's own peers.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now).map(|_| ())

@@ -27,13 +27,14 @@ impl Peers {
     /// When no peer matches, or when several peers match. If several match, the error lists them.
     pub fn resolve(&self, conn: ConnId, name: &str) -> Result<PeerId, Error> {
         if ["human", "cli"].contains(&name) {
-            // If the database refused the person's row, the connection still has the id.
+            // If the database refused the person's row, the connection still has the person's id, but no peer has this
+            // id.
             return Some(self.human_at(conn)).filter(|id| self.get(id).is_some()).ok_or_else(|| no_peer(name));
         }
         self.find_by_name(name)
     }
 
-    /// Finds a peer as [`Peers::resolve`] does, but without the words for people.
+    /// Finds a peer as [`Peers::resolve`] does, but gives the words `human` and `cli` no special meaning.
     ///
     /// # Errors
     /// When no peer matches, or when several peers match.

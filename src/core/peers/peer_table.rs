@@ -19,8 +19,7 @@ pub(super) struct PeerTable {
     http_clients: BTreeSet<PeerId>,
     /// The peers of linked meshes.
     linked: BTreeSet<PeerId>,
-    /// The deadlines of peers, in ms. An outdated deadline is not removed from this set until it is the earliest
-    /// deadline.
+    /// The deadlines of peers, in ms. An outdated deadline stays in this set until it is the earliest deadline.
     deadlines: BTreeSet<(i64, PeerId)>,
     /// The positions of peers whose deadline in `deadlines` may be out of date.
     changed: Vec<usize>,

@@ -118,9 +118,9 @@ impl Peers {
         self.attachments.get(conn).is_some()
     }
 
-    /// A call on this connection waits for a lock. Returns true if nobody would notice when this peer gets the lock:
-    /// the peer has ended or hangs, and the client on the connection does not answer either. A client that answers acts
-    /// for the peer, even if the mesh does not see the peer's process.
+    /// Returns true if nobody would notice that this peer gets the lock for which a call on this connection waits. In
+    /// that case, the peer has ended or hangs, and the client on the connection does not answer either. A client that
+    /// answers acts for the peer, even if the mesh does not see the peer's process.
     pub(in crate::core) fn is_out_of_reach(&self, id: &str, conn: ConnId) -> bool {
         let answers = self.attachments.get(conn).is_some_and(|one| !one.unresponsive);
         !answers && self.get(id).is_none_or(Peer::is_gone)
@@ -178,7 +178,8 @@ impl Peers {
         let Some(peer) = self.get_mut(id) else { return };
         peer.has_left = false;
         if std::mem::replace(&mut peer.has_ended, false) {
-            // The session may now be ready for a wakeup, so the waiting calls that can wake the session run again.
+            // The session may now be ready for a wakeup. So the turn reruns the waiting calls that can wake the
+            // session.
             turn.dirty.mail.insert(id.clone());
         }
     }
@@ -314,7 +315,8 @@ impl Peers {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // The session may now be ready for a wakeup, so the waiting calls that can wake the session run again.
+            // The session may now be ready for a wakeup. So the turn reruns the waiting calls that can wake the
+            // session.
             turn.dirty.mail.insert(id.clone());
         }
     }
@@ -408,8 +410,8 @@ impl Peers {
         // period, or a rollback may have restored locks that were released at the end of that period.
         for peer in self.peers.iter_mut() {
             // The end of a process on another machine is not reported. So a session on another machine gets a grace
-            // period even if its process is known. But a session that only hooks have registered, and whose process
-            // this machine can't see, has no connection that could return, so its locks last until their leases end.
+            // period even if its process is known. But if only hooks have registered a session, and this machine can't
+            // see its process, the session has no connection that could return. Its locks last until their leases end.
             let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
             let is_known_to_end = peer.row.pid != 0 || peer.has_left;
             let has_left = peer.row.process.is_none() && is_known_to_end || is_far_server;

@@ -56,7 +56,7 @@ pub(super) struct AnnouncedCall {
 
 impl AnnouncedCall {
     /// Whether a call matches this announcement. Arguments that were not announced are ignored, because the client may
-    /// have added them. Paths are never announced, because the client may have made them absolute.
+    /// have added them. Paths are never announced, because the client may make them absolute in the call.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
@@ -154,8 +154,8 @@ impl Peers {
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
-                "your client has several sessions and does not say which of them is making a call; this call may also \
-                 have come from one of these: {}",
+                "your client has several sessions and does not say which of them is making a call; perhaps one of \
+                 these sessions made this call instead: {}",
                 self.names_of(&others)
             ));
             view

@@ -82,8 +82,8 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    // If slm-mesh does not know the agent, the nearest ancestor process counts as the agent, unless that ancestor is a
-    // known agent.
+    // If no ancestor is known to be this agent, the nearest ancestor process counts as the agent, unless it belongs to
+    // another known agent.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
         let text =
@@ -162,8 +162,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // A process of an unknown program is not recorded, because its end must not end the session. On another
-        // machine, such a process is recorded, because the end of the process is never reported.
+        // On this machine, a process of an unknown program is not recorded, because its end must not end the session.
+        // For a server on another machine, such a process is recorded, because its end is never reported.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -236,8 +236,8 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Registers a session whose hook or subcommand makes a call before a connection has attached as the session. Returns
-/// the session's former peer, or a new peer.
+/// Registers a session when its hook or subcommand makes a call, and no connection has attached as the session yet.
+/// Returns the session's former peer, or a new peer.
 pub(in crate::core) fn add_detached(
     mesh: &mut Mesh,
     row: &PeerRow,
@@ -255,8 +255,8 @@ pub(in crate::core) fn add_detached(
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
-            // If a session has neither a key nor a process, each of its hooks finds the session by its name. In this
-            // case, there is no takeover.
+            // If a session has neither a key nor a process, each of its hooks finds the session by name. Such a hook
+            // does not take over another session's name.
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
@@ -279,7 +279,7 @@ pub(in crate::core) fn add_detached(
 
 /// Finds the former peer of a session. If none is found, the reason may be that several ended sessions match. So the
 /// function forgets those that were never used, and tries again. If the former peer has left and has a different key,
-/// its grace period ends at once. Otherwise, the new session would inherit its locks.
+/// its grace period ends at once. Without this, the new session would inherit the locks of the former peer.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -355,8 +355,8 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// Makes the row with which a session can give back a name later. The session is taking over this name now. The row
-/// contains a notice about the earlier session, because that session may have worked on another task.
+/// Makes the row with which a session can later give back the name that it is taking over now. The row contains a
+/// notice about the earlier session, because that session may have worked on another task.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time_format::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -438,8 +438,8 @@ impl Peers {
     /// Returns `wanted` if no peer has this name. Otherwise, returns the first free name among `wanted-2`, `wanted-3`
     /// and so on.
     pub(super) fn free_name(&self, wanted: &str) -> String {
-        // The names of all peers are collected in advance. A new search for each number would be slow if many sessions
-        // want the same name.
+        // The names that begin with `wanted` are collected in advance. A new search for each number would be slow if
+        // many sessions want the same name.
         let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
         let taken: HashSet<&str> = similar.collect();
         let is_free = |name: &String| !taken.contains(name.as_str()) && !is_reserved(name);
@@ -465,9 +465,10 @@ impl Peers {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
-    /// Returns the sessions of one agent process. A session belongs to the process if it is connected from a descendant
-    /// of the process, or if only hooks or subcommands of the process have registered it. It also belongs to the
-    /// process if its MCP server was a descendant of the process and may reconnect.
+    /// Returns the sessions of one agent process. A session belongs to the process in three cases. In the first, a
+    /// descendant of the process holds a connection of the session. In the second, the session has no connection, and
+    /// hooks or subcommands of the process have registered it. In the third, the session's MCP server was a descendant
+    /// of the process and may reconnect.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();

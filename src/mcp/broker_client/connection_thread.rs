@@ -109,8 +109,9 @@ impl ReaderThread {
             if state.is_closing {
                 return false;
             }
-            // If the agent was killed, another process may still have its pipes open, so this process goes on. Its
-            // session has ended, and must not come back with a new broker. Only a client that lives makes a call.
+            // If the agent was killed, another process may still hold the pipes of this process open, so this process
+            // keeps running. But the session has ended, and must not come back with a new broker. So this process waits
+            // for a call, because only a living client makes a call.
             let is_orphaned = !self.known_peers.is_empty() && parent_id() != self.parent;
             let appears_at = state.client_spoke_at.unwrap_or(since) + APPEARS_AFTER;
             let until = if is_orphaned { Instant::now() + PAUSE_MAX } else { appears_at.max(since + self.pause) };
@@ -122,9 +123,9 @@ impl ReaderThread {
         }
     }
 
-    /// Whether a new broker can be expected soon, after an attempt to connect has failed with `error`. `took` is the
-    /// duration of the attempt. If the attempt reached a broker on this machine, that broker has ended, so the duration
-    /// does not matter.
+    /// Whether a new broker can be expected soon. `error` is the error of the failed attempt to connect, and `took` is
+    /// the duration of this attempt. If the attempt reached a broker on this machine, that broker has ended, so the
+    /// duration does not matter.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
     }
@@ -149,8 +150,8 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches the threads (conversations) of the client that were attached before, and the threads with waiting
-    /// calls. If there are no such threads, attaches the session with an empty name for the thread.
+    /// Attaches the client's threads (conversations) that were attached before, and the threads with waiting calls. If
+    /// there are no such threads, attaches the session with an empty name for the thread.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {

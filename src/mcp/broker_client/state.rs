@@ -179,8 +179,8 @@ impl ClientState {
         }
     }
 
-    /// Puts a call back into the queue after a standby hub has refused the call without running it. Other requests are
-    /// dropped, because they are useless after the connection has ended.
+    /// Puts a call back into the queue after a standby hub has refused the call without running it. A request that is
+    /// not a call is dropped, because it is useless after the connection has ended.
     pub fn take_back(&mut self, request: u64) {
         if self.calls.contains_key(&request) {
             self.queue.push_back(request);
@@ -192,7 +192,8 @@ impl ClientState {
         self.calls.keys().any(|request| !self.queue.contains(request))
     }
 
-    /// Attaches the thread (conversation) of this call to the broker, unless its `attach` has already been sent.
+    /// Attaches the thread (conversation) of this call to the broker, unless an earlier `attach` of this thread has no
+    /// answer yet.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {

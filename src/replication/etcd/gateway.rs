@@ -11,8 +11,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How long one member may take to answer. Even a stopped process accepts connections, but it never answers. A member
-/// that can't reach a majority answers only after seven seconds.
+/// How long one member may take to answer. A connection to a stopped process succeeds, but the process never answers. A
+/// member that can't reach a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// If a watch receives nothing for this long, a new watch replaces it, because the member may have hung.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,8 +119,7 @@ impl Gateway {
                     self.last_answer_took = Some(began.elapsed());
                     return Ok(value);
                 }
-                // Only one member has refused the request. Another member, which was asked earlier, may still execute
-                // it.
+                // This member has refused the request, but a member that was asked earlier may still execute it.
                 Reply::Refused(_, why) => {
                     return Err(match may_be_executed {
                         None => LogError::Refused(why),
@@ -278,8 +277,8 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         }
         // This member has no gateway. The next member is tried, because it may have a gateway.
         (StatusCode::NOT_FOUND, None) => Reply::Unreached(format!(
-            "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as \
-             grpc-proxy"
+            "{member} has no JSON gateway; use etcd 3.4 or later, remove the flag --enable-grpc-gateway=false if it is \
+             set there, and do not connect through grpc-proxy"
         )),
         (_, Some(EXHAUSTED)) if text.contains("space exceeded") => {
             let text = "etcd is full and refuses every write; compact and defragment it (etcdctl compact, etcdctl \
@@ -321,7 +320,7 @@ pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(value.as_str().unwrap_or("")).ok()
 }
 
-/// The end of the range of all keys with this prefix: the smallest key that is greater than all of them.
+/// The smallest key that is greater than all keys with this prefix. The range of these keys ends there.
 pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     // All bytes of a prefix are ASCII, so the last byte is less than 255 and can be increased.

@@ -99,7 +99,7 @@ impl Lease {
         move || thread.send(KeeperCall::Check(key.clone())).is_ok()
     }
 
-    /// Revokes the lease and waits for the answer of etcd, which then removes all keys of the lease.
+    /// Revokes the lease, so that etcd removes all keys of the lease. Waits for etcd's answer.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
         if gateway.ask("lease/revoke", &json!({ "ID": self.id })).is_ok() {
             // If sending fails, the thread has already stopped.
@@ -193,8 +193,8 @@ impl Keeper {
     }
 
     /// Revokes the lease. A hub often stops leading because it can't reach etcd, so the request is sent many times.
-    /// Until the lease is revoked or expires, no other hub can lead. The lease can take long to expire, because etcd
-    /// extends all leases when it elects its own leader.
+    /// Until the lease is revoked or expires, no other hub can lead. It can take a long time until the lease expires,
+    /// because etcd extends all leases when it elects its own leader.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

@@ -127,8 +127,8 @@ impl EtcdLog {
         self.presence.as_ref().is_some_and(Lease::is_valid)
     }
 
-    /// Stores a ticket in etcd. The hub shows the same ticket to the leader when it requests a snapshot. Only hubs have
-    /// access to etcd, so the ticket proves that the requester is a hub.
+    /// Stores a ticket in etcd. When the hub requests a snapshot from the leader, the hub shows the leader the same
+    /// ticket. Only hubs have access to etcd, so the ticket proves that the requester is a hub.
     ///
     /// # Errors
     /// When etcd does not answer.

@@ -202,7 +202,7 @@ fn without_lists(arguments: &[Field], options: &[&str]) -> Vec<Field> {
     arguments.iter().filter(is_kept).cloned().collect()
 }
 
-/// Records the unpacked files. A program that does not overwrite files writes only those that do not exist yet.
+/// Records the unpacked files. If the program does not overwrite files, records only the files that do not exist yet.
 fn unpack<'t>(run: &mut Run, members: impl Iterator<Item = &'t str>, folder: Option<Option<&str>>, overwrites: bool) {
     for member in members {
         let path = match folder {

@@ -44,7 +44,7 @@ struct Placement {
 }
 
 impl Placement {
-    /// The path of the copy of a source.
+    /// The path to which a source is copied or moved.
     fn path(&self, source: &str) -> Option<String> {
         let name = last_component(source);
         if !self.is_folder {

@@ -90,7 +90,7 @@ fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
-/// The options of a program that only runs the command in its arguments. `None` for any other program.
+/// The options of a program that does nothing but run the command in its arguments. `None` for any other program.
 pub(super) fn plain_wrapper(name: &str) -> Option<&'static Spec> {
     PLAIN.iter().find(|(plain, _)| *plain == name).map(|(_, options)| options)
 }
@@ -303,7 +303,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // Yarn and pnpm have no such subcommands, so they run the program or the project script with this name.
+        // Yarn and pnpm have no subcommands with these names, so they run the program or the project script with this
+        // name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }

@@ -96,7 +96,7 @@ impl Reader<'_> {
     }
 }
 
-/// Appends `**` to a pattern that ends in a slash, because for git such a pattern matches everything in that folder.
+/// Appends `**` to a pattern that ends in a slash. In git, such a pattern matches everything in the folder.
 fn with_stars(pattern: &str) -> String {
     if pattern.ends_with('/') { format!("{pattern}**") } else { pattern.to_owned() }
 }

@@ -75,8 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // A mount that can't be reached is hidden by another mount, or belongs to another user. In both cases, the
-            // command can't enter the mount.
+            // A mount can't be reached for one of two reasons: another mount hides it, or it belongs to another user.
+            // In both cases, the command can't enter the mount.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;

@@ -37,7 +37,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         announce(world, &two, "d");
         let error = summarise(world, "d").unwrap_err();
         assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
-        // The attached session makes an announced call, so nothing is uncertain.
+        // The attached session announces this call, so the caller is known.
         announce(world, &one, "d");
         let name = world.mesh.as_ref().unwrap().peers().name_of(&first);
         assert_eq!(summarise(world, "d").unwrap()["actedAs"], json!({ "id": first, "name": name }));
@@ -50,8 +50,8 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
     });
 }
 
-/// Opens a second session in the process of `one`, whose MCP server is attached. Then the first session locks `a.rs`
-/// over this server. The hook of the first session announces this call if `announced` is true.
+/// Attaches the MCP server of `one`, and opens a second session in the same process. Then `one` locks `a.rs` over this
+/// server. If `announced` is true, the hook of `one` first announces this call.
 fn lock_with_two_sessions(world: &mut World, one: &mut Session, announced: bool) -> Session {
     world.speak(one, &[Road::Server, Road::Hook]);
     let two = world.tab(one);
@@ -120,7 +120,7 @@ fn a_lock_that_nobody_announced_refuses_no_session_of_the_process_until_one_of_t
         let stranger = world.session(one.agent);
         edit(world, &stranger).expect_err("a session in another process has not requested the lock");
         assert_eq!(locks_of_others(world, &two), [""; 0]);
-        // By its edit, the first session shows that it uses the lock.
+        // This edit shows that the first session uses the lock.
         world.edit(&one, None).unwrap();
         world.edit(&two, None).expect_err("both edit one file");
     });

@@ -61,8 +61,7 @@ fn a_shell_that_waits_for_a_lock_gets_it_although_the_process_of_its_session_is_
         let shell = world.connect(&[]);
         let (effects, call) = world.send(shell, "lock.lock", lock(60), &[]).unwrap();
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "it waits");
-        // The next script acts for the person, and waits for the same lock. The script must not get the lock before the
-        // shell.
+        // The next script acts for the person, and waits for the same lock. The shell must get the lock first.
         world.shell_session = None;
         let behind = world.connect(&[]);
         world.send(behind, "lock.lock", lock(60), &[]).unwrap();
