@@ -90,7 +90,7 @@ fn a_person_reads_what_two_agents_wrote_and_both_still_get_their_mail() {
     // The log has shown these messages, but they must still be new for their recipients.
     let inbox = ann.call("inbox", json!({}));
     assert!(texts(&inbox["result"])[0].starts_with("in src/lex.rs"), "{inbox}");
-    assert!(inbox["result"]["messages"][0].get("again").is_none(), "{inbox}");
+    assert!(inbox["result"]["messages"][0].get("redelivered").is_none(), "{inbox}");
     assert_eq!(texts(&place.json(&["inbox", "--as", "human", "--take"])), ["all is well"]);
 }
 
@@ -162,7 +162,7 @@ fn an_agent_searches_what_it_sent_and_received() {
     // A search shows messages, but does not mark them as offered or read.
     let inbox = codex.tool("mesh_inbox", json!({}));
     assert_eq!(texts(&inbox), ["deploy at noon"]);
-    assert!(inbox["messages"][0].get("again").is_none(), "{inbox}");
+    assert!(inbox["messages"][0].get("redelivered").is_none(), "{inbox}");
 }
 
 #[test]

@@ -84,14 +84,14 @@ fn what_was_offered_and_not_written_out_is_offered_again() {
     ok(&mut one, "send", json!({ "to": "two", "message": "hello" }));
     assert_eq!(receipts(&mut one), ["accepted"]);
     let first = ok(&mut two, "inbox", json!({}));
-    assert_eq!((texts(&first), first["messages"][0].get("again")), (vec!["hello"], None));
+    assert_eq!((texts(&first), first["messages"][0].get("redelivered")), (vec!["hello"], None));
     assert_eq!(receipts(&mut one), ["offered"], "a handed answer is not yet a read one");
     // The peer loses its connection before it reports the message as shown, and then connects again.
     drop(two);
     until("it is away", || ok(&mut one, "peers", json!({ "scope": "machine" }))["peers"] == json!([]));
     let mut two = peer(&place, "two");
     let again = ok(&mut two, "inbox", json!({}));
-    assert_eq!(again["messages"][0]["again"], json!(true), "{again}");
+    assert_eq!(again["messages"][0]["redelivered"], json!(true), "{again}");
     ok(&mut two, "inbox.mark_read", json!({ "items": [again["messages"][0]["id"]] }));
     assert_eq!(receipts(&mut one), ["read"]);
     assert_eq!(ok(&mut two, "inbox", json!({}))["messages"], json!([]));

@@ -333,7 +333,7 @@ fn a_cancelled_call_is_not_answered_and_consumes_nothing() {
     place.ok(&["send", &session.name(), "kept"]);
     let (value, _) = session.call(1, "mesh_inbox", json!({}));
     assert_eq!(value["messages"][0]["payload"], json!("kept"), "{value}");
-    assert!(value["messages"][0].get("again").is_none(), "{value}");
+    assert!(value["messages"][0].get("redelivered").is_none(), "{value}");
     session.end();
     assert!(!session.seen.iter().any(|line| line["id"] == json!("gone")));
 }

@@ -62,7 +62,7 @@ fn an_idle_claude_is_rung_through_its_inbox_socket_with_a_sentence_and_no_words_
     assert_eq!(lines[0], json!({ "type": "auth", "token": "t0ken" }));
     let said = lines[1]["message"]["content"].as_str().unwrap();
     assert!(said.starts_with(SENTENCE) && !said.contains("forget"), "{said}");
-    until("the receipt names the surface", || wakes(&place)[0]["how"] == json!("rang"));
+    until("the receipt names the surface", || wakes(&place)[0]["how"] == json!("sent"));
     assert_eq!(wakes(&place)[0]["channel"], json!("session inbox"));
     let kept = [place.log(), format!("{:?}", std::fs::read(place.dir.join("broker.db-wal")).unwrap())].concat();
     assert!(!kept.contains("t0ken") && !kept.contains(&format!("{:?}", b"t0ken").replace(['[', ']'], "")));
@@ -89,7 +89,7 @@ fn where_its_socket_is_dead_a_hook_in_the_background_wakes_claude() {
         wakes.as_array().unwrap().iter().find(|wake| wake["channel"] == channel).unwrap()["how"].as_str()
     };
     assert!(how("session inbox").unwrap().starts_with("failed: "), "{wakes}");
-    assert_eq!(how("background hook"), Some("rang"), "{wakes}");
+    assert_eq!(how("background hook"), Some("sent"), "{wakes}");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_hook_that_waits_outlives_its_broker_and_wakes_the_agent_through_the_next_on
     place.ok(&["send", "--as", "human", &claude, "hello"]);
     assert_eq!(hook.wait().unwrap().code(), Some(2), "the status by which Claude Code begins a turn");
     assert!(text(hook.stderr.take()).starts_with(SENTENCE));
-    assert_eq!(wakes(&place)[0]["how"], json!("rang"));
+    assert_eq!(wakes(&place)[0]["how"], json!("sent"));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     session.request("tools/call", params);
     place.ok(&["send", "--as", "human", &name_of(&place, "codex"), "hello"]);
     until("the receipt tells of it", || !wakes(&place).is_null());
-    assert_eq!(wakes(&place)[0]["how"], json!("rang"), "{}", wakes(&place));
+    assert_eq!(wakes(&place)[0]["how"], json!("sent"), "{}", wakes(&place));
     let asked = std::fs::read_to_string(work.join("asked")).unwrap();
     let words: Vec<&str> = asked.lines().collect();
     assert_eq!(words[..4], [home.to_str().unwrap(), "--thread", "th-1", "--message"], "{words:?}");

@@ -284,7 +284,7 @@ class Mail(Message):
     reply_to: Optional[str] = None
     thread: Optional[str] = None
     """The id of the first message of the conversation, if this message is a reply."""
-    again: bool = False
+    redelivered: bool = False
     """Whether the message was offered before, but not read."""
     whole: bool = True
     """False if the payload is only a part of a long message."""
@@ -305,7 +305,7 @@ class Mail(Message):
             group=data.get("group"),
             reply_to=data.get("replyTo"),
             thread=data.get("thread"),
-            again=data.get("again", False),
+            redelivered=data.get("redelivered", False),
             whole=data.get("parts", 1) == 1,
             offered_at=data.get("offeredAt"),
             acked_at=data.get("ackedAt"),

@@ -173,7 +173,7 @@ class Messages(MeshTest):
                     if mail.payload == "two":
                         raise ZeroDivisionError
             [mail] = bob.messages(wait=0)
-            self.assertEqual((mail.payload, mail.again), ("two", True))
+            self.assertEqual((mail.payload, mail.redelivered), ("two", True))
             self.assertEqual(list(bob.messages(wait=0)), [])
 
     def test_a_long_message_comes_whole_in_its_order(self):

@@ -213,7 +213,7 @@ impl WakeupOutcome {
     /// The outcome as text, for the database and for the sender of a message.
     pub fn to_text(&self) -> String {
         match self {
-            WakeupOutcome::Sent => "rang".into(),
+            WakeupOutcome::Sent => "sent".into(),
             WakeupOutcome::Failed(why) => format!("failed: {why}"),
             WakeupOutcome::HeldBack => HELD_BACK.into(),
         }
@@ -222,7 +222,8 @@ impl WakeupOutcome {
     /// Parses the text that [`WakeupOutcome::to_text`] returns. Any other text is taken as the reason for a failure.
     pub fn from_text(text: &str) -> WakeupOutcome {
         match text {
-            "rang" => WakeupOutcome::Sent,
+            // Earlier versions stored "rang".
+            "sent" | "rang" => WakeupOutcome::Sent,
             // Earlier versions stored other words after the colon.
             text if text.starts_with("held back: ") => WakeupOutcome::HeldBack,
             other => WakeupOutcome::Failed(other.strip_prefix("failed: ").unwrap_or(other).to_owned()),

@@ -264,8 +264,8 @@ pub fn shown_items(value: &Value) -> Vec<String> {
     let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
     let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
     let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let item = |row: &Value| match row["upto"].as_u64() {
-        Some(upto) => format!("{}@{upto}", row["id"].as_str().unwrap_or("")),
+    let item = |row: &Value| match row["partEnd"].as_u64() {
+        Some(end) => format!("{}@{end}", row["id"].as_str().unwrap_or("")),
         None => row["id"].as_str().unwrap_or("").to_owned(),
     };
     rows.iter().filter(is_unread).map(item).collect()

@@ -71,7 +71,7 @@ impl Counters {
 pub(super) struct ReservedNumbers {
     /// The path of the file. `None` for a database in memory, because its numbers are not needed later.
     path: Option<PathBuf>,
-    upto: [i64; 3],
+    reserved: [i64; 3],
     /// Whether the file was missing or damaged when the database was opened.
     was_lost: bool,
 }
@@ -80,7 +80,7 @@ impl ReservedNumbers {
     /// Opens the file that belongs to a database. If the file is missing or damaged, there are no reserved numbers.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
-            return Ok(ReservedNumbers { upto: [0; 3], path: None, was_lost: false });
+            return Ok(ReservedNumbers { reserved: [0; 3], path: None, was_lost: false });
         }
         let path = database.with_extension("numbers");
         let read = match std::fs::read(&path) {
@@ -88,25 +88,25 @@ impl ReservedNumbers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(file_error(&path, &error)),
         };
-        Ok(ReservedNumbers { upto: read.unwrap_or_default(), path: Some(path), was_lost: read.is_none() })
+        Ok(ReservedNumbers { reserved: read.unwrap_or_default(), path: Some(path), was_lost: read.is_none() })
     }
 
     /// The highest numbers that may have been used.
     pub(super) fn floor(&self) -> [i64; 3] {
-        self.upto
+        self.reserved
     }
 
     /// If the reserved numbers of a kind are used up, reserves a new block of this kind.
     pub(super) fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
         let last = counters.last();
         let Some(path) = &self.path else { return Ok(()) };
-        if last.iter().zip(self.upto).all(|(last, upto)| *last <= upto) {
+        if last.iter().zip(self.reserved).all(|(last, reserved)| *last <= reserved) {
             return Ok(());
         }
-        let reserve = |n: usize| if last[n] <= self.upto[n] { self.upto[n] } else { last[n] + BLOCK };
-        let upto = [reserve(0), reserve(1), reserve(2)];
-        write_numbers(path, upto, true).map_err(|error| file_error(path, &error))?;
-        self.upto = upto;
+        let reserve = |n: usize| if last[n] <= self.reserved[n] { self.reserved[n] } else { last[n] + BLOCK };
+        let reserved = [reserve(0), reserve(1), reserve(2)];
+        write_numbers(path, reserved, true).map_err(|error| file_error(path, &error))?;
+        self.reserved = reserved;
         Ok(())
     }
 
@@ -115,8 +115,8 @@ impl ReservedNumbers {
         let Some(path) = &self.path else { return Ok(()) };
         // If a crash undoes this write, the file still contains the reserved numbers. They are higher than the used
         // numbers, so there is only a gap in the sequence.
-        self.upto = counters.last();
-        write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
+        self.reserved = counters.last();
+        write_numbers(path, self.reserved, false).map_err(|error| file_error(path, &error))
     }
 }
 
@@ -130,10 +130,10 @@ fn parse_numbers(content: &[u8]) -> Option<[i64; 3]> {
 
 /// Overwrites the numbers in the file. The line has a fixed length and fits into one sector of the disk. After a power
 /// failure, the file therefore contains either the old line or the new line.
-fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
+fn write_numbers(path: &Path, reserved: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
-    let line = format!("{:020} {:020} {:020}\n", upto[0], upto[1], upto[2]);
+    let line = format!("{:020} {:020} {:020}\n", reserved[0], reserved[1], reserved[2]);
     file.write_all(line.as_bytes())?;
     // A damaged file may be longer than one line.
     file.set_len(line.len() as u64)?;

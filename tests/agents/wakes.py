@@ -174,10 +174,10 @@ def woken(one):
     over = one.seen.wait(BEGINS_SECONDS) and one.hall.until(BEGINS_SECONDS, one.has_stopped)
     one.proof("busy", over, "that turn did not end")
     one.hall.mesh("send", one.peer, FIRST)
-    rang = f"{SURFACE[one.agent.name]}: rang"
+    sent = f"{SURFACE[one.agent.name]}: sent"
     one.proof("wakes", one.read.wait(WOKEN_SECONDS), "no turn began, or it did not end")
     one.hall.until(WOKEN_SECONDS, lambda: one.wakes(FIRST))
-    one.proof("wakes", one.wakes(FIRST) == [rang], f"its receipt: {one.wakes(FIRST)}")
+    one.proof("wakes", one.wakes(FIRST) == [sent], f"its receipt: {one.wakes(FIRST)}")
     one.proof("busy", one.wakes(BUSY) == [], f"its receipt: {one.wakes(BUSY)}")
 
 
@@ -194,8 +194,8 @@ def around(hall, all_):
 
     hall.until(AROUND_SECONDS, lambda: held in passes(first))
     for one in all_:
-        rang = [wake for wake in passes(one) if wake.endswith(": rang")]
-        one.proof("circle", one.played.is_set() and len(rang) == 1, f"rings by it: {passes(one)}")
+        sent = [wake for wake in passes(one) if wake.endswith(": sent")]
+        one.proof("circle", one.played.is_set() and len(sent) == 1, f"rings by it: {passes(one)}")
     for one in (first, second):
         one.proof("circle", held in passes(first), f"receipts: {passes(first)}")
     for one in all_:
@@ -211,7 +211,7 @@ def rewoken(one):
     one.hall.mesh("send", one.peer, LAST)
     one.proof("rewake", one.last.wait(WOKEN_SECONDS), "no turn began")
     tried = one.wakes(LAST)
-    holds = len(tried) == 2 and tried[0].startswith("session inbox: failed") and tried[1] == "background hook: rang"
+    holds = len(tried) == 2 and tried[0].startswith("session inbox: failed") and tried[1] == "background hook: sent"
     one.proof("rewake", holds, f"its receipt: {tried}")
 
 

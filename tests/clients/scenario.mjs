@@ -160,7 +160,7 @@ async function cancel(a, b, names) {
   const { messages } = await ok(b, "mesh_inbox");
   assert.equal(messages.length, 1);
   assert.equal(messages[0].payload, "still there?");
-  assert.equal(messages[0].again, undefined);
+  assert.equal(messages[0].redelivered, undefined);
 }
 
 async function goWrong(a) {

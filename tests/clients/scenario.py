@@ -178,7 +178,7 @@ async def cancel(a, b, names):
     await ok(b, "mesh_status")
     await ok(a, "mesh_send", to=names["beta"], message="still there?")
     [message] = (await ok(b, "mesh_inbox"))["messages"]
-    assert message["payload"] == "still there?" and not message.get("again"), message
+    assert message["payload"] == "still there?" and not message.get("redelivered"), message
 
 
 async def go_wrong(a):

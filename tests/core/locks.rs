@@ -447,10 +447,10 @@ fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
         h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.payload=hello
         g hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages=[]
         h leaves
-        g hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
+        g hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.redelivered=true
         h connects
         +3s
-        h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.redelivered=true
         a send to=all message=everybody -> ok
         +3s
         h hook.mail agent=claude-code shortName=claude session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody

@@ -12,7 +12,7 @@ fn mail_is_offered_again_until_it_was_shown() {
         ! b -> '\"unread\":1'
         b status -> ok mail.unread=1 mail.from.0=a
         b inbox -> ok messages.0.payload=hello ~again
-        b inbox -> ok messages.0.payload=hello messages.0.again=true
+        b inbox -> ok messages.0.payload=hello messages.0.redelivered=true
         a inbox filter=sent -> ok messages.0.receipt=offered messages.0.channel=mesh_inbox
         b inbox.mark_read items=[$m] -> ok
         b inbox -> ok messages=[]

@@ -24,7 +24,7 @@ fn mail_that_comes_together_wakes_once_with_a_sentence_of_ours() {
         +1s
         ! b -> '\"text\":\"2 unread mesh messages from a, c; mesh_inbox reads them\"' ~ignore
         b RANG lastSeq=2 -> ok
-        a inbox filter=sent -> ok messages.0.wakes.0.channel='claude inbox' messages.0.wakes.0.how=rang
+        a inbox filter=sent -> ok messages.0.wakes.0.channel='claude inbox' messages.0.wakes.0.how=sent
         b WAKES -> waits
         +1h
         ! b -> '\"wake\":false' ~mesh_inbox

@@ -100,7 +100,7 @@ impl Ledger {
             let id = message["id"].as_str().unwrap_or_default().to_owned();
             let said = message["payload"].as_str().unwrap_or_default();
             let Some(text) = self.whole(reader, &id, said, message) else { continue };
-            let again = message["again"] == Value::Bool(true);
+            let again = message["redelivered"] == Value::Bool(true);
             let place = (reader.to_owned(), text);
             let Some(sent) = self.messages.get_mut(&place) else {
                 self.breach(format!("{reader} read what nobody sent it: {message:.200}"));

@@ -48,7 +48,7 @@ def all_mail(session):
 
 
 def all_arrived(acknowledged, got):
-    once = [one["payload"] for one in got if not one.get("again")]
+    once = [one["payload"] for one in got if not one.get("redelivered")]
     assert len(once) == len(set(once)), f"shown twice, and not marked: {once}"
     lost = set(acknowledged) - {one["payload"] for one in got}
     assert not lost, f"acknowledged, and never arrived: {lost}"
@@ -96,7 +96,7 @@ def a_cable_that_is_pulled(seconds, net):
     if seconds > NOTICED_SECONDS:
         assert "can't be reached" in refused(beside, waiting)["error"]
         got = all_mail(beside)
-        assert [(one["payload"], one["again"]) for one in got] == [("into the void", True)], got
+        assert [(one["payload"], one["redelivered"]) for one in got] == [("into the void", True)], got
         assert refused(far, lock(far, far.where / file))["lock"]["holder"] == "claude-api"
     else:
         assert [one["payload"] for one in beside.end(waiting)["messages"]] == ["into the void"]

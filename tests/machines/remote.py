@@ -43,7 +43,7 @@ def messages(near, far, third):
     waiting = far.begin("inbox", waitSeconds=30)
     sent = near.call("send", to="codex-api", message="over there?")
     got = far.end(waiting)["messages"]
-    assert [one["payload"] for one in got] == ["over there?"] and not got[0].get("again"), got
+    assert [one["payload"] for one in got] == ["over there?"] and not got[0].get("redelivered"), got
     far.call("send", to="claude-api", message="here", replyTo=got[0]["id"])
     assert [one["payload"] for one in near.mail()] == ["here"]
     receipts = near.call("inbox", filter="sent")["messages"]
@@ -213,7 +213,7 @@ def rest_of_mail(session):
 
 
 def assert_all_arrived(acknowledged, got):
-    once = [one["payload"] for one in got if not one.get("again")]
+    once = [one["payload"] for one in got if not one.get("redelivered")]
     assert sorted(once) == sorted(set(once)), f"shown twice, and not marked: {once}"
     missing = set(acknowledged) - {one["payload"] for one in got}
     assert not missing, f"acknowledged, and never arrived: {missing}"

@@ -138,7 +138,7 @@ impl Mail {
             let place = self.place(to, row, row["payload"].as_str().expect("a text"));
             let message = &self.boxes[to][place];
             assert!(message.rank >= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
-            let state = if row["again"] == true { OFFERED } else { ACCEPTED };
+            let state = if row["redelivered"] == true { OFFERED } else { ACCEPTED };
             assert!(message.may & state != 0, "again is wrong, or it was read before: {row} after {message:?}");
             assert!(row["fromName"] == NAMES[message.from], "who sent it? {row}");
             last = message.rank;

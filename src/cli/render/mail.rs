@@ -82,7 +82,7 @@ pub fn message(row: &Value) -> String {
     let notes: Vec<String> = [
         (row["type"] != json!("text")).then(|| word(&row["type"])),
         row["group"].as_str().map(|group| format!("to {}", plain(group))),
-        (row["again"] == json!(true)).then(|| "again".to_owned()),
+        (row["redelivered"] == json!(true)).then(|| "redelivered".to_owned()),
         part(row),
     ]
     .into_iter()

@@ -52,7 +52,7 @@ impl WatchedMessage {
     pub fn own_as_shown(&self) -> Option<Value> {
         let mut own = self.own.clone()?;
         if self.is_whole() {
-            own.as_object_mut()?.shift_remove("upto");
+            own.as_object_mut()?.shift_remove("partEnd");
         }
         Some(own)
     }

@@ -306,7 +306,7 @@ fn a_long_message_opens_whole_and_is_then_read_whole() {
             "type": "text", "payload": text, "createdAt": "2026-01-01T12:00:00.000Z" })
     };
     let mut part = row("the beginning");
-    (part["part"], part["parts"], part["upto"]) = (json!(1), json!(2), json!(13));
+    (part["part"], part["parts"], part["partEnd"]) = (json!(1), json!(2), json!(13));
     model.add_messages(&json!({ "messages": [part] }));
     model.pane = Pane::Mail;
     assert!(matches!(keys(&mut model, &[Key::Enter]), Some(UserAction::Fetch(_))), "the view asks for the rest");
@@ -320,7 +320,7 @@ fn a_long_message_opens_whole_and_is_then_read_whole() {
         };
         let lines = shown(&model, 80, 24).join("\n");
         assert!(lines.contains("the beginning and the end"), "{lines}");
-        assert!(read.iter().all(|row| row["upto"].is_null()), "{read:?}");
+        assert!(read.iter().all(|row| row["partEnd"].is_null()), "{read:?}");
         keys(&mut model, &[Key::Escape]);
     }
 }

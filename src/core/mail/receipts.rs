@@ -222,7 +222,7 @@ impl Mail {
             map.insert("replyTo".into(), self.id_for(store, seq, Some(&message.recipient)).into());
         }
         if message.state == MessageState::Offered {
-            map.insert("again".into(), true.into());
+            map.insert("redelivered".into(), true.into());
         }
         cut_to_part(&mut map, message, 0, "read the inbox to get the next part");
         Value::Object(map)
@@ -233,9 +233,9 @@ impl Mail {
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
         cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
-        // If a result contains `upto`, the client marks the text up to this position as read. A search must not mark
-        // text as read, so `upto` is removed.
-        map.remove("upto");
+        // If a result contains `partEnd`, the client marks the text up to this position as read. A search must not mark
+        // text as read, so `partEnd` is removed.
+        map.remove("partEnd");
         Value::Object(map)
     }
 
@@ -273,7 +273,7 @@ impl Mail {
                 map.insert("wakes".into(), wakeups);
             }
         } else if message.state == MessageState::Offered {
-            map.insert("again".into(), json!(true));
+            map.insert("redelivered".into(), json!(true));
         }
         Value::Object(map)
     }
@@ -360,19 +360,19 @@ impl Mesh {
 }
 
 /// If a payload is too long for one result, keeps only the part that contains the byte at position `at`. In the result,
-/// `part` is the number of this part, `parts` is the number of all parts, and `upto` is the end of this part. With
-/// `upto`, a reader reports how much it has read.
+/// `part` is the number of this part, `parts` is the number of all parts, and `partEnd` is the end of this part. With
+/// `partEnd`, a reader reports how much it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
         return;
     }
     let part = starts.iter().rposition(|start| *start <= at).unwrap_or(0);
-    let upto = starts.get(part + 1).copied().unwrap_or(message.body.len());
-    map.insert("payload".into(), json!(message.body.get(starts[part]..upto).unwrap_or("")));
+    let end = starts.get(part + 1).copied().unwrap_or(message.body.len());
+    map.insert("payload".into(), json!(message.body.get(starts[part]..end).unwrap_or("")));
     map.insert("part".into(), json!(part + 1));
     map.insert("parts".into(), json!(starts.len()));
-    map.insert("upto".into(), json!(upto));
+    map.insert("partEnd".into(), json!(end));
     map.insert("note".into(), json!(note));
 }
 
