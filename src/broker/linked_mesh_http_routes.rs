@@ -178,7 +178,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     // attempt, the sender has a new id. So both ids are checked.
     for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
-            return Ok(accepted("peer", known, now));
+            return Ok(accepted(TargetKind::Peer, known, now));
         }
     }
     let [sender, _] = names;
@@ -190,22 +190,24 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
         ..Message::default()
     };
     let (target, recipients) = recipients(mesh, to)?;
-    let answered = fields.word("reply_to").zip(recipients.first()).filter(|_| target == "peer");
+    let answered = fields.word("reply_to").zip(recipients.first()).filter(|_| target == TargetKind::Peer);
     let reply_to =
         answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
     let expires = fields.integer("expires_in").map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
     // A linked broker sends a group message once to each member. The group is stored with the message, so that each
     // member sees that the message went to a group. Channels never cross a link, so they are left out.
     let group = match target {
-        "peer" => fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group)),
-        _ => Some(to),
+        TargetKind::Peer => {
+            fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group))
+        }
+        TargetKind::Everybody | TargetKind::Project => Some(to),
     };
     let group = group.map(str::to_owned);
     let sent = mesh.post(Message { reply_to, expires, group, ..draft }, &recipients, now)?;
     match sent.first() {
         // A message to a group skips members that can't receive it. This message has only one recipient, so the sender
         // must get an error.
-        None if target == "peer" => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
+        None if target == TargetKind::Peer => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
         first => Ok(accepted(target, first.map_or(0, |message| message.seq), now)),
     }
 }
@@ -216,8 +218,8 @@ fn message_type(fields: &Fields, content: &str) -> MessageType {
     fields.word("type").and_then(MessageType::from_word).filter(fits).unwrap_or_default()
 }
 
-fn accepted(target: &str, id: i64, now: i64) -> Value {
-    json!({ "ok": true, "id": id, "target_type": target, "expires_at": zoned(now + limits::MAIL_KEPT_MS) })
+fn accepted(target: TargetKind, id: i64, now: i64) -> Value {
+    json!({ "ok": true, "id": id, "target_type": target.word(), "expires_at": zoned(now + limits::MAIL_KEPT_MS) })
 }
 
 /// Returns the online peers of this mesh, without peers of linked meshes.
@@ -225,8 +227,27 @@ fn own_peers(mesh: &Mesh) -> impl Iterator<Item = &Peer> {
     mesh.peers().all().iter().filter(|peer| peer.is_online() && !peer.row.is_linked())
 }
 
+/// What the recipient in a message from another mesh stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TargetKind {
+    Everybody,
+    Project,
+    Peer,
+}
+
+impl TargetKind {
+    /// The word that SuperLocalMemory uses.
+    fn word(self) -> &'static str {
+        match self {
+            TargetKind::Everybody => "broadcast",
+            TargetKind::Project => "project",
+            TargetKind::Peer => "peer",
+        }
+    }
+}
+
 /// Returns the recipients for `to`, which stands for everybody, the peers of a project, or one peer.
-fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Error> {
+fn recipients(mesh: &Mesh, to: &str) -> Result<(TargetKind, Vec<PeerId>), Error> {
     let online = |fits: &dyn Fn(&str) -> bool| {
         own_peers(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
     };
@@ -235,14 +256,14 @@ fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Erro
                     mesh";
         return Err(Error::new(ErrorKind::Refused, text));
     }
-    if to == "broadcast" {
-        return Ok(("broadcast", online(&|_| true)));
+    if to == TargetKind::Everybody.word() {
+        return Ok((TargetKind::Everybody, online(&|_| true)));
     }
     if let Some(project) = to.strip_prefix("project:") {
-        return Ok(("project", online(&|path| path == project)));
+        return Ok((TargetKind::Project, online(&|path| path == project)));
     }
     match mesh.peers().get(to) {
-        Some(peer) if !peer.row.is_linked() => Ok(("peer", vec![peer.row.id.clone()])),
+        Some(peer) if !peer.row.is_linked() => Ok((TargetKind::Peer, vec![peer.row.id.clone()])),
         _ => Err(Error::not_found("recipient peer not found")),
     }
 }

@@ -69,7 +69,7 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
     let op = row.op;
     if parsed.args.contains_key("waitSeconds") {
         let text =
-            "--follow goes on until it is interrupted; leave out --wait, or leave out --follow to wait only once";
+            "--follow waits until it is interrupted, so it can't be used together with --wait; leave out one of them";
         return Err(Error::usage("--wait", text).into());
     }
     let (places, settings) = load_environment()?;

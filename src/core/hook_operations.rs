@@ -217,7 +217,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
             owner => is_last && *owner == LockOwner::Turn,
         };
         let ended = |lock: &LockRow| lock.holder == id && ends(&lock.owner);
-        locks.release(turn, peers, journal, ended, "the subagent ended", ctx.now)?;
+        locks.release(turn, peers, journal, ended, Some("the subagent ended"), ctx.now)?;
         return Ok(Outcome::Ready(done));
     }
     let leaves = args.flag("leave").unwrap_or(false) && !peers.runs_elsewhere(&id, &ctx.ancestors);
@@ -240,7 +240,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     locks.extend(turn, |lock| lock.holder == id && goes_on(&lock.owner), ctx.now + BACKGROUND_MS)?;
     let ends = |owner: &LockOwner| owner.is_edit() && !goes_on(owner) || leaves && owner.is_shared();
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
-    locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), reason, ctx.now)?;
+    locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), Some(reason), ctx.now)?;
     if leaves {
         if args.flag("keyedCalls") == Some(true) {
             peers.detach_ended(turn, journal, waiting, &id, ctx.now)?;

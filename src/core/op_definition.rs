@@ -98,7 +98,7 @@ impl Arg {
             role: ArgRole::Value,
         }
     }
-    /// Makes the argument for the maximum time that a call may wait, in seconds.
+    /// Returns the definition of the argument with which a caller limits how long its call waits, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }

@@ -51,11 +51,11 @@ impl Store {
 
     /// The number of a peer's unread messages in each channel. The query reads only the unread messages of this peer.
     pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
-        let sql = "SELECT recipient_group, count(*) FROM message INDEXED BY message_unread \
+        let sql = "SELECT recipient_group, count(*) AS unread FROM message INDEXED BY message_unread \
                    WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \
                    AND recipient_group >= '#' AND recipient_group < '$' GROUP BY recipient_group";
         let mut query = self.db.prepare_cached(sql)?;
-        let rows = query.query_map([recipient], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = query.query_map([recipient], |row| Ok((row.get("recipient_group")?, row.get("unread")?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }

@@ -87,7 +87,7 @@ impl Store {
 /// Copies the write-ahead log into the database file, without waiting for readers. Returns the number of pages in the
 /// log and the number of copied pages.
 pub(super) fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
-    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
+    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get("log")?, row.get("checkpointed")?)))?)
 }
 
 /// Converts a size in bytes to a number of database pages.

@@ -195,7 +195,8 @@ impl Store {
     pub fn copies_of(&self, seq: i64) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
-            Ok((row.get::<_, i64>(0)?, (row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?)))
+            let (sender, group): (i64, String) = (row.get("sender")?, row.get("recipient_group")?);
+            Ok((row.get::<_, i64>("seq")?, (sender, group, row.get::<_, i64>("created")?)))
         };
         let mut query = self.db.prepare_cached(&format!("{facts} WHERE seq = ?1"))?;
         let Some((_, own)) = query.query_row([seq], read).optional()?.filter(|(_, own)| !own.1.is_empty()) else {

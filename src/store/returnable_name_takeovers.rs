@@ -66,7 +66,7 @@ impl Store {
         // therefore in one range of the primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
         let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
-            let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
+            let (name, value): (String, String) = (row.get("name")?, row.get("value")?);
             Ok((name.strip_prefix(prefix).unwrap_or_default().into(), read(&value)))
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)

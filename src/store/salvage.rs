@@ -132,7 +132,7 @@ pub(super) fn tables(db: &Connection) -> StoreResult<Vec<String>> {
 /// The names and the declared types of a table's columns.
 pub(super) fn columns(db: &Connection, table: &str) -> StoreResult<Vec<(String, String)>> {
     let mut query = db.prepare("SELECT name, type FROM pragma_table_info(?1)")?;
-    let found = query.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found = query.query_map([table], |row| Ok((row.get("name")?, row.get("type")?)))?;
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 

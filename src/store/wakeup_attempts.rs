@@ -50,11 +50,12 @@ impl Store {
     /// message. An attempt for several messages is returned once for each message.
     pub fn wakeups_since(&self, after: i64) -> StoreResult<Vec<(WakeupRow, PeerId, PeerId)>> {
         let sql = "SELECT at, wakeup.channel, outcome, \
-                   (SELECT id FROM peer_number WHERE num = sender), (SELECT id FROM peer_number WHERE num = recipient) \
+                   (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
+                   (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id \
                    FROM wakeup JOIN message USING (seq) WHERE at > ?1 ORDER BY at, recipient, wakeup.channel, seq";
         let mut query = self.db.prepare_cached(sql)?;
         let rows = query.query_map([after], |row| {
-            let (from, to): (String, String) = (row.get(3)?, row.get(4)?);
+            let (from, to): (String, String) = (row.get("sender_id")?, row.get("recipient_id")?);
             Ok((read(row)?, from.into(), to.into()))
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -67,7 +68,7 @@ impl Store {
                    WHERE seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM message) \
                    ORDER BY seq, at, channel LIMIT ?1";
         let mut query = self.db.prepare_cached(sql)?;
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let read = |row: &Row<'_>| Ok((row.get("seq")?, row.get("at")?, row.get("channel")?));
         let old: Vec<(i64, i64, String)> = query.query_map([limit], read)?.collect::<rusqlite::Result<_>>()?;
         drop(query);
         if let Some((seq, at, channel)) = old.last() {

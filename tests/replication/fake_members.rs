@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The time that the first member takes for an answer. Without this delay, a pause of 300 ms in the test's threads
-/// would look like a member that does not answer.
+/// The time after which the first member answers. If it answered at once, a pause of 300 ms in the test's threads would
+/// look like a member that does not answer.
 const SLOW: Duration = Duration::from_millis(400);
 const BUSY: &str = r#"{"error":"etcdserver: too many requests","code":8}"#;
 

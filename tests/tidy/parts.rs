@@ -149,6 +149,17 @@ fn each_public_type_has_a_name_of_its_own() {
 }
 
 #[test]
+fn a_row_with_several_columns_is_read_by_their_names() {
+    let by_position = |line: &str| (1..9).any(|n| line.contains(&format!("row.get({n})")));
+    let mut breaches = Vec::new();
+    for source in sources(&["src/store"]) {
+        let lines = source.code().filter(|(_, line)| by_position(line));
+        breaches.extend(lines.map(|(n, line)| format!("{}:{n}: {}", source.path, line.trim())));
+    }
+    check("read columns by name", &breaches);
+}
+
+#[test]
 fn every_operation_is_in_the_list() {
     let list = Source::read(root(), &root().join("src/core/mod.rs")).lines.concat();
     let mut breaches = Vec::new();

@@ -255,8 +255,8 @@ fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
 }
 
 /// The path to which a killed process has begun to move the database. The process has moved the write-ahead log, but
-/// not the database itself. If the database were moved to another path, it would lose its log. A log that was moved
-/// before the file `new` was written belongs to another database.
+/// not the database itself. If the database were moved to another path, it would lose its log. Only logs that were
+/// moved after the file `new` was written belong to this database.
 fn begun_move(places: &DataDir, new: &Path, prefix: &str) -> Option<PathBuf> {
     let written = fs::metadata(new).and_then(|file| file.modified()).ok()?;
     let written = written.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;

@@ -192,10 +192,10 @@ impl Locks {
             lock.expires = now + limits::COMMAND_LEASE_MS;
             turn.store.put_lock(lock)?;
         }
-        self.release(turn, peers, journal, |lock| lock.expires <= now, "expired", now)?;
+        self.release(turn, peers, journal, |lock| lock.expires <= now, Some("expired"), now)?;
         let is_orphan = |lock: &LockRow| ended.iter().any(|orphan| orphan.owns(lock)) && !runs(lock);
         if !ended.is_empty() {
-            self.release(turn, peers, journal, is_orphan, "the command that took the lock is gone", now)?;
+            self.release(turn, peers, journal, is_orphan, Some("the command that took the lock is gone"), now)?;
         }
         self.note_first_expiry();
         Ok(())
@@ -372,7 +372,7 @@ impl Locks {
         let Some(at) = self.recent_grants.iter().position(is_meant) else { return Ok(()) };
         let Some(grant) = self.recent_grants.remove(at) else { return Ok(()) };
         let ends = |lock: &LockRow| lock.token == grant.token && grant.paths.contains(&lock.path);
-        self.release(turn, peers, journal, ends, "the call was cancelled", now)
+        self.release(turn, peers, journal, ends, Some("the call was cancelled"), now)
     }
 
     /// Releases the lock on one path. Returns false if this holder and owner have no lock on the path.
@@ -398,7 +398,7 @@ impl Locks {
             return Ok(false);
         }
         let is_held = |lock: &LockRow| held.iter().any(|(token, path)| lock.token == *token && lock.path == *path);
-        self.release(turn, peers, journal, is_held, UNLOCKED, now)?;
+        self.release(turn, peers, journal, is_held, None, now)?;
         Ok(true)
     }
 
@@ -442,8 +442,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the matching locks. The events of these locks contain the reason. Ends only as many locks as one turn may
-    /// change. The remaining locks count as expired from now on, and the next turns end them.
+    /// Ends the matching locks. The events of these locks contain the reason; `None` if the holder itself releases the
+    /// locks. Ends only as many locks as one turn may change. The remaining locks count as expired from now on, and the next turns end them.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -453,7 +453,7 @@ impl Locks {
         peers: &Peers,
         journal: &Journal,
         ends: impl Fn(&LockRow) -> bool,
-        reason: &str,
+        reason: Option<&str>,
         now: i64,
     ) -> Result<(), Error> {
         let mut ended: Vec<LockRow> = Vec::new();
@@ -477,7 +477,6 @@ impl Locks {
         }
         for lock in &ended {
             turn.store.drop_lock(lock.token, &lock.path)?;
-            let reason = Some(reason).filter(|reason| *reason != UNLOCKED);
             journal.record(turn, peers, &Change::FileUnlocked { lock, reason }, &lock.holder, now)?;
         }
         for lock in &ended {
@@ -491,6 +490,3 @@ impl Locks {
         Ok(())
     }
 }
-
-/// The value of `reason` if the holder itself releases a lock. The event for such a release leaves this value out.
-pub(super) const UNLOCKED: &str = "unlocked";

@@ -2,7 +2,6 @@
 //! locks from their holders when a person asks for it.
 
 use super::request_conflicts::{LockMatcher, LockRequest};
-use super::table::UNLOCKED;
 use super::{Locks, StealParts, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
@@ -135,7 +134,7 @@ impl Locks {
     ) -> Result<Option<String>, Error> {
         let StealParts { turn, peers, mail, journal, federation } = parts;
         let is_own = lock.holder == ctx.me();
-        let reason = if is_own { UNLOCKED } else { "stolen by the human" };
+        let reason = (!is_own).then_some("stolen by the human");
         self.release(turn, peers, journal, |other| other == lock, reason, ctx.now)?;
         let taker = peers.name_of(ctx.me());
         let params = JsonObjectText::default().text("filePath", &lock.path).text("by", &taker).finish();

@@ -109,7 +109,7 @@ impl Mesh {
         peer.row.last_seen = now;
         peer.row.kind = PeerKind::Http { push_socket: None };
         let row = peer.row.clone();
-        locks.release(turn, peers, journal, |lock| lock.holder == row.id, reason, now)?;
+        locks.release(turn, peers, journal, |lock| lock.holder == row.id, Some(reason), now)?;
         channels.leave_all(turn, peers, journal, id, now)?;
         if row.name.is_empty() || row.name == auto_name(&row.id) {
             peers.forget(turn, mail, id)?;

@@ -416,7 +416,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Records in the journal a change to one of this mesh's own peers.
+    /// Records a change to one of this mesh's own peers in the journal.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now).map(|_| ())

@@ -143,7 +143,7 @@ impl Mesh {
             *id == call.ctx.me() && !peers.attached_to(call.ctx.conn).contains(id)
         });
         let is_due = |lock: &LockRow| lock.holder == *id && lock.owner.is_shared();
-        locks.release(turn, peers, journal, is_due, "holder is gone", now)?;
+        locks.release(turn, peers, journal, is_due, Some("holder is gone"), now)?;
         channels.leave_all(turn, peers, journal, id, now)
     }
 

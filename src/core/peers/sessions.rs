@@ -163,7 +163,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     {
         one.is_keyed = is_keyed;
         // On this machine, a process of an unknown program is not recorded, because its end must not end the session.
-        // For a server on another machine, such a process is recorded, because its end is never reported.
+        // On other machines, nobody reports the end of a process, so recording it does no harm.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -315,7 +315,14 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
         let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
         end_waits(turn, waiting, |call| call.ctx.conn == conn && id == call.ctx.me());
         if peers.get(&id).is_some_and(|peer| peer.connections == 0) {
-            locks.release(turn, peers, journal, |lock| lock.holder == id && lock.owner.is_shared(), reason, now)?;
+            locks.release(
+                turn,
+                peers,
+                journal,
+                |lock| lock.holder == id && lock.owner.is_shared(),
+                Some(reason),
+                now,
+            )?;
         }
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
@@ -330,7 +337,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
         return Ok(());
     }
     let ends = |holder: &PeerId, owner: &LockOwner| commands.iter().any(|one| (&one.0, &one.1) == (holder, owner));
-    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
+    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), Some(reason), now)
 }
 
 /// Ends the waiting calls for which `ends` returns true. The session of these calls has left.
