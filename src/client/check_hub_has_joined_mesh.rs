@@ -89,7 +89,7 @@ fn shares_no_log(hub: &Candidate) -> Error {
 /// The error for a hub whose log is not the log that this guest has joined.
 pub fn has_another_log(hub: &Candidate, places: &DataDir) -> Error {
     let text = format!(
-        "{hub} belongs to another mesh, and not to the one that this machine has joined; set SLM_MESH_STORE on that \
+        "{hub} belongs to another mesh, and not to the mesh that this machine has joined; set SLM_MESH_STORE on that \
          hub to the value that your other hubs have, or remove that hub from SLM_MESH_HOST on this machine; to join \
          the other mesh on purpose, remove {}",
         places.leader().display()

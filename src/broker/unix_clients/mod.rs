@@ -260,11 +260,10 @@ impl UnixClients {
         }
     }
 
-    fn serve_in_order(&mut self, context: &mut LoopContext, order: ServiceOrder) {
+    fn serve_in_order(&mut self, context: &mut LoopContext, mut order: ServiceOrder) {
         let share = if context.role.stores_in_log() { LOGGED_TURN_SHARE } else { TURN_SHARE };
-        let ServiceOrder { mut hung_up, local, guests } = order;
+        let mut hung_up = std::mem::take(&mut order.hung_up);
         hung_up.sort_unstable();
-        let (local, guests) = (local.into_sorted(), guests.into_sorted());
         let mut meter = WorkMeter::start();
         let began = Instant::now();
         let hung_up_share = fair_queue::hung_up_share(hung_up.len());
@@ -275,9 +274,7 @@ impl UnixClients {
             self.serve_client(context, *token, ServiceRank::HungUp, false, &mut meter);
         }
         let may_begin = !self.has_unserved_ends(context);
-        // The groups take turns in being first, because what the first group does can end the turn.
-        let is_local_first = self.turn.is_multiple_of(2);
-        let (first, second) = if is_local_first { (local, guests) } else { (guests, local) };
+        let [first, second] = order.into_groups(self.turn);
         let began = Instant::now();
         let mut is_answer_waiting = false;
         let mut serve_until = |limit, clients: &[(ServiceRank, u64)]| {

@@ -1,8 +1,8 @@
 //! The order in which one turn serves the clients.
 //!
-//! **Invariant:** clients on this machine and guests do not wait for each other. When both have sent something, each of
+//! **Invariant:** clients on this machine and guests do not queue behind each other. If both have sent something, each of
 //! the two groups gets half of the turn. Otherwise, a call on this machine would have to wait while thousands of guests
-//! reconnect.
+//! reconnect. The groups take turns in being first, because the work for the first group can end the turn.
 
 use super::connection::ClientConnection;
 
@@ -41,8 +41,7 @@ impl RankedClients {
         self.clients.push((rank, token));
     }
 
-    /// Returns the clients in the order of service.
-    pub fn into_sorted(mut self) -> Vec<(ServiceRank, u64)> {
+    fn into_sorted(mut self) -> Vec<(ServiceRank, u64)> {
         if let Some((_, _, n)) = self.overdue {
             self.clients[n].0 = ServiceRank::Overdue;
         }
@@ -56,10 +55,8 @@ impl RankedClients {
 pub struct ServiceOrder {
     /// The clients that have hung up.
     pub hung_up: Vec<u64>,
-    /// The other clients on this machine.
-    pub local: RankedClients,
-    /// The other guests.
-    pub guests: RankedClients,
+    local: RankedClients,
+    guests: RankedClients,
 }
 
 impl ServiceOrder {
@@ -70,6 +67,13 @@ impl ServiceOrder {
             rank if connection.is_guest() => self.guests.add(token, connection, rank, turn),
             rank => self.local.add(token, connection, rank, turn),
         }
+    }
+
+    /// Returns the two groups of clients that have not hung up, each in the order of service. The first group is served
+    /// first in this turn.
+    pub fn into_groups(self, turn: u64) -> [Vec<(ServiceRank, u64)>; 2] {
+        let (local, guests) = (self.local.into_sorted(), self.guests.into_sorted());
+        if turn.is_multiple_of(2) { [local, guests] } else { [guests, local] }
     }
 
     /// Whether no client has input.
@@ -88,20 +92,23 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_client_on_this_machine_does_not_queue_behind_cheaper_guests() {
-        let mut order = ServiceOrder::default();
-        for token in 0..10 {
-            let socket = ClientSocket::Guest(Box::new(pair().0));
-            let origin = Origin::remote(std::net::Ipv4Addr::LOCALHOST.into());
-            let mut guest = ClientConnection::new(socket, origin, 0, 0);
-            guest.note_served(Duration::from_micros(10), 1, 0);
-            order.add(token, &guest, 0, 1);
-        }
-        let (stream, _other) = UnixStream::pair().unwrap();
-        let origin = Origin::Local { pid: 1, ancestors: None };
-        let local = ClientConnection::new(ClientSocket::Local(stream), origin, 0, 0);
-        order.add(10, &local, 0, 1);
-        let (local, guests) = (order.local.into_sorted(), order.guests.into_sorted());
-        assert_eq!((local.len(), local[0].1, guests.len()), (1, 10, 10));
+    fn local_clients_and_guests_do_not_queue_behind_each_other() {
+        let order = || {
+            let mut order = ServiceOrder::default();
+            for token in 0..10 {
+                let socket = ClientSocket::Guest(Box::new(pair().0));
+                let origin = Origin::remote(std::net::Ipv4Addr::LOCALHOST.into());
+                let mut guest = ClientConnection::new(socket, origin, 0, 0);
+                guest.note_served(Duration::from_micros(10), 1, 0);
+                order.add(token, &guest, 0, 1);
+            }
+            let (stream, _other) = UnixStream::pair().unwrap();
+            let origin = Origin::Local { pid: 1, ancestors: None };
+            let local = ClientConnection::new(ClientSocket::Local(stream), origin, 0, 0);
+            order.add(10, &local, 0, 1);
+            order
+        };
+        let firsts = [1, 2].map(|turn| order().into_groups(turn).map(|group| group.len()));
+        assert_eq!(firsts, [[10, 1], [1, 10]], "each group is first in every second turn");
     }
 }
