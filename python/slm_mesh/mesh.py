@@ -90,10 +90,11 @@ class Mesh(Connection):
         reply_to: Union[Mail, str, None] = None,
         key: Optional[str] = None,
         expires_minutes: Optional[int] = None,
+        without_people: bool = False,
     ) -> Sent:
         """Sends a message to a peer (name, id or unique prefix), to ``human``, or to a group: ``repo``,
         ``directory``, ``agent:TYPE``, ``all`` or a channel such as ``#api``. A second call with the same ``key`` sends
-        nothing, and returns the first receipt.
+        nothing, and returns the first receipt. With ``without_people``, people get no copy of a message to ``all``.
 
         >>> sent = Mesh().send("human", "the build is green")
         >>> [(to.receipt, to.here) for to in sent.recipients]
@@ -102,6 +103,8 @@ class Mesh(Connection):
         answered = reply_to.id if isinstance(reply_to, Mail) else reply_to
         # With a key, sending is safe to repeat if the answer is lost.
         params = {"to": to, "message": message, "type": type, "replyTo": answered, "expiresMinutes": expires_minutes}
+        if without_people:
+            params["withoutPeople"] = True
         if to in ("repo", "directory"):
             params.update(_location())
         return Sent.from_dict(self._call("send", {**params, "key": key or f"auto-{secrets.token_hex(16)}"}))

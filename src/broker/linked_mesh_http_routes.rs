@@ -5,20 +5,16 @@
 //! reports). The linked broker sends the marks back with its next poll, which waits until something changes. At
 //! `/mesh/receipts`, the linked broker asks whether its messages were read.
 //!
-//! **Invariant:** these routes list only peers of this mesh and write only to them, never to peers of linked meshes. So
-//! linked meshes do not echo or relay anything, even in a ring.
+//! Each route translates a request into an operation of the mesh, and the result into the format of the daemon.
 
 use super::http::{Head, HttpResponse, Request};
-use super::legacy_http::bounded_request_fields::{Fields, max_of};
+use super::legacy_http::request_fields::{Fields, shortened};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{ChannelName, PeerId};
-use crate::base::stored_enums::{MessageType, PeerKind};
+use crate::base::stored_enums::MessageType;
 use crate::base::{limits, time_format};
-use crate::core::Mesh;
+use crate::core::federation::operations_for_linked_meshes;
 use crate::core::federation::roster::{ACTIVE, AWAY};
-use crate::core::mail::{self, SEND};
-use crate::core::peers::Peer;
-use crate::store::Message;
+use crate::core::{CallContext, ClientKind, Mesh, Op, object};
 use serde_json::{Value, json};
 
 /// Maximum time for which a poll may wait for changes, in seconds.
@@ -89,127 +85,86 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     HttpResponse::json(status, value.to_string().into_bytes())
 }
 
+/// Runs an operation for a linked mesh.
+fn run(mesh: &mut Mesh, op: &'static Op, budget: String, args: Value, now: i64) -> Result<Value, Error> {
+    let context = CallContext::over_http(ClientKind::HttpProgram { budget }, None, now);
+    mesh.run_within_savepoint(op, &op.check(object(args))?, &context)
+}
+
 fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Error> {
     // The `Host` header is the address at which the daemon reaches this machine. All peers in the list get this
     // address, because for the daemon, a loopback address would mean the daemon's own machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
-    let mesh_id = mesh.mesh_id();
-    // A linked broker also requests a list of people. People are never online, but the agents of that broker must be
-    // able to answer them. A SuperLocalMemory daemon requests no people, because it would mistake them for sessions.
-    let with_people = query_number(&head.target, "people") == Some(1);
-    let people = mesh.peers().all().iter().filter(|peer| with_people && peer.row.kind == PeerKind::Human);
-    let rows: Vec<Value> = own_peers(mesh)
-        .chain(people)
-        .map(|peer| {
-            let status = if peer.is_online() { ACTIVE } else { AWAY };
-            let heartbeat = match peer.row.kind {
-                // A daemon hides peers whose last heartbeat is old. A session stays online while its agent is idle, so
-                // the current time is sent as its last heartbeat.
-                PeerKind::Session { .. } => now,
-                _ => peer.last_heartbeat.max(peer.last_active),
-            };
-            json!({
-                "peer_id": peer.row.id.as_str(), "session_id": peer.row.name, "summary": peer.row.summary,
-                "status": status, "host": host, "port": port, "registered_at": zoned(peer.row.first_seen),
-                "last_heartbeat": zoned(heartbeat), "project_path": peer.row.project,
-                "agent_type": peer.row.agent, "mesh": mesh_id, "machine": peer.row.host, "branch": peer.row.git_branch,
-                "repo": peer.row.repo,
-            })
+    // A SuperLocalMemory daemon requests no people, because it would mistake them for sessions.
+    let people = query_number(&head.target, "people") == Some(1);
+    let mut listed = run(mesh, &operations_for_linked_meshes::PEERS, String::new(), json!({ "people": people }), now)?;
+    let mesh_id = listed["mesh"].take();
+    let row = |row: &Value| {
+        let time = |name: &str| row[name].as_i64().map(zoned);
+        json!({
+            "peer_id": row["id"], "session_id": row["name"], "summary": row["summary"],
+            "status": if row["online"] == true { ACTIVE } else { AWAY }, "host": host, "port": port,
+            "registered_at": time("firstSeen"), "last_heartbeat": time("lastHeartbeat"),
+            "project_path": row["project"], "agent_type": row["agent"], "mesh": mesh_id, "machine": row["machine"],
+            "branch": row["branch"], "repo": row["repo"],
         })
-        .collect();
-    let marks = Marks::of(mesh);
-    Ok(json!({ "peers": rows, "mesh": mesh_id, "mark": marks.roster, "receipts": marks.receipts }))
+    };
+    let rows: Vec<Value> = listed["peers"].as_array().into_iter().flatten().map(row).collect();
+    let (roster, receipts) = (&listed["rosterVersion"], &listed["receiptsVersion"]);
+    Ok(json!({ "peers": rows, "mesh": mesh_id, "mark": roster, "receipts": receipts }))
 }
 
 /// Returns the receipts (whether each message was read) for messages from one peer of a linked mesh.
 fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
-    let sender = Sender::of(fields);
-    mesh.charge(&sender.budget(mesh, head), 1, now)?;
-    let rows = mesh.receipts_for(&sender.names(mesh), &fields.texts("keys").unwrap_or_default(), now)?;
-    Ok(json!({ "ok": true, "receipts": rows }))
+    let mut args = sender(fields);
+    let keys = fields.texts("keys").unwrap_or_default();
+    args["keys"] = keys.into_iter().filter(|key| (1..=limits::WORD_MAX).contains(&key.len())).collect();
+    let budget = budget(mesh, head, fields);
+    run(mesh, &operations_for_linked_meshes::RECEIPTS, budget, args, now)
 }
 
-/// The sender of a message, as the linked mesh describes it.
-struct Sender<'a> {
-    id: &'a str,
-    name: Option<&'a str>,
-    machine: Option<&'a str>,
+/// Returns the arguments that describe the sender of a message. Long names are shortened, because the linked mesh may
+/// have other limits.
+fn sender(fields: &Fields) -> Value {
+    let text = |name| fields.word(name).map(|text| shortened(text, limits::WORD_MAX));
+    json!({
+        "sender": text("from_peer").unwrap_or("unknown"), "senderName": text("from_name"),
+        "senderMachine": text("from_machine"),
+    })
 }
 
-impl<'a> Sender<'a> {
-    fn of(fields: &'a Fields) -> Sender<'a> {
-        let id = fields.word("from_peer").unwrap_or("unknown");
-        Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
-    }
-
-    /// Returns the two ids under which this mesh may know the sender. The second id applies until the linked mesh lists
-    /// the sender as its peer.
-    fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
-        let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
-        [
-            cut(mesh.forwarded_sender(self.id, self.name, self.machine)),
-            cut(mesh.unknown_sender(self.id, self.name, self.machine)),
-        ]
-    }
-
-    /// Returns the name of the rate limit for messages from this sender. Each link has its own limit, so that a busy
-    /// mesh does not slow down other meshes. A request can contain any id, so the name also contains the address.
-    /// Otherwise, a mesh could use up the limit of a mesh at another address.
-    fn budget(&self, mesh: &Mesh, head: &Head) -> String {
-        let link = mesh.peers().get(self.id).and_then(|peer| peer.row.mesh());
-        format!("messages from {} {}", head.peer, link.map_or("", |url| url.as_str()))
-    }
+/// Returns the name of the rate limit for messages from the sender. Each link has its own limit, so that a busy mesh
+/// does not slow down other meshes. A request can contain any id, so the name also contains the address. Otherwise, a
+/// mesh could use up the limit of a mesh at another address.
+fn budget(mesh: &Mesh, head: &Head, fields: &Fields) -> String {
+    let id = fields.word("from_peer").unwrap_or_default();
+    let link = mesh.peers().get(id).and_then(|peer| peer.row.mesh());
+    format!("messages from {} {}", head.peer, link.map_or("", |url| url.as_str()))
 }
 
 fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
     let to =
         fields.word("to_peer").or(fields.word("to")).ok_or_else(|| Error::usage("to_peer", "expected a peer's id"))?;
     let content = fields.word("content").ok_or_else(|| Error::usage("content", "missing"))?;
-    let max = max_of(&SEND, "message");
-    if content.len() > max {
-        return Err(Error::new(ErrorKind::Refused, format!("content too large (max {max} bytes)")));
+    // A field that is too long for this mesh is left out, because the message itself is more important.
+    let short = |name| fields.word(name).filter(|text| text.len() <= limits::WORD_MAX);
+    let mut args = sender(fields);
+    for (name, value) in [
+        ("to", json!(to)),
+        ("content", json!(content)),
+        ("type", json!(message_type(fields, content).word())),
+        ("key", json!(short("key"))),
+        ("replyTo", json!(short("reply_to"))),
+        ("group", json!(short("group"))),
+        ("expiresMs", json!(fields.integer("expires_in").map(|ms| ms.clamp(0, limits::MAIL_KEPT_MS)))),
+    ] {
+        args[name] = value;
     }
-    let from = Sender::of(fields);
-    mesh.charge(&from.budget(mesh, head), 10, now)?;
-    let names = from.names(mesh);
-    let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
-    // The other mesh repeats a message if the reply was lost. If that mesh has listed the sender since the first
-    // attempt, the sender has a new id. So both ids are checked.
-    for known_as in &names {
-        if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
-            return Ok(accepted(TargetKind::Peer, known, now));
-        }
-    }
-    let [sender, _] = names;
-    let draft = Message {
-        sender,
-        kind: message_type(fields, content),
-        body: content.into(),
-        key: key.map(str::to_owned),
-        ..Message::default()
-    };
-    let (target, recipients) = recipients(mesh, to)?;
-    let answered = fields.word("reply_to").zip(recipients.first()).filter(|_| target == TargetKind::Peer);
-    let reply_to =
-        answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
-    let expires = fields.integer("expires_in").map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
-    // A linked broker sends a group message once to each member. The group is stored with the message, so that each
-    // member sees that the message went to a group. Channels never cross a link, so they are left out.
-    let group = match target {
-        TargetKind::Peer => {
-            fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group))
-        }
-        TargetKind::Everybody | TargetKind::Project => Some(to),
-    };
-    let group = group.map(str::to_owned);
-    let sent = mesh.post(Message { reply_to, expires, group, ..draft }, &recipients, now)?;
-    match sent.first() {
-        // A message to a group skips members that can't receive it. This message has only one recipient, so the sender
-        // must get an error.
-        None if target == TargetKind::Peer => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
-        first => Ok(accepted(target, first.map_or(0, |message| message.seq), now)),
-    }
+    let budget = budget(mesh, head, fields);
+    let sent = run(mesh, &operations_for_linked_meshes::SEND, budget, args, now)?;
+    let (id, target) = (&sent["seq"], &sent["target"]);
+    Ok(json!({ "ok": true, "id": id, "target_type": target, "expires_at": zoned(now + limits::MAIL_KEPT_MS) }))
 }
 
 /// Returns the type that the sender gave, or the default if this type is unknown or does not fit the content.
@@ -218,58 +173,10 @@ fn message_type(fields: &Fields, content: &str) -> MessageType {
     fields.word("type").and_then(MessageType::from_word).filter(fits).unwrap_or_default()
 }
 
-fn accepted(target: TargetKind, id: i64, now: i64) -> Value {
-    json!({ "ok": true, "id": id, "target_type": target.word(), "expires_at": zoned(now + limits::MAIL_KEPT_MS) })
-}
-
-/// Returns the online peers of this mesh, without peers of linked meshes.
-fn own_peers(mesh: &Mesh) -> impl Iterator<Item = &Peer> {
-    mesh.peers().all().iter().filter(|peer| peer.is_online() && !peer.row.is_linked())
-}
-
-/// What the recipient in a message from another mesh stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TargetKind {
-    Everybody,
-    Project,
-    Peer,
-}
-
-impl TargetKind {
-    /// The word that SuperLocalMemory uses.
-    fn word(self) -> &'static str {
-        match self {
-            TargetKind::Everybody => "broadcast",
-            TargetKind::Project => "project",
-            TargetKind::Peer => "peer",
-        }
-    }
-}
-
-/// Returns the recipients for `to`, which stands for everybody, the peers of a project, or one peer.
-fn recipients(mesh: &Mesh, to: &str) -> Result<(TargetKind, Vec<PeerId>), Error> {
-    let online = |fits: &dyn Fn(&str) -> bool| {
-        own_peers(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
-    };
-    if ChannelName::is_meant_by(to) {
-        let text = "a channel belongs to a single mesh; write to the members of the channel, or join the channel on its own \
-                    mesh";
-        return Err(Error::new(ErrorKind::Refused, text));
-    }
-    if to == TargetKind::Everybody.word() {
-        return Ok((TargetKind::Everybody, online(&|_| true)));
-    }
-    if let Some(project) = to.strip_prefix("project:") {
-        return Ok((TargetKind::Project, online(&|path| path == project)));
-    }
-    match mesh.peers().get(to) {
-        Some(peer) if !peer.row.is_linked() => Ok((TargetKind::Peer, vec![peer.row.id.clone()])),
-        _ => Err(Error::not_found("recipient peer not found")),
-    }
-}
-
 fn status(mesh: &mut Mesh, _: &Head, _: &Fields, now: i64) -> Result<Value, Error> {
-    Ok(json!({ "broker_up": true, "peer_count": own_peers(mesh).count(), "uptime_s": (now - mesh.started()) / 1000 }))
+    let listed = run(mesh, &operations_for_linked_meshes::PEERS, String::new(), json!({}), now)?;
+    let n_peers = listed["peers"].as_array().map_or(0, Vec::len);
+    Ok(json!({ "broker_up": true, "peer_count": n_peers, "uptime_s": (now - mesh.started()) / 1000 }))
 }
 
 /// Formats a time with a numeric time zone, as Python does.

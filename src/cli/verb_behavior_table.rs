@@ -100,7 +100,11 @@ const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) ->
 
 /// All operations that have a verb, in the order in which the documentation lists them.
 pub const CLI_OPERATIONS: &[CliOperation] = &[
-    CliOperation { location: SendLocation::WithSmallScope, excludes_caller: true, ..row(&peers::PEERS, render::peers) },
+    CliOperation {
+        location: SendLocation::WithSmallScope,
+        excludes_caller: true,
+        ..row(&peers::list_peers::PEERS, render::peers)
+    },
     row(&peers::WHOAMI, render::whoami),
     row(&peers::give_back_taken_over_name::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),

@@ -3,7 +3,6 @@
 //! **Invariant:** only this module writes events.
 
 use super::op_definition::ArgKind;
-use super::pagination::Page;
 use super::peers::Peers;
 use super::transaction_and_pending_effects::{Effect, Turn};
 use super::waiting_calls::WaitReason;
@@ -37,6 +36,10 @@ pub static READ: Op = Op {
         pagination::limit(200, "Maximum number of events, 50 by default"),
         pagination::after("Cursor: only events after this sequence number (`seq` from the previous answer)"),
         Arg::wait_seconds("Seconds to wait for an event; up to 25 is safe with every client").short("wait"),
+        Arg::new("newest", ArgKind::Flag, "If there are more events than `limit`, read the latest ones")
+            .at(CliPlace::Hidden)
+            .not_in_tool(),
+        pagination::rows(),
     ],
     actor: Auth::Optional,
     verb: Some("events"),
@@ -109,8 +112,9 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     // A caller that waits without a cursor gets only events that happen after the wait has begun.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
-    let limit = args.int("limit").unwrap_or(50);
-    let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
+    let limit = args.int("rows").or(args.int("limit")).unwrap_or(50);
+    let newest = args.flag("newest").unwrap_or(cursor.is_none());
+    let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest, limit: limit + 1 };
     let mut found = turn.store.events(&filter)?;
     let first = turn.store.first_event()?.unwrap_or(last + 1);
     // A cursor beyond the last event comes from a different database, so there is a gap. There is also a gap if events
@@ -126,7 +130,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
-    let mut page = Page::default();
+    let mut page = ctx.page();
     for event in &found {
         // An event may be too long for a tool result. Such an event gets a page of its own, so that programs get the
         // whole event. For agents, the MCP server shortens the event.
@@ -162,7 +166,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
                     mesh itself";
         return Err(Error::usage("type", want));
     }
-    rates.charge(peers, ctx.me(), 10, ctx.now)?;
+    rates.charge(peers, ctx.budget(), 10, ctx.now)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
     journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last })))
@@ -174,6 +178,8 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     let wanted = if types.is_empty() { vec!["*".to_owned()] } else { types };
     if peers.is_connected(ctx.conn) {
         journal.subscriptions.insert(ctx.conn, wanted.clone());
+    } else if peers.get(ctx.me()).is_some_and(|peer| peer.row.is_http()) {
+        journal.subscribe_peer(ctx.me(), wanted.clone());
     }
     let last = turn.store.counters.event_last;
     // MCP has no notification that would show an event to a model, so an MCP server does not pass on pushed events.
@@ -184,6 +190,7 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 
 fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     mesh.journal.unsubscribe(ctx.conn);
+    mesh.journal.unsubscribe_peer(ctx.me());
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -429,36 +436,20 @@ impl Journal {
         self.subscriptions.remove(&conn);
     }
 
-    /// Subscribes a peer that receives pushes on a socket of its own. An empty list of types ends the subscription.
-    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
-        let has_room = self.peer_subscriptions.len() < limits::PEERS_MAX;
-        if types.is_empty() {
-            self.peer_subscriptions.remove(peer);
-        } else if has_room || self.peer_subscriptions.contains_key(peer) {
+    /// Subscribes a peer that receives pushes on a socket of its own.
+    fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
+        if self.peer_subscriptions.len() < limits::PEERS_MAX || self.peer_subscriptions.contains_key(peer) {
             self.peer_subscriptions.insert(peer.into(), types);
         }
+    }
+
+    /// Ends the subscription of a peer that receives pushes on a socket of its own.
+    pub(super) fn unsubscribe_peer(&mut self, peer: &str) {
+        self.peer_subscriptions.remove(peer);
     }
 
     /// Whether a peer with a push socket has subscribed to events of this type.
     pub fn is_peer_subscribed(&self, peer: &str, kind: &EventKind) -> bool {
         self.peer_subscriptions.get(peer).is_some_and(|types| wants(types, kind.word()))
-    }
-}
-
-impl Mesh {
-    /// Returns events for the old HTTP API, newest first.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub fn latest_events(&self, types: &[&str], since: Option<i64>, limit: i64) -> Result<Vec<Value>, Error> {
-        let store = &self.turn.store;
-        let after = since.map(|time| store.event_at(time)).transpose()?.unwrap_or(0);
-        let found = store.events(&EventFilter { types, after, newest: true, limit })?;
-        let mut size = 0;
-        let fits = |event: &&Event| {
-            size += event.payload.len();
-            size <= limits::ROWS_BYTES_MAX
-        };
-        Ok(found.iter().take_while(fits).map(|event| self.journal.view(&self.peers, event)).collect())
     }
 }

@@ -9,7 +9,6 @@
 //! that returns random numbers.
 
 mod arguments_that_identify_session;
-mod calls_only_for_old_http_api;
 pub mod channels;
 mod commit_or_roll_back_turn;
 pub mod event_journal;
@@ -33,7 +32,7 @@ pub mod waiting_calls;
 
 pub use mesh_opening_parameters::{FormerHost, MeshSettings};
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
-pub use run_call_in_savepoint::{Call, CallContext, Outcome};
+pub use run_call_in_savepoint::{Call, CallContext, ClientKind, Outcome};
 pub use transaction_and_pending_effects::Effect;
 
 use crate::base::broker_downtimes::Downtimes;
@@ -58,7 +57,7 @@ pub type ConnId = u64;
 
 /// All operations, in the order in which the documentation lists them.
 pub const OPS: &[&Op] = &[
-    &peers::PEERS,
+    &peers::list_peers::PEERS,
     &peers::WHOAMI,
     &peers::SUMMARY,
     &mail::SEND,
@@ -93,6 +92,17 @@ pub const OPS: &[&Op] = &[
     &notify_holder_of_overwrite::CHANGED,
     &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
+];
+
+/// The operations that only HTTP routes run. They are no methods of the socket.
+pub const HTTP_OPS: &[&Op] = &[
+    &peers::http_registration::REGISTER,
+    &peers::http_registration::UNREGISTER,
+    &peers::http_registration::HEARTBEAT,
+    &peers::http_registration::CLEAR_SUMMARY,
+    &federation::operations_for_linked_meshes::PEERS,
+    &federation::operations_for_linked_meshes::SEND,
+    &federation::operations_for_linked_meshes::RECEIPTS,
 ];
 
 /// Returns the operation with this name.

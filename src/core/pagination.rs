@@ -5,8 +5,8 @@
 //! string distinguishes rows with the same number. No row is missed or repeated, even if other rows appear or disappear
 //! before the next page is read.
 
-use super::Arg;
 use super::op_definition::ArgKind;
+use super::{Arg, CliPlace};
 use crate::base::error::Error;
 use crate::base::json_text::visible_json_length;
 use crate::base::limits;
@@ -21,6 +21,13 @@ pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 /// The argument `limit`, the maximum number of rows in a reply.
 pub const fn limit(max: i64, help: &'static str) -> Arg {
     Arg::new("limit", ArgKind::Int { min: 1, max }, help)
+}
+
+/// The argument `rows`, with which a program gets more rows than `limit` allows.
+pub const fn rows() -> Arg {
+    Arg::new("rows", ArgKind::Int { min: 1, max: limits::ROWS_MAX }, "Maximum number of rows, instead of `limit`")
+        .at(CliPlace::Hidden)
+        .not_in_tool()
 }
 
 /// The argument `after`. The list begins after the row with this sequence number.
@@ -46,12 +53,14 @@ pub struct Page {
     rows: Vec<Value>,
     size: usize,
     size_max: usize,
+    /// Measures a row in bytes.
+    measure: fn(&Value) -> usize,
 }
 
 impl Default for Page {
     /// A page that fits into a tool result.
     fn default() -> Page {
-        Page { rows: Vec::new(), size: 0, size_max: limits::PAGE_MAX }
+        Page { rows: Vec::new(), size: 0, size_max: limits::PAGE_MAX, measure: visible_json_length }
     }
 }
 
@@ -61,11 +70,21 @@ impl Page {
         Page { size_max: PAGE_FOR_PEOPLE_MAX, ..Page::default() }
     }
 
+    /// Makes a page for a program that uses HTTP. Most lists fit into one such page.
+    pub fn for_programs() -> Page {
+        Page { size_max: limits::ROWS_BYTES_MAX, measure: approximate_size, ..Page::default() }
+    }
+
+    /// The maximum size of all rows of the page, in bytes.
+    pub fn size_max(&self) -> usize {
+        self.size_max
+    }
+
     /// Adds a row if there is room for it, and returns whether the row was added. The first row is always added.
     /// Otherwise, a row that is too long for any page would block all later rows.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
-        self.size += visible_json_length(&row);
+        self.size += (self.measure)(&row);
         let fits = self.rows.is_empty() || self.size <= self.size_max;
         if fits {
             self.rows.push(row);
@@ -86,6 +105,17 @@ impl Page {
     /// The rows.
     pub fn into_rows(self) -> Vec<Value> {
         self.rows
+    }
+}
+
+/// Returns the size of a row in bytes, without counting escapes. This takes hardly any time, even for long texts, and the
+/// size of a page for programs has to be limited only roughly.
+fn approximate_size(row: &Value) -> usize {
+    match row {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(approximate_size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + approximate_size(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::mail::{receipts, wakeups};
 use super::op_definition::WAITING_SINCE;
+use super::pagination::Page;
 use super::peers::{give_back_taken_over_name, sessions};
 use super::transaction_and_pending_effects::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
@@ -27,11 +28,27 @@ pub enum Outcome {
     Refused(Error),
 }
 
+/// The kind of client that makes a call.
+#[derive(Debug, Clone, Default)]
+pub enum ClientKind {
+    /// A model or a person reads the answers, so a long list is split into pages.
+    #[default]
+    Interactive,
+    /// A program reads the answers over HTTP. It gets whole lists and long values, up to the limits for HTTP. It may act
+    /// as a peer that the mesh does not know, and it may give relative paths.
+    HttpProgram {
+        /// The name of the rate limit to which the call counts. Several peers may share one limit.
+        budget: String,
+    },
+}
+
 /// The context of a call: who calls, when, and whether the call is allowed to wait.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     /// The connection on which the call arrived; 0 for the HTTP thread.
     pub conn: ConnId,
+    /// The kind of the client.
+    pub client: ClientKind,
     /// The id of the acting peer, if the caller acts as a peer.
     pub actor: Option<PeerId>,
     /// Whether a hook of the acting peer has announced the call. If so, it is certain that this peer makes the call.
@@ -53,6 +70,22 @@ pub struct CallContext {
 }
 
 impl CallContext {
+    /// Returns the context of a call over HTTP, which must be answered at once.
+    pub fn over_http(client: ClientKind, actor: Option<PeerId>, now: i64) -> CallContext {
+        CallContext {
+            conn: 0,
+            client,
+            actor,
+            is_announced: false,
+            now,
+            until: None,
+            cursor: None,
+            deadline_reached: true,
+            id: Value::Null,
+            ancestors: Vec::new(),
+        }
+    }
+
     /// The id of the acting peer. [`Auth::Required`](super::Auth) guarantees that there is one.
     pub fn me(&self) -> &str {
         self.actor.as_deref().unwrap_or("")
@@ -61,6 +94,27 @@ impl CallContext {
     /// The id of the acting peer, as an owned value.
     pub fn my_id(&self) -> PeerId {
         self.actor.clone().unwrap_or_default()
+    }
+
+    /// Returns the name of the rate limit to which the call counts.
+    pub fn budget(&self) -> &str {
+        match &self.client {
+            ClientKind::Interactive => self.me(),
+            ClientKind::HttpProgram { budget } => budget,
+        }
+    }
+
+    /// Makes an empty page for the answer.
+    pub fn page(&self) -> Page {
+        match self.client {
+            ClientKind::Interactive => Page::default(),
+            ClientKind::HttpProgram { .. } => Page::for_programs(),
+        }
+    }
+
+    /// Whether the client is a program that uses HTTP.
+    pub fn is_http_program(&self) -> bool {
+        matches!(self.client, ClientKind::HttpProgram { .. })
     }
 
     /// Returns the time until which a call may wait, if it asks to wait for `seconds`. Returns `None` if the call must
@@ -106,6 +160,7 @@ impl Mesh {
     pub fn call(&mut self, call: Call, now: i64) {
         let mut ctx = CallContext {
             conn: call.conn,
+            client: ClientKind::Interactive,
             actor: None,
             is_announced: false,
             now,
@@ -147,9 +202,18 @@ impl Mesh {
     /// # Errors
     /// When the operation fails, or when it would have to wait.
     pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
-        let result = self.in_savepoint(|mesh| (op.run)(mesh, ctx, args));
+        let result = self.in_savepoint(|mesh| mesh.run_within_savepoint(op, args, ctx));
         self.resume_waiting(ctx.now);
-        match result? {
+        result
+    }
+
+    /// Does the same as [`Mesh::run`], for a caller that has already begun a savepoint, and that later resumes the waiting
+    /// calls.
+    ///
+    /// # Errors
+    /// When the operation fails, or when it would have to wait.
+    pub fn run_within_savepoint(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
+        match (op.run)(self, ctx, args)? {
             Outcome::Ready(value) => Ok(value),
             Outcome::Refused(error) => Err(error),
             Outcome::Pending(..) => Err(Error::new(

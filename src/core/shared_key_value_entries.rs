@@ -6,7 +6,6 @@
 use super::event_journal::{Change, Journal};
 use super::mail::receipts::part_starts;
 use super::op_definition::ArgKind;
-use super::pagination::Page;
 use super::peers::Peers;
 use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -21,9 +20,10 @@ use serde_json::{Value, json};
 /// that remain in events. Clients can't use this empty namespace, because a client's namespace has at least one
 /// character.
 const REMAINING_VALUES: &str = "";
-/// If a value has at most this many bytes, the value and its key always fit into a reply. JSON needs at most six bytes
-/// for each byte.
-const SHORT_VALUE_MAX: usize = 2048;
+/// Maximum size of a row without its value, in bytes of JSON.
+const ROW_WITHOUT_VALUE_MAX: usize = 8192;
+/// JSON needs at most this many bytes for each byte of a value.
+const JSON_BYTES_PER_BYTE_MAX: usize = 6;
 
 const KEY: Arg =
     Arg::new("key", ArgKind::Text { min: 1, max: limits::KEY_MAX }, "Key").required().at(CliPlace::Positional);
@@ -147,13 +147,12 @@ fn cut_to_part(value: &mut Value, from: usize) {
 }
 
 fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.rates.charge(&mesh.peers, ctx.me(), 1, ctx.now)?;
+    mesh.rates.charge(&mesh.peers, ctx.budget(), 1, ctx.now)?;
     let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
     let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
-    let n = new.value.len();
-    if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && visible_json_length(&row) > limits::PAGE_MAX {
+    if is_too_long(&row, &entry, ctx.page().size_max()) {
         // A value that is too long is left out of the reply, because the caller has just sent it and does not need it.
         row["value"] = Value::Null;
     }
@@ -163,15 +162,16 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let (prefix, after) = (args.text("prefix").unwrap_or(""), args.text("after").unwrap_or(""));
-    let found = mesh.turn.store.entries(namespace(args), prefix, after, ctx.now, limits::LIST_MAX as i64 + 1)?;
-    let (mut page, mut next) = (Page::default(), None);
+    let rows_max = if ctx.is_http_program() { limits::ROWS_MAX } else { limits::LIST_MAX as i64 };
+    let found = mesh.turn.store.entries(namespace(args), prefix, after, ctx.now, rows_max + 1)?;
+    let (mut page, mut next) = (ctx.page(), None);
     for (n, entry) in found.iter().enumerate() {
         let mut row = view(&mesh.peers, entry);
-        if visible_json_length(&row) > limits::PAGE_MAX {
+        if is_too_long(&row, entry, page.size_max()) {
             row["value"] = Value::Null;
             row["note"] = json!("the value is too long for a list; get the entry by its key");
         }
-        if n == limits::LIST_MAX || !page.add(row) {
+        if n as i64 == rows_max || !page.add(row) {
             next = n.checked_sub(1).map(|last| &found[last].key);
             break;
         }
@@ -184,8 +184,15 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
+/// Whether the row of an entry has more than `max` bytes in JSON. Only the rows of long values have to be measured.
+fn is_too_long(row: &Value, entry: &StateEntry, max: usize) -> bool {
+    let n = entry.value.as_ref().map_or(0, String::len);
+    let may_be_too_long = n * JSON_BYTES_PER_BYTE_MAX + ROW_WITHOUT_VALUE_MAX > max;
+    n > max || may_be_too_long && visible_json_length(row) > max
+}
+
 fn delete(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.rates.charge(&mesh.peers, ctx.me(), 1, ctx.now)?;
+    mesh.rates.charge(&mesh.peers, ctx.budget(), 1, ctx.now)?;
     let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "deleted": deleted })))
 }
@@ -243,15 +250,12 @@ fn last_entry(
 
 /// A request to write an entry.
 #[derive(Debug, Clone, Copy)]
-pub struct NewEntry<'a> {
-    /// The namespace of the entry.
-    pub namespace: &'a str,
-    /// The key of the entry.
-    pub key: &'a str,
-    /// The new value.
-    pub value: &'a str,
+struct NewEntry<'a> {
+    namespace: &'a str,
+    key: &'a str,
+    value: &'a str,
     /// The time, in ms, at which the entry expires.
-    pub expires: Option<i64>,
+    expires: Option<i64>,
 }
 
 /// Deletes the entries that have expired. Returns false if some values of these entries are still in events. [`prune`]
@@ -327,38 +331,13 @@ fn forget_values(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
 }
 
 impl Mesh {
-    /// Returns an entry in the form that clients see, if the entry is neither deleted nor expired.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub fn entry(&self, namespace: &str, key: &str, now: i64) -> Result<Option<Value>, Error> {
-        Ok(live_entry(&self.turn.store, namespace, key, now)?.map(|entry| self.entry_view(&entry)))
-    }
-
     /// An entry in the form that clients see.
     pub fn entry_view(&self, entry: &StateEntry) -> Value {
         view(&self.peers, entry)
     }
 
-    /// Returns the entries of a namespace for the old HTTP API.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub fn entries(&self, namespace: &str, now: i64) -> Result<Vec<Value>, Error> {
-        let found = self.turn.store.entries(namespace, "", "", now, limits::ROWS_MAX)?;
-        let mut size = 0;
-        let fits = |entry: &&StateEntry| {
-            size += entry.value.as_deref().unwrap_or("").len();
-            size <= limits::ROWS_BYTES_MAX
-        };
-        Ok(found.iter().take_while(fits).map(|entry| view(&self.peers, entry)).collect())
-    }
-
     /// Writes an entry. If the caller expects a version, the entry must have this version.
-    ///
-    /// # Errors
-    /// When the entry has a different version, or the database can't be written.
-    pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
+    fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
         let mut last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
         if let Some(gone) = last.as_mut().filter(|last| last.value.is_none())
@@ -384,10 +363,7 @@ impl Mesh {
     }
 
     /// Deletes an entry. Returns false if there was no such entry.
-    ///
-    /// # Errors
-    /// When the entry does not have the version that the caller expects, or the database can't be written.
-    pub fn delete_entry(
+    fn delete_entry(
         &mut self,
         namespace: &str,
         key: &str,

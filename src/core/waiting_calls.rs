@@ -261,11 +261,13 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::ClientKind;
     use crate::core::peers::WHOAMI;
 
     fn call(id: i64) -> WaitingCall {
         let ctx = CallContext {
             conn: 1,
+            client: ClientKind::default(),
             actor: None,
             is_announced: false,
             now: 0,

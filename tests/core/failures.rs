@@ -281,9 +281,8 @@ static BUG: Op = Op {
     tool: None,
     repeatable: true,
     run: |mesh, ctx, _| {
-        let new =
-            core::shared_key_value_entries::NewEntry { namespace: "default", key: "k", value: "v", expires: None };
-        mesh.set_entry(&new, None, "x", ctx.now)?;
+        let set = &core::shared_key_value_entries::SET;
+        (set.run)(mesh, ctx, &set.check(core::object(json!({ "key": "k", "value": "v" })))?)?;
         panic!("a bug, on purpose")
     },
 };

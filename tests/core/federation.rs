@@ -35,7 +35,7 @@ fn hear(disk: &mut Disk, n: usize, roster: &RemoteRoster) {
 }
 
 fn names(disk: &mut Disk) -> Vec<String> {
-    let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
+    let seen = disk.call(1, &peers::list_peers::PEERS, json!({ "scope": "machine" })).unwrap();
     let rows = seen["peers"].as_array().unwrap();
     rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
 }
@@ -67,7 +67,7 @@ fn peers_of_another_mesh_stand_beside_ours_until_it_says_otherwise_or_nothing() 
     let mut disk = linked("merge");
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop", "codex-web@laptop"]);
-    let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
+    let seen = disk.call(1, &peers::list_peers::PEERS, json!({ "scope": "machine" })).unwrap();
     assert_eq!((&seen["peers"][0]["link"], &seen["peers"][0]["host"]), (&json!(URL), &json!("laptop")));
     hear(&mut disk, 0, &ours(&[row("peer-2", "codex-web")]));
     assert_eq!(names(&mut disk), ["codex-web@laptop"]);

@@ -8,7 +8,7 @@ use slm_mesh::base::stored_enums::MessageState;
 use slm_mesh::base::time_format;
 use slm_mesh::core::mail::{self, show_all_messages::LOG};
 use slm_mesh::core::{mcp_tools, peers::sessions};
-use slm_mesh::store::{Message, MessageFilter, Store};
+use slm_mesh::store::{Message, Store};
 
 fn texts(answer: &Value) -> Vec<&str> {
     answer["messages"].as_array().unwrap().iter().map(|row| row["payload"].as_str().unwrap()).collect()
@@ -179,7 +179,7 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
 }
 
 #[test]
-fn a_fetch_with_the_old_api_keeps_the_time_at_which_a_message_was_read() {
+fn reading_a_message_again_keeps_the_time_at_which_a_message_was_read() {
     let mut disk = Disk::new("old-fetch");
     disk.mesh.on_connected(1);
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
@@ -188,10 +188,8 @@ fn a_fetch_with_the_old_api_keeps_the_time_at_which_a_message_was_read() {
     disk.call(1, &mail::SEND, json!({ "to": "a", "message": "read" })).unwrap();
     let read_at = |disk: &mut Disk| {
         disk.pass(5_000);
-        let to = disk.mesh.peers().find_by_name("a").unwrap();
-        let all = MessageFilter { to: Some(&to), limit: 9, ..MessageFilter::default() };
-        let rows = disk.mesh.fetch_messages(&all, disk.now).unwrap();
-        rows.iter().map(|row| row["readAt"].clone()).collect::<Vec<_>>()
+        let rows = disk.call(1, &mail::INBOX, json!({ "filter": "all", "markRead": true })).unwrap();
+        rows["messages"].as_array().unwrap().iter().map(|row| row["readAt"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(read_at(&mut disk), [Value::Null, Value::Null], "as it was before this reading");
     let first = time_format::iso(disk.now);

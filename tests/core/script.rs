@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use slm_mesh::base::limits;
-use slm_mesh::core::{self, Args, Call, ConnId, Effect, Mesh, MeshSettings};
-use slm_mesh::store::{Message, Store};
+use slm_mesh::core::{self, Args, Call, CallContext, ClientKind, ConnId, Effect, Mesh, MeshSettings, mail};
+use slm_mesh::store::Store;
 use std::collections::HashMap;
 
 /// A mesh and its clients.
@@ -160,9 +160,11 @@ impl Script {
     pub fn fill_mailbox(&mut self, who: &str) {
         let now = self.now;
         let to = self.mesh().peers().find_by_name(who).unwrap();
-        for _ in 0..limits::MAILBOX_MAX {
-            let draft = Message { sender: to.clone(), body: "x".into(), ..Message::default() };
-            self.mesh().post(draft, std::slice::from_ref(&to), now).unwrap();
+        let args = mail::SEND.check(core::object(json!({ "to": who, "message": "x" }))).unwrap();
+        for n in 0..limits::MAILBOX_MAX {
+            // Each message counts to a rate limit of its own.
+            let client = ClientKind::HttpProgram { budget: n.to_string() };
+            self.mesh().run(&mail::SEND, &args, &CallContext::over_http(client, Some(to.clone()), now)).unwrap();
         }
         self.keep_answers();
         self.came.clear();

@@ -131,7 +131,7 @@ fn each_machine_has_its_own_human_and_says_where_it_is() {
     disk.call(1, &mail::SEND, json!({ "to": "ada@laptop", "message": "there?" })).unwrap();
     let mail = disk.call(3, &mail::INBOX, json!({})).unwrap();
     assert_eq!(mail["messages"][0]["payload"], json!("there?"));
-    let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
+    let seen = disk.call(1, &peers::list_peers::PEERS, json!({ "scope": "machine" })).unwrap();
     assert_eq!(seen["peers"][0]["host"], json!("laptop"), "{seen}");
 }
 

@@ -173,7 +173,7 @@ fn every_operation_is_in_the_list() {
             }
         }
     }
-    check("add each operation to OPS in src/core/mod.rs", &breaches);
+    check("add each operation to OPS or HTTP_OPS in src/core/mod.rs", &breaches);
 }
 
 /// The name of the type that a line declares with `pub` or `pub(…)`.

@@ -1,14 +1,13 @@
 //! The twelve HTTP routes of slm-mesh 1.x. Their JSON keys, the order of the keys, the ids and the texts are frozen,
 //! because existing clients depend on them. Keys may be added, but none may be renamed.
 //!
-//! A route calls the functions that the corresponding operation calls, but does not run the operation, because the old
-//! protocol has other callers, arguments and errors. For example, it accepts fractions of a minute, and senders that
-//! nobody knows. The maximum sizes and the allowed values come from the operations.
+//! A route runs operations of the mesh. So the rules and the limits are the same as for all other clients, but the old
+//! protocol has other arguments, texts and errors.
 //!
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 
 mod auth;
-pub(super) mod bounded_request_fields;
+pub(super) mod request_fields;
 mod routes;
 
 pub use auth::{bearer_check, gate};
@@ -17,7 +16,7 @@ use super::http::{HttpResponse, Request};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
 use crate::wire::lone_surrogate_json;
-use bounded_request_fields::Fields;
+use request_fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 

@@ -1,26 +1,24 @@
-//! The HTTP routes of slm-mesh 1.x. Each route reads its fields, calls the rules of the mesh, and writes the response in
+//! The HTTP routes of slm-mesh 1.x. Each route translates a request into an operation of the mesh, and the result into
 //! the old format.
 
-use super::bounded_request_fields::{Fields, choices_of, max_of};
+use super::request_fields::{Fields, shortened};
 use super::{RouteResult, no};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::{LockOwner, MessageType, PeerKind};
 use crate::base::{limits, path_overlap, time_format};
-use crate::core::locks::lock_view;
-use crate::core::locks::request_conflicts::{LockRequest, Repository};
-use crate::core::peers::Peer;
-use crate::core::peers::sessions::ATTACH;
-use crate::core::shared_key_value_entries::NewEntry;
+use crate::core::peers as peer_ops;
+use crate::core::peers::http_registration::{CLEAR_SUMMARY, HEARTBEAT, REGISTER, UNREGISTER};
+use crate::core::peers::list_peers::PEERS;
 use crate::core::{
-    CallContext, Mesh, Op, Outcome, event_journal, locks, mail, object, peers as peer_ops,
-    shared_key_value_entries as state_ops, status,
+    CallContext, ClientKind, Mesh, Op, event_journal, locks, mail, object, shared_key_value_entries as state_ops,
+    status,
 };
-use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};
 
 /// The agent types, under the names that clients of slm-mesh 1.x use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
+/// A client sends this name if the broker should choose the name.
+const AUTO: &str = "auto";
 
 /// A route. It takes the mesh, the fields of the request, and the current time in ms.
 type LegacyRoute = fn(&mut Mesh, &Fields, i64) -> RouteResult;
@@ -28,7 +26,7 @@ type LegacyRoute = fn(&mut Mesh, &Fields, i64) -> RouteResult;
 /// Returns the route for a method and a path.
 pub fn find(route: (&str, &str)) -> Option<LegacyRoute> {
     Some(match route {
-        ("GET", "/status") => |mesh, _, now| run_operation(mesh, &status::STATUS, json!({}), now),
+        ("GET", "/status") => |mesh, _, now| run(mesh, &status::STATUS, None, json!({}), now),
         ("POST", "/register") => register,
         ("POST", "/unregister") => unregister,
         ("POST", "/heartbeat") => heartbeat,
@@ -61,88 +59,71 @@ fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
     fields.text("projectPath").map(str::to_owned).or_else(registered)
 }
 
-/// Runs an operation that needs no caller.
-fn run_operation(mesh: &mut Mesh, op: &'static Op, params: Value, now: i64) -> RouteResult {
-    let args = op.check(object(params))?;
-    let context = CallContext {
-        conn: 0,
-        actor: None,
-        is_announced: false,
-        now,
-        until: None,
-        cursor: None,
-        deadline_reached: true,
-        id: Value::Null,
-        ancestors: Vec::new(),
-    };
-    match (op.run)(mesh, &context, &args)? {
-        Outcome::Ready(value) => Ok(value),
-        Outcome::Refused(error) => Err(error),
-        Outcome::Pending(..) => Err(Error::new(ErrorKind::Internal, format!("{} waited over HTTP", op.name))),
-    }
+/// Runs an operation for the peer with the id `me`. Clients of slm-mesh 1.x may use any text as an id.
+fn run(mesh: &mut Mesh, op: &'static Op, me: Option<&str>, args: Value, now: i64) -> RouteResult {
+    // All unregistered callers share one rate limit, so a client gains nothing by inventing ids. A registered peer has
+    // one limit for HTTP, and another for calls over its session's socket.
+    let known = me.filter(|id| mesh.peers().get(id).is_some());
+    let budget = known.map_or_else(|| "unregistered".to_owned(), |id| format!("http {id}"));
+    run_with_budget(mesh, op, me, budget, args, now)
+}
+
+fn run_with_budget(
+    mesh: &mut Mesh,
+    op: &'static Op,
+    me: Option<&str>,
+    budget: String,
+    args: Value,
+    now: i64,
+) -> RouteResult {
+    let id = |me: &str| mesh.peers().require_local(PeerId::from(shortened(me, limits::WORD_MAX)));
+    let context = CallContext::over_http(ClientKind::HttpProgram { budget }, me.map(id).transpose()?, now);
+    mesh.run_within_savepoint(op, &op.check(object(args))?, &context)
 }
 
 fn register(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let (Some(project), Some(pid)) = (fields.word("projectPath"), fields.number("pid")) else {
         return Err(no("projectPath and pid are required"));
     };
-    fields.bounded("projectPath", &ATTACH, "project")?;
     let agent = fields.text("agentType").unwrap_or("unknown");
     if !AGENT_TYPES.contains(&agent) {
         return Err(no(format!("agentType: expected one of {}", AGENT_TYPES.join(", "))));
     }
-    let row = PeerRow {
-        name: fields.bounded("name", &ATTACH, "name")?.unwrap_or_else(|| "auto".into()),
-        agent: agent.into(),
-        project: project.to_owned(),
-        git_root: fields.bounded("gitRoot", &ATTACH, "gitRoot")?,
-        git_branch: fields.bounded("gitBranch", &ATTACH, "gitBranch")?,
-        repo: fields.repository.clone(),
-        pid: pid as i64,
-        kind: PeerKind::Http { push_socket: fields.bounded_word("udsPath", &ATTACH, "project")? },
-        ..PeerRow::default()
-    };
-    let row = mesh.register(row, now)?;
-    Ok(json!({ "ok": true, "peerId": row.id.as_str(), "name": row.name }))
+    let args = json!({
+        "name": fields.text("name").filter(|name| *name != AUTO), "agentType": agent, "projectPath": project,
+        "gitRoot": fields.text("gitRoot"), "gitBranch": fields.text("gitBranch"), "repo": fields.repository,
+        "pid": (pid as i64).max(0), "udsPath": fields.word("udsPath"),
+    });
+    let you = run_with_budget(mesh, &REGISTER, None, "registrations".into(), args, now)?["you"].take();
+    Ok(json!({ "ok": true, "peerId": you["id"], "name": you["name"] }))
 }
 
 fn unregister(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let id = fields.word("peerId").ok_or_else(|| no("peerId is required"))?;
-    mesh.unregister(id, "clean_exit", now)?;
-    Ok(json!({ "ok": true }))
+    run(mesh, &UNREGISTER, Some(id), json!({}), now)
 }
 
 fn heartbeat(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let id = fields.word("peerId").ok_or_else(|| no("peerId is required"))?;
-    if mesh.heartbeat(id, now) { Ok(json!({ "ok": true })) } else { Err(no("Peer not found")) }
+    run(mesh, &HEARTBEAT, Some(id), json!({}), now).map_err(|error| in_old_words(error, "Peer not found"))
 }
 
 fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
-    let excluded = fields.text("excludeId");
     let project = own_project(mesh, fields);
-    let root = fields.text("gitRoot").map(str::to_owned);
     // Clients of slm-mesh 1.x never send gitRoot. For them, the scope `repo` means the repository of their own
     // directory.
-    let repo = fields.repository.clone();
-    let scope = fields.text("scope").unwrap_or("machine");
-    let fits = |row: &PeerRow| match scope {
-        "directory" => {
-            project.as_ref().is_none_or(|dir| path_overlap::normal(dir) == path_overlap::normal(&row.project))
-        }
-        "repo" if root.is_some() => row.git_root == root,
-        "repo" => repo.is_none() || row.repo == repo,
-        _ => true,
+    let (root, repo) = (fields.text("gitRoot"), fields.repository.as_deref());
+    let scope = match fields.text("scope") {
+        Some("directory") if project.is_some() => "directory",
+        Some("repo") if root.is_some() || repo.is_some() => "repo",
+        // In slm-mesh 1.x, a scope without a directory or repository, and an unknown scope, have no effect.
+        _ => "machine",
     };
-    let settings = mesh.settings().clone();
-    let is_listed = |peer: &&Peer| {
-        peer.status(&settings, now) == "active" && excluded != Some(peer.row.id.as_str()) && fits(&peer.row)
-    };
-    let listed = mesh.peers().all().iter().filter(is_listed);
-    let listed: Vec<PeerId> = listed.map(|peer| peer.row.id.clone()).collect();
-    let mut rows = Vec::with_capacity(listed.len());
-    for id in &listed {
-        rows.extend(mesh.peer_view(id, now)?.map(|row| without_zones(row, &["startedAt", "lastHeartbeat"])));
-    }
+    let args = json!({ "scope": scope, "project": project, "gitRoot": root, "repo": repo });
+    let me = fields.text("excludeId").filter(|id| mesh.peers().get(id).is_some());
+    let rows = rows_of(run(mesh, &PEERS, me, args, now)?, "peers").into_iter();
+    let active = rows.filter(|row| row["status"] == "active");
+    let rows: Vec<Value> = active.map(|row| without_zones(row, &["startedAt", "lastHeartbeat"])).collect();
     Ok(json!({ "ok": true, "peers": rows }))
 }
 
@@ -150,14 +131,14 @@ fn summary(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let (Some(id), Some(summary)) = (fields.word("peerId"), fields.text("summary")) else {
         return Err(no("peerId and summary are required"));
     };
-    if summary.encode_utf16().count() > max_of(&peer_ops::SUMMARY, "summary") {
-        return Err(no("Summary too long (max 2500 characters)"));
+    if summary.encode_utf16().count() > limits::SUMMARY_MAX {
+        return Err(no(format!("Summary too long (max {} characters)", limits::SUMMARY_MAX)));
     }
-    if mesh.peers().get(id).is_none() {
-        return Err(no("Peer not found"));
-    }
-    mesh.set_summary(&mesh.peers().require_local(id.into())?, summary, now)?;
-    Ok(json!({ "ok": true }))
+    let result = match summary {
+        "" => run(mesh, &CLEAR_SUMMARY, Some(id), json!({}), now),
+        _ => run(mesh, &peer_ops::SUMMARY, Some(id), json!({ "summary": summary }), now),
+    };
+    result.map_err(|error| in_old_words(error, "Peer not found"))
 }
 
 fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
@@ -166,94 +147,65 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     else {
         return Err(no("fromPeer, toPeer, and payload are required"));
     };
-    if payload.len() > max_of(&mail::SEND, "message") {
-        return Err(no("Payload too large (max 65536 bytes)"));
+    if payload.len() > limits::PAYLOAD_MAX {
+        return Err(no(format!("Payload too large (max {} bytes)", limits::PAYLOAD_MAX)));
     }
-    let kind = fields.text("type").unwrap_or("text");
-    let kinds = choices_of(&mail::SEND, "type");
-    if !kinds.contains(&kind) {
-        return Err(no(format!("type: expected one of {}", kinds.join(", "))));
-    }
-    // All unregistered senders share one rate limit, so a client gains nothing by inventing senders. A registered
-    // sender has one limit for HTTP, and another for calls over its session's socket.
-    let is_known = mesh.peers().get(from).is_some();
-    let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
-    mesh.charge(&budget, 10, now)?;
-    let from = mesh.peers().require_local(shortened(from))?;
-    let kind = MessageType::from_word(kind).unwrap_or_default();
-    let draft = Message { sender: from.clone(), kind, body: payload.into(), ..Message::default() };
-    if to == "all" {
-        let here = mesh.peers().all().iter().filter(|peer| peer.is_online() && peer.row.id != from);
-        let recipients: Vec<PeerId> = here.map(|peer| peer.row.id.clone()).collect();
-        let sent = mesh.post(Message { group: Some("all".into()), ..draft }, &recipients, now)?;
-        let ids: Vec<String> = sent.iter().map(|message| mesh.ids().message(message.seq)).collect();
-        return Ok(json!({ "ok": true, "messageIds": ids }));
-    }
-    if !is_uuid(to) && to != "cli" && mesh.peers().get(to).is_none() {
+    if to != "all" && to != "cli" && !is_uuid(to) && mesh.peers().get(to).is_none() {
         return Err(no("Invalid peer ID format"));
     }
-    let to = if to == "cli" { mesh.peers().human().clone() } else { to.into() };
-    if mesh.peers().get(&to).is_none() {
-        return Err(no("Peer not found or inactive"));
+    // In slm-mesh 1.x, people are not peers, and clients count the messages. So people get no copies.
+    let args = json!({ "to": to, "message": payload, "type": fields.text("type"), "withoutPeople": true });
+    let sent = run(mesh, &mail::SEND, Some(from), args, now)
+        .map_err(|error| in_old_words(error, "Peer not found or inactive"))?;
+    if to != "all" {
+        return Ok(json!({ "ok": true, "messageId": sent["messageId"] }));
     }
-    let sent = mesh.post(draft, &[to], now)?;
-    Ok(json!({ "ok": true, "messageId": mesh.ids().message(sent[0].seq) }))
-}
-
-/// Cuts a sender's id to the maximum length that is stored. Clients of slm-mesh 1.x may send any text as an id.
-fn shortened(id: &str) -> PeerId {
-    id.chars().take(limits::WORD_MAX).collect::<String>().into()
+    Ok(json!({ "ok": true, "messageIds": sent["messageIds"] }))
 }
 
 fn messages(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let id = fields.word("peerId").ok_or_else(|| no("peerId is required"))?;
-    let id = mesh.peers().require_local(id.into())?;
-    let pick = MessageFilter {
-        group: None,
-        direct: false,
-        not_begun: false,
-        to: Some(&id),
-        from: fields.word("from"),
-        unread: fields.text("filter").unwrap_or("unread") == "unread",
-        kind: None,
-        after: 0,
-        newest: true,
-        limit: fields.limit(20),
-        bytes: limits::ROWS_BYTES_MAX,
-    };
-    let rows = mesh.fetch_messages(&pick, now)?;
-    let rows: Vec<Value> = rows.into_iter().map(|row| without_zones(row, &["readAt"])).collect();
+    let limit = fields.limit(20);
+    if limit == 0 {
+        return Ok(json!({ "ok": true, "messages": [] }));
+    }
+    let filter = if fields.text("filter").unwrap_or("unread") == "unread" { "unread" } else { "all" };
+    let args = json!({
+        "filter": filter, "from": fields.word("from"), "rows": limit, "newest": true, "markRead": true,
+    });
+    let names = ["id", "fromPeer", "toPeer", "type", "payload", "createdAt", "readAt", "delivered"];
+    let rows = rows_of(run(mesh, &mail::INBOX, Some(id), args, now)?, "messages").into_iter().rev();
+    let rows: Vec<Value> = rows.map(|row| without_zones(only_fields(row, &names), &["readAt"])).collect();
     Ok(json!({ "ok": true, "messages": rows }))
 }
 
 fn state(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
-    let namespace = fields.bounded("namespace", &state_ops::SET, "namespace")?.unwrap_or_else(|| "default".into());
-    let key = fields.bounded_word("key", &state_ops::SET, "key")?;
+    let (namespace, key) = (fields.word("namespace"), fields.word("key"));
     match fields.word("action") {
         None => Err(no("action is required")),
         Some("get") => {
             let key = key.ok_or_else(|| no("key is required for get"))?;
-            let entry = mesh.entry(&namespace, &key, now)?;
-            Ok(json!({ "ok": true, "entry": entry.map(|entry| without_zones(entry, &["updatedAt"])) }))
+            let args = json!({ "namespace": namespace, "key": key });
+            let entry = run(mesh, &state_ops::GET, None, args, now)?["entry"].take();
+            Ok(json!({ "ok": true, "entry": without_zones(entry, &["updatedAt"]) }))
         }
         Some("set") => {
             let (Some(key), Some(value), Some(by)) = (key, fields.text("value"), fields.word("peerId")) else {
                 return Err(no("key, value, and peerId are required for set"));
             };
-            fields.bounded("value", &state_ops::SET, "value")?;
-            let by = mesh.peers().require_local(shortened(by))?;
-            let new = NewEntry { namespace: &namespace, key: &key, value, expires: None };
-            let entry = mesh.set_entry(&new, None, &by, now)?;
-            Ok(json!({ "ok": true, "entry": without_zones(mesh.entry_view(&entry), &["updatedAt"]) }))
+            let args = json!({ "namespace": namespace, "key": key, "value": value });
+            let entry = run(mesh, &state_ops::SET, Some(by), args, now)?["entry"].take();
+            Ok(json!({ "ok": true, "entry": without_zones(entry, &["updatedAt"]) }))
         }
         Some("list") => {
-            let entries = mesh.entries(&namespace, now)?;
-            let entries: Vec<Value> = entries.into_iter().map(|entry| without_zones(entry, &["updatedAt"])).collect();
-            Ok(json!({ "ok": true, "entries": entries }))
+            let entries = run(mesh, &state_ops::LIST, None, json!({ "namespace": namespace }), now)?;
+            let entries = rows_of(entries, "entries").into_iter().map(|entry| without_zones(entry, &["updatedAt"]));
+            Ok(json!({ "ok": true, "entries": entries.collect::<Vec<_>>() }))
         }
         Some("delete") => {
             let key = key.ok_or_else(|| no("key is required for delete"))?;
-            mesh.delete_entry(&namespace, &key, None, fields.word("peerId").unwrap_or("cli"), now)?;
+            let by = fields.word("peerId").unwrap_or("cli");
+            run(mesh, &state_ops::DELETE, Some(by), json!({ "namespace": namespace, "key": key }), now)?;
             Ok(json!({ "ok": true }))
         }
         Some(other) => Err(unknown_action(other)),
@@ -261,32 +213,37 @@ fn state(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 }
 
 fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
-    let file = fields.bounded_word("filePath", &locks::LOCK, "filePath")?;
-    let holder = fields.bounded_word("peerId", &ATTACH, "id")?;
+    let (file, holder) = (fields.word("filePath"), fields.short_id("peerId")?);
     match fields.word("action") {
         None => Err(no("action is required")),
         Some("lock") => {
             let (Some(file), Some(holder)) = (file, holder) else {
                 return Err(no("filePath and peerId are required for lock"));
             };
-            take_lock(mesh, fields, &file, &mesh.peers().require_local(holder.into())?, now)
+            take_lock(mesh, fields, file, holder, now)
         }
         Some("unlock") => {
             let (Some(file), Some(holder)) = (file, holder) else {
                 return Err(no("filePath and peerId are required for unlock"));
             };
-            let freed = mesh.release_path(&absolute(mesh, &file, &holder), &holder, now)?;
-            if freed { Ok(json!({ "ok": true })) } else { Err(no("Lock not found or not owned by you")) }
+            let args = json!({ "filePath": absolute(mesh, file, Some(holder)) });
+            run(mesh, &locks::UNLOCK, Some(holder), args, now)
+                .map_err(|error| in_old_words(error, "Lock not found or not owned by you"))?;
+            Ok(json!({ "ok": true }))
         }
         Some("query") => {
-            let path = file.map(|file| absolute(mesh, &file, holder.as_deref().unwrap_or("")));
-            let fits = |lock: &&LockRow| {
-                path.as_ref().is_none_or(|path| {
-                    lock.path == *path || !path.starts_with('/') && lock.path.ends_with(&format!("/{path}"))
-                })
+            let path = file.map(|file| absolute(mesh, file, holder));
+            // If the directory of the caller is unknown, a relative path stands for all files whose paths end with it.
+            let (file, ending) = match &path {
+                Some(path) if !path.starts_with('/') => (None, Some(format!("/{path}"))),
+                path => (path.as_deref(), None),
             };
-            let rows: Vec<Value> =
-                mesh.locks().all().filter(fits).map(|lock| lock_view(mesh.peers(), lock, now)).collect();
+            let rows = rows_of(run(mesh, &locks::QUERY, holder, json!({ "filePath": file }), now)?, "locks");
+            let fits = |row: &Value| {
+                let (locked, ending) = (row["filePath"].as_str().unwrap_or(""), ending.as_deref().unwrap_or(""));
+                locked.ends_with(ending) || Some(locked) == path.as_deref()
+            };
+            let rows: Vec<Value> = rows.into_iter().filter(fits).map(|row| without(row, "queue")).collect();
             Ok(json!({ "ok": true, "locks": rows }))
         }
         Some(other) => Err(unknown_action(other)),
@@ -295,8 +252,8 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 
 /// Makes a path absolute and normalises it. A relative path is relative to the project of the peer `holder`. If this
 /// peer is unknown, a relative path stays relative.
-fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
-    match mesh.peers().get(holder) {
+fn absolute(mesh: &Mesh, file: &str, holder: Option<&str>) -> String {
+    match holder.and_then(|holder| mesh.peers().get(holder)) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
             path_overlap::normal(&format!("{}/{file}", peer.row.project))
         }
@@ -305,43 +262,42 @@ fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
 }
 
 fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i64) -> RouteResult {
-    let minutes = fields.number("ttlMinutes").unwrap_or(mesh.settings().lock_ttl_min as f64);
-    let row = mesh.peers().get(holder).map(|peer| peer.row.clone()).unwrap_or_default();
-    let want = LockRequest {
-        paths: vec![absolute(mesh, file, holder)],
-        holder: holder.into(),
-        owner: LockOwner::Peer,
-        reason: fields.bounded("reason", &locks::LOCK, "reason")?.unwrap_or_default(),
-        // Clients of slm-mesh 1.x may send fractions of a minute. A lock lasts for at least a second and at most a day.
-        ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
-        trees: Repository::new(row.repo, row.git_root).into_iter().collect(),
-        host: mesh.settings().host.clone(),
-        all_worktrees: false,
-        renew: true,
-        has_unclear_caller: false,
-        outer_commands: Vec::new(),
-    };
-    if let Some(lock) = mesh.locks().conflicts(mesh.peers(), &want).first() {
-        let (name, left) = (mesh.peers().name_of(&lock.holder), (lock.expires - now + 59_999) / 60_000);
-        let reason = if lock.reason.is_empty() { String::new() } else { format!(", reason: {}", lock.reason) };
-        return Err(no(format!("File locked by {name}{reason}. Expires in {left} minutes.")));
-    }
-    let grants = mesh.grant(&want, now)?;
-    let mut value = lock_view(mesh.peers(), &grants[0], now);
+    // Clients of slm-mesh 1.x may send fractions of a minute. A lock lasts for at least a second and at most a day.
+    let ttl_ms = fields.number("ttlMinutes").map(|minutes| ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS));
+    let args = json!({
+        "filePath": absolute(mesh, file, Some(holder)), "reason": fields.text("reason"), "ttlMs": ttl_ms, "renew": true,
+    });
+    let mut granted = run(mesh, &locks::LOCK, Some(holder), args, now).map_err(|error| match error.kind {
+        ErrorKind::Held => held_in_old_words(&error, now),
+        _ => error,
+    })?;
+    let mut lock = granted["lock"].take();
     // The response contains the path exactly as the client sent it.
-    value["filePath"] = json!(file);
-    Ok(json!({ "ok": true, "lock": value }))
+    lock["filePath"] = json!(file);
+    Ok(json!({ "ok": true, "lock": lock }))
 }
 
-fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
+/// Replaces the error of a request that a lock blocks.
+fn held_in_old_words(error: &Error, now: i64) -> Error {
+    let lock = &error.to_value()["lock"];
+    let text = |name: &str| lock[name].as_str().unwrap_or("");
+    let left = (time_format::parse(text("expiresAt")).unwrap_or(now) - now + 59_999) / 60_000;
+    let reason = if text("reason").is_empty() { String::new() } else { format!(", reason: {}", text("reason")) };
+    no(format!("File locked by {}{reason}. Expires in {left} minutes.", text("holder")))
+}
+
+fn events(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
+    let types = fields.texts("types");
     match fields.word("action").unwrap_or("read") {
         "read" => {
-            let types = fields.texts("types").filter(|types| !types.contains(&"*")).unwrap_or_default();
-            let since = fields.word("since").map(|text| {
-                time_format::parse(text).ok_or_else(|| no("since: expected a time such as 2026-11-22T06:43:36Z"))
-            });
-            let found = mesh.latest_events(&types, since.transpose()?, fields.limit(50))?;
-            let rows = found.into_iter().map(|mut event| {
+            let limit = fields.limit(50);
+            if limit == 0 {
+                return Ok(json!({ "ok": true, "events": [] }));
+            }
+            let types: Vec<&str> = types.unwrap_or_default().into_iter().filter(|kind| !kind.is_empty()).collect();
+            let args = json!({ "types": types, "since": fields.word("since"), "rows": limit, "newest": true });
+            let found = rows_of(run(mesh, &event_journal::READ, None, args, now)?, "events");
+            let rows = found.into_iter().rev().map(|mut event| {
                 // In the old format, the payload is a string that contains JSON.
                 event["payload"] = json!(event["payload"].to_string());
                 without_zones(event, &["createdAt"])
@@ -349,23 +305,16 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             Ok(json!({ "ok": true, "events": rows.collect::<Vec<_>>() }))
         }
         "subscribe" => {
-            let id = fields.bounded_word("peerId", &ATTACH, "id")?;
-            let id = id.ok_or_else(|| no("peerId is required for subscribe"))?;
-            let types = fields.texts("types").ok_or_else(|| no("types array is required for subscribe"))?;
-            let max = max_of(&event_journal::SUBSCRIBE, "types");
-            if types.iter().any(|kind| kind.len() > max) {
-                return Err(no(format!("types: an event type is too long (max {max} bytes)")));
-            }
-            // Only known peers receive pushes, so the subscription of an unknown peer would only use up memory.
-            if mesh.peers().get(&id).is_some() {
-                mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
-            }
+            let id = fields.short_id("peerId")?.ok_or_else(|| no("peerId is required for subscribe"))?;
+            let types = types.ok_or_else(|| no("types array is required for subscribe"))?;
+            let op = if types.is_empty() { &event_journal::UNSUBSCRIBE } else { &event_journal::SUBSCRIBE };
+            let args = if types.is_empty() { json!({}) } else { json!({ "types": types }) };
+            run(mesh, op, Some(id), args, now)?;
             Ok(json!({ "ok": true, "subscribed": types }))
         }
         "unsubscribe" => {
             let id = fields.word("peerId").ok_or_else(|| no("peerId is required for unsubscribe"))?;
-            mesh.subscribe_peer(id, Vec::new());
-            Ok(json!({ "ok": true }))
+            run(mesh, &event_journal::UNSUBSCRIBE, Some(id), json!({}), now)
         }
         other => Err(unknown_action(other)),
     }
@@ -373,6 +322,31 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
 
 fn unknown_action(action: &str) -> Error {
     no(format!("Unknown action: {}", action.chars().take(60).collect::<String>()))
+}
+
+/// Replaces the error for something that does not exist by the words that clients of slm-mesh 1.x expect.
+fn in_old_words(error: Error, words: &str) -> Error {
+    if error.kind == ErrorKind::NotFound { no(words) } else { error }
+}
+
+/// Returns the rows of a list in the result of an operation.
+fn rows_of(mut result: Value, name: &str) -> Vec<Value> {
+    match result[name].take() {
+        Value::Array(rows) => rows,
+        _ => Vec::new(),
+    }
+}
+
+/// Keeps only the fields `names`, in this order.
+fn only_fields(mut row: Value, names: &[&str]) -> Value {
+    Value::Object(names.iter().map(|name| ((*name).to_owned(), row[*name].take())).collect())
+}
+
+fn without(mut row: Value, name: &str) -> Value {
+    if let Some(row) = row.as_object_mut() {
+        row.shift_remove(name);
+    }
+    row
 }
 
 /// Formats the times in the fields `names` without a time zone, as clients of slm-mesh 1.x expect.

@@ -11,7 +11,7 @@ use super::http::{Gate, Head, HttpResponse, Request};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::core::mail::INBOX;
-use crate::core::{self, CallContext, Mesh};
+use crate::core::{self, CallContext, ClientKind, Mesh};
 use crate::wire::lone_surrogate_json;
 use auth::WebAuth;
 use serde_json::{Map, Value, json};
@@ -179,18 +179,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     };
     let args = op.check(params)?;
     // A call from the page never waits. The response is sent at once, even if it is empty.
-    let ctx = CallContext {
-        conn: 0,
-        actor: Some(actor),
-        is_announced: false,
-        now,
-        until: None,
-        cursor: None,
-        deadline_reached: true,
-        id: Value::Null,
-        ancestors: Vec::new(),
-    };
-    mesh.run(op, &args, &ctx)
+    mesh.run(op, &args, &CallContext::over_http(ClientKind::Interactive, Some(actor), now))
 }
 
 /// Restricts a call that the page makes as another peer of this mesh. The call may show the mailbox of that peer and do

@@ -196,7 +196,10 @@ impl Mesh {
         // been forgotten gets no report.
         let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
         let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
-        let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));
+        let sent = self.in_savepoint(|mesh| {
+            let Mesh { turn, peers, mail, journal, federation, .. } = mesh;
+            mail.post(turn, peers, journal, federation, draft, &[sender], now)
+        });
         // If the report can't be delivered, for example because the mailbox is full, the receipt still shows the
         // refusal.
         self.turn.log_error(sent);

@@ -4,6 +4,7 @@
 //! **Invariant:** only this module writes the links.
 
 pub mod handle_forwarding_answer;
+pub mod operations_for_linked_meshes;
 pub mod outbox_to_linked_meshes;
 pub mod receipts;
 pub mod roster;

@@ -162,7 +162,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn acknowledge_by_reply(
+    pub(super) fn acknowledge_by_reply(
         &mut self,
         sender: &str,
         recipient: &str,
@@ -182,7 +182,7 @@ impl Mesh {
 
     /// Returns the sender of a message from a linked mesh. For an unknown sender, returns a text that is not the name
     /// of any peer of this mesh.
-    pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
+    pub(super) fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();
         }
@@ -190,7 +190,7 @@ impl Mesh {
     }
 
     /// Returns a text to use as the id of a sender that is not a known peer of the linked mesh.
-    pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
+    pub(super) fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
             _ => format!("slm:{}", plain(id, 100)),
@@ -205,7 +205,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn message_with_key(&self, sender: &str, key: &str) -> Result<Option<i64>, Error> {
+    pub(super) fn message_with_key(&self, sender: &str, key: &str) -> Result<Option<i64>, Error> {
         Ok(self.turn.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
     }
 }

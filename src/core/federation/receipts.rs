@@ -231,7 +231,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn receipts_for(&self, senders: &[PeerId], keys: &[&str], now: i64) -> Result<Vec<Value>, Error> {
+    pub(super) fn receipts_for(&self, senders: &[PeerId], keys: &[&str], now: i64) -> Result<Vec<Value>, Error> {
         let mut rows = Vec::new();
         for key in keys {
             let found = senders.iter().find_map(|sender| self.message_with_key(sender, key).transpose()).transpose()?;

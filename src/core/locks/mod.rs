@@ -16,7 +16,6 @@ pub(in crate::core) use table::rename_machine;
 use super::event_journal::Journal;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
-use super::pagination::Page;
 use super::peers::Peers;
 use super::transaction_and_pending_effects::Turn;
 use super::waiting_calls::WaitReason;
@@ -70,6 +69,9 @@ pub static LOCK: Op = Op {
             "Minutes until the lock expires, unless it is renewed; 10 by default",
         )
         .short("ttl"),
+        Arg::new("ttlMs", ArgKind::Int { min: 1000, max: limits::DAY_MS }, "The same in ms, for programs")
+            .at(CliPlace::Hidden)
+            .not_in_tool(),
         Arg::wait_seconds("Seconds to wait in line if another peer holds the lock").short("wait"),
         Arg::waiting_since(),
         Arg::new(
@@ -167,9 +169,9 @@ fn requested_paths(args: &Args) -> Vec<String> {
     found
 }
 
-fn required_paths(args: &Args) -> Result<Vec<String>, Error> {
+fn required_paths(ctx: &CallContext, args: &Args) -> Result<Vec<String>, Error> {
     let found = requested_paths(args);
-    match found.iter().find(|path| !path.starts_with('/')) {
+    match found.iter().find(|path| !path.starts_with('/')).filter(|_| !ctx.is_http_program()) {
         _ if found.is_empty() => {
             Err(Error::usage("filePath", "missing; give one path in filePath, or several in filePaths"))
         }
@@ -226,11 +228,11 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 /// Creates a request from the arguments of `lock.lock`.
 fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockRequest, Error> {
     let Mesh { peers, rates, settings, .. } = mesh;
-    let paths = required_paths(args)?;
+    let paths = required_paths(ctx, args)?;
     if ctx.until.is_none() {
         // The rate limit counts each pattern as one more call, because a pattern is compared with all locks.
         let n_patterns = paths.iter().filter(|path| path_overlap::is_pattern(path)).count();
-        rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
+        rates.charge(peers, ctx.budget(), 1 + n_patterns as u32, ctx.now)?;
     }
     let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
     let request = LockRequest {
@@ -238,7 +240,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         holder: ctx.my_id(),
         owner: owner_of(args),
         reason: args.text("reason").unwrap_or("").to_owned(),
-        ttl_ms: args.int("ttlMinutes").unwrap_or(settings.lock_ttl_min) * 60_000,
+        ttl_ms: (args.int("ttlMs")).unwrap_or_else(|| args.int("ttlMinutes").unwrap_or(settings.lock_ttl_min) * 60_000),
         trees: Repository::of_call(args, &me),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
@@ -264,7 +266,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
 fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, locks, mail, journal, federation, .. } = mesh;
     let owner = owner_of(args);
-    let paths = required_paths(args)?;
+    let paths = required_paths(ctx, args)?;
     let mut notes = Vec::new();
     for path in &paths {
         let released = match args.int("token") {
@@ -313,7 +315,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         let after = pagination::parse_cursor(after)?;
         found.retain(|lock| cursor(lock) > after);
     }
-    let (mut page, queue) = (Page::default(), wait_queue_and_forced_unlock::matchers(waiting));
+    let (mut page, queue) = (ctx.page(), wait_queue_and_forced_unlock::matchers(waiting));
     for lock in &found {
         let mut row = lock_view(peers, lock, ctx.now);
         row["queue"] = json!(wait_queue_and_forced_unlock::names_for(peers, lock, &queue));

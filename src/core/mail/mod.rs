@@ -80,6 +80,9 @@ pub static SEND: Op = Op {
         Arg::new("repo", PATH, "Repository of the caller, if the caller is the human")
             .at(CliPlace::Hidden)
             .not_in_tool(),
+        Arg::new("withoutPeople", ArgKind::Flag, "With the group `all`: send no copies to people")
+            .at(CliPlace::Hidden)
+            .not_in_tool(),
     ],
     actor: Auth::Required,
     verb: Some("send"),
@@ -110,7 +113,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         }
     }
     let (group, recipients) = recipients(peers, channels, ctx, args.word("to"), args)?;
-    rates.charge(peers, ctx.me(), 10, ctx.now)?;
+    rates.charge(peers, ctx.budget(), 10, ctx.now)?;
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
         None => None,
@@ -417,15 +420,4 @@ struct RecentDelivery {
     at: i64,
     /// The connection of the hook.
     by: ConnId,
-}
-
-impl Mesh {
-    /// Puts a message into mailboxes. Old HTTP routes and linked meshes use this function instead of an operation.
-    ///
-    /// # Errors
-    /// When [`Mail::post`] fails.
-    pub fn post(&mut self, draft: Message, recipients: &[PeerId], now: i64) -> Result<Vec<Message>, Error> {
-        let Mesh { turn, peers, mail, journal, federation, .. } = self;
-        mail.post(turn, peers, journal, federation, draft, recipients, now)
-    }
 }

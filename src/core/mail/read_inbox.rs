@@ -9,8 +9,8 @@ use crate::base::limits;
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination::{self, Page};
 use crate::core::waiting_calls::WaitReason;
-use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
-use crate::store::MessageFilter;
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
 /// Reads mail.
@@ -48,6 +48,17 @@ pub static INBOX: Op = Op {
         )
         .placeholder("ID"),
         Arg::new("take", ArgKind::Flag, "With --as: mark the mail as read, as if its owner had read it").not_in_tool(),
+        Arg::new("newest", ArgKind::Flag, "If there are more messages than `limit`, read the latest ones")
+            .at(CliPlace::Hidden)
+            .not_in_tool(),
+        Arg::new(
+            "markRead",
+            ArgKind::Flag,
+            "Mark the messages as read now, because the client will certainly show them",
+        )
+        .at(CliPlace::Hidden)
+        .not_in_tool(),
+        pagination::rows(),
     ],
     actor: Auth::Required,
     verb: Some("inbox"),
@@ -94,6 +105,8 @@ fn filter<'a>(
         // messages.
         newest: view != MailView::Unread && after.is_none(),
         limit,
+        // The page of the answer is shorter than this, so it ends earlier.
+        bytes: limits::ROWS_BYTES_MAX,
         ..MessageFilter::default()
     }
 }
@@ -114,15 +127,28 @@ fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(
     Err(Error::usage("waitSeconds", text))
 }
 
-fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+/// Marks the messages in an answer as read, or at least those in a view of unread mail as offered.
+fn mark_messages(mesh: &mut Mesh, found: &[Message], view: MailView, are_read: bool, now: i64) -> Result<(), Error> {
     let Mesh { turn, peers, mail, journal, .. } = mesh;
+    for message in found {
+        if are_read {
+            mail.mark_read(turn, peers, journal, message, now)?;
+        } else if view == MailView::Unread {
+            mail.mark_offered(turn, journal, message, "mesh_inbox", now)?;
+        }
+    }
+    Ok(())
+}
+
+fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, journal, .. } = &mut *mesh;
     for id in args.texts("ack") {
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
     let view = MailView::of(args.text("filter"));
     // A caller outside the session may read the session's mail without changing the receipts.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
-    let limit = args.int("limit").unwrap_or(20);
+    let limit = args.int("rows").or(args.int("limit")).unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, ctx.conn, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("").trim();
@@ -137,6 +163,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     }
     let (me, after) = (ctx.me(), args.int("after"));
     let filter = filter(view, me, other.as_ref(), after, limit + 1);
+    let filter = MessageFilter { newest: args.flag("newest").unwrap_or(filter.newest), ..filter };
     let mut found = turn.store.messages(&filter)?;
     found.retain(|m| view != MailView::Unread || m.expires.is_none_or(|at| at > ctx.now));
     if found.is_empty()
@@ -146,9 +173,9 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
-    let (mut page, mut n_whole) = (if is_look { Page::for_people() } else { Page::default() }, 0);
+    let (mut page, mut n_whole) = (if is_look { Page::for_people() } else { ctx.page() }, 0);
+    let to_row = if is_look || ctx.is_http_program() { Mail::whole_row } else { Mail::row };
     for message in &found {
-        let to_row = if is_look { Mail::whole_row } else { Mail::row };
         let row = to_row(mail, &turn.store, peers, message, view, Some(me));
         let is_whole = row.get("part").is_none() || row["part"] == row["parts"];
         if !page.add(row) {
@@ -158,11 +185,10 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         n_whole += i64::from(is_whole);
     }
     let mut rows = page.into_rows();
-    if view == MailView::Unread && !is_look {
-        for message in &found[..rows.len()] {
-            mail.mark_offered(turn, journal, message, "mesh_inbox", ctx.now)?;
-        }
+    if !is_look {
+        mark_messages(mesh, &found[..rows.len()], view, args.flag("markRead") == Some(true), ctx.now)?;
     }
+    let Mesh { turn, mail, .. } = mesh;
     if filter.newest {
         rows.reverse();
     }

@@ -12,7 +12,7 @@ use crate::core::op_definition::ArgKind;
 use crate::core::peers::{Peer, Peers};
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
-use crate::store::{Message, MessageFilter, Store};
+use crate::store::{Message, Store};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
@@ -41,14 +41,12 @@ fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
         let Some(seq) = mail.ids.message_seq(id) else { continue };
         let own = |m: &Message| m.recipient == ctx.me() && m.state.is_unread();
         let Some(was) = turn.store.message(seq)?.filter(own) else { continue };
-        let mut message = was.clone();
         match bytes.parse::<i64>() {
-            Ok(bytes) if (bytes as usize) < was.body.len() => message.bytes_read = was.bytes_read.max(bytes),
-            _ => (message.state, message.read) = (MessageState::Read, Some(ctx.now)),
-        }
-        mail.put_receipt(turn, journal, &was, &message)?;
-        if message.state == MessageState::Read {
-            journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, ctx.now)?;
+            Ok(bytes) if (bytes as usize) < was.body.len() => {
+                let message = Message { bytes_read: was.bytes_read.max(bytes), ..was.clone() };
+                mail.put_receipt(turn, journal, &was, &message)?;
+            }
+            _ => mail.mark_read(turn, peers, journal, &was, ctx.now)?,
         }
     }
     Ok(Outcome::Ready(json!({ "ok": true })))
@@ -82,6 +80,24 @@ impl Mail {
                 json_object([ok, ("messageIds", ids.into()), recipients])
             }
         }
+    }
+
+    /// Marks a message as read, if it is unread.
+    pub(super) fn mark_read(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        was: &Message,
+        now: i64,
+    ) -> Result<(), Error> {
+        if !was.state.is_unread() {
+            return Ok(());
+        }
+        let message = Message { state: MessageState::Read, read: Some(now), ..was.clone() };
+        self.put_receipt(turn, journal, was, &message)?;
+        journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)?;
+        Ok(())
     }
 
     /// Marks a message as acknowledged.
@@ -332,30 +348,6 @@ impl Mesh {
             mail.put_receipt(turn, journal, &was, &message)
         });
         self.turn.log_error(noted);
-    }
-
-    /// Returns messages for the old HTTP API, and marks the unread messages as read. In the result, these messages
-    /// still count as unread.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub fn fetch_messages(&mut self, filter: &MessageFilter<'_>, now: i64) -> Result<Vec<Value>, Error> {
-        let Mesh { turn, peers, mail, journal, .. } = self;
-        let mut rows = Vec::new();
-        let mut size = 0;
-        for was in turn.store.messages(filter)? {
-            size += was.body.len();
-            if size > limits::ROWS_BYTES_MAX && !rows.is_empty() {
-                break;
-            }
-            rows.push(mail.old_view(&was));
-            if was.state.is_unread() {
-                let message = Message { state: MessageState::Read, read: Some(now), ..was.clone() };
-                mail.put_receipt(turn, journal, &was, &message)?;
-                journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)?;
-            }
-        }
-        Ok(rows)
     }
 }
 

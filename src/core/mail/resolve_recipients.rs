@@ -72,8 +72,9 @@ pub(super) fn recipients(
         mine.project = args.text("project").map_or(mine.project, str::to_owned);
         mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
     }
+    let with_people = args.flag("withoutPeople") != Some(true);
     let fits = |peer: &&Peer| match to {
-        "all" => peer.is_online() || peers.is_human(&peer.row.id),
+        "all" => peer.is_online() || with_people && peers.is_human(&peer.row.id),
         "repo" => peer.is_online() && mine.repo.is_some() && peer.row.repo == mine.repo,
         "directory" => peer.is_online() && peer.row.project == mine.project,
         _ => peer.is_online() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),

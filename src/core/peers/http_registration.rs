@@ -1,16 +1,123 @@
-//! The registrations, the heartbeats and the departures of the clients of the old HTTP API.
+//! The registrations, the heartbeats and the departures of the clients of the old HTTP API. Only the HTTP routes run
+//! these operations, because other clients become peers with their connections.
 
-use super::{Peer, Peers};
+use super::{Peer, Peers, no_peer};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::stored_enums::PeerKind;
-use crate::base::untrusted_text;
-use crate::core::Mesh;
+use crate::base::{limits, untrusted_text};
 use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
+use crate::core::op_definition::ArgKind;
 use crate::core::transaction_and_pending_effects::Turn;
+use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::PeerRow;
+use serde_json::json;
+
+const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
+const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
+
+/// Registers a client as a peer.
+pub static REGISTER: Op = Op {
+    name: "http.register",
+    summary: "Register a client as a peer, which is online while it sends heartbeats",
+    args: &[
+        Arg::new("name", WORD, "Name of the peer; chosen by the broker if omitted"),
+        Arg::new("agentType", WORD, "Agent type").required(),
+        Arg::new("projectPath", PATH, "Working directory").required(),
+        Arg::new("gitRoot", PATH, "Root of the git work tree"),
+        Arg::new("gitBranch", PATH, "Git branch"),
+        Arg::new("repo", PATH, "Repository id"),
+        Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required(),
+        Arg::new("udsPath", PATH, "Socket on which the client receives pushes"),
+    ],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: false,
+    run: register,
+};
+
+/// Ends a registration.
+pub static UNREGISTER: Op = Op {
+    name: "http.unregister",
+    summary: "End the registration of the caller, and release its locks",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: unregister,
+};
+
+/// Records that a client is alive.
+pub static HEARTBEAT: Op = Op {
+    name: "http.heartbeat",
+    summary: "Keep the caller online; fails if the caller must register again",
+    args: &[],
+    actor: Auth::Required,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: heartbeat,
+};
+
+/// Removes a summary. Clients of the old HTTP API send an empty summary for this, which `summary` refuses.
+pub static CLEAR_SUMMARY: Op = Op {
+    name: "http.clear_summary",
+    summary: "Remove the caller's summary",
+    args: &[],
+    actor: Auth::Required,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: clear_summary,
+};
+
+fn clear_summary(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, journal, rates, .. } = mesh;
+    rates.charge(peers, ctx.budget(), 1, ctx.now)?;
+    peers.set_summary(turn, journal, ctx.me(), "", ctx.now)?;
+    Ok(Outcome::Ready(json!({ "ok": true })))
+}
+
+fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, locks, journal, rates, .. } = mesh;
+    let text = |name| args.text(name).map(str::to_owned);
+    let row = PeerRow {
+        agent: args.word("agentType").to_owned(),
+        project: args.word("projectPath").to_owned(),
+        git_root: text("gitRoot"),
+        git_branch: text("gitBranch"),
+        repo: text("repo"),
+        pid: args.int("pid").unwrap_or(0),
+        kind: PeerKind::Http { push_socket: text("udsPath") },
+        ..PeerRow::default()
+    };
+    rates.charge(peers, ctx.budget(), 10, ctx.now)?;
+    let row = peers.register(turn, mail, locks, args.text("name"), row, ctx.now)?;
+    peers.record(turn, journal, &Change::PeerJoined(&row), &row.id, ctx.now)?;
+    Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": row.id.as_str(), "name": row.name } })))
+}
+
+fn unregister(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
+    mesh.unregister(ctx.me(), "clean_exit", ctx.now)?;
+    Ok(Outcome::Ready(json!({ "ok": true })))
+}
+
+fn heartbeat(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
+    let peer = mesh.peers.get_mut(ctx.me()).ok_or_else(|| no_peer(ctx.me()))?;
+    if peer.row.is_http() {
+        peer.last_heartbeat = ctx.now;
+    }
+    // A client that was marked as gone has lost its locks and its push socket. To get a push socket again, the client
+    // must register again. So a late heartbeat does not bring the client back online.
+    if !peer.is_online() {
+        return Err(Error::not_found(format!("{} is offline; register again", peer.row.name)));
+    }
+    Ok(Outcome::Ready(json!({ "ok": true })))
+}
 
 impl Peers {
     /// Returns the clients of the old HTTP API that are online. Such a client can receive pushes on its own socket.
@@ -31,12 +138,12 @@ impl Peers {
         turn: &mut Turn,
         mail: &mut Mail,
         locks: &Locks,
+        name: Option<&str>,
         mut row: PeerRow,
         now: i64,
     ) -> Result<PeerRow, Error> {
-        let is_auto = row.name == AUTO;
-        let is_named = !row.name.is_empty() && !is_auto;
-        row.name = untrusted_text::plain_name(&row.name);
+        let is_named = name.is_some_and(|name| !name.is_empty());
+        row.name = name.map(untrusted_text::plain_name).unwrap_or_default();
         let same = |peer: &&Peer| {
             !peer.row.online
                 && (&peer.row.name, &peer.row.project, &peer.row.agent) == (&row.name, &row.project, &row.agent)
@@ -49,7 +156,7 @@ impl Peers {
                 self.new_id()
             }
         };
-        if is_auto {
+        if name.is_none() {
             row.name = auto_name(&row.id);
         }
         row.host = self.settings.host.clone();
@@ -62,48 +169,19 @@ impl Peers {
     }
 }
 
-/// A client of the old HTTP API sends this name if the broker should choose the name.
-const AUTO: &str = "auto";
-
+/// Returns the name of a client that has not chosen a name.
 fn auto_name(id: &str) -> String {
     format!("peer-{}", id.get(..6).unwrap_or(""))
 }
 
 impl Mesh {
-    /// Registers a client of the old HTTP API.
-    ///
-    /// # Errors
-    /// When too many clients register, the mesh is full, or the database can't be written.
-    pub fn register(&mut self, row: PeerRow, now: i64) -> Result<PeerRow, Error> {
-        let Mesh { turn, peers, mail, locks, journal, rates, .. } = self;
-        rates.charge(peers, "registrations", 10, now)?;
-        let row = peers.register(turn, mail, locks, row, now)?;
-        peers.record(turn, journal, &Change::PeerJoined(&row), &row.id, now)?;
-        Ok(row)
-    }
-
-    /// Records a heartbeat. Returns false if the peer is unknown or offline. Such a peer must register again.
-    pub fn heartbeat(&mut self, id: &str, now: i64) -> bool {
-        let peers = &mut self.peers;
-        match peers.get_mut(id) {
-            Some(peer) if peer.row.is_http() => {
-                peer.last_heartbeat = now;
-                // A client that was marked as gone has lost its locks and its push socket. To get a push socket again,
-                // the client must register again. So a late heartbeat does not bring the client back online.
-                peer.row.online
-            }
-            Some(peer) => peer.is_online(),
-            None => false,
-        }
-    }
-
     /// Ends the registration of a client of the old HTTP API. A client with a chosen name keeps its mailbox.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn unregister(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Error> {
+    pub(in crate::core) fn unregister(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, mail, locks, channels, journal, .. } = self;
-        journal.subscribe_peer(id, Vec::new());
+        journal.unsubscribe_peer(id);
         let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
         let was_online = std::mem::replace(&mut peer.row.online, false);
         peer.row.last_seen = now;

@@ -9,6 +9,7 @@ mod attachments;
 pub(in crate::core) mod caller_resolver;
 pub mod give_back_taken_over_name;
 pub mod http_registration;
+pub mod list_peers;
 mod machine_of_connection;
 pub(in crate::core) mod move_connections;
 mod name_lookup;
@@ -27,9 +28,8 @@ use super::event_journal::{Change, Journal};
 use super::locks::Locks;
 use super::mail::Mail;
 use super::op_definition::ArgKind;
-use super::pagination::Page;
 use super::transaction_and_pending_effects::Turn;
-use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome, pagination};
+use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::id_types::{PeerId, uuid};
 use crate::base::process_identity::Process;
@@ -169,46 +169,6 @@ impl Peer {
     }
 }
 
-/// Maximum number of rows in a page. In each row, the field names alone take at least 200 bytes.
-const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
-
-const SCOPES: &[&str] = &["machine", "directory", "repo"];
-const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-
-/// Lists peers.
-pub static PEERS: Op = Op {
-    name: "peers",
-    summary: "List the agents on the mesh: name, agent, project, branch, current work, unread mail, locks",
-    args: &[
-        Arg::new(
-            "scope",
-            ArgKind::Choice(SCOPES),
-            "machine: every agent (default); directory: same working directory; repo: same git repository",
-        ),
-        Arg::new("includeAway", ArgKind::Flag, "Also list offline peers; their mailboxes still accept mail")
-            .short("all"),
-        pagination::next_page(limits::WORD_MAX),
-        Arg::new(
-            "detail",
-            ArgKind::Text { min: 1, max: 256 },
-            "Show only the peer with this name: what it is doing, and its last prompts and answers if it runs on your \
-             machine",
-        )
-        .at(CliPlace::Hidden),
-        Arg::new("project", PATH, "Directory to compare with, if not the caller's own")
-            .at(CliPlace::Hidden)
-            .not_in_tool(),
-        Arg::new("repo", PATH, "Repository to compare with, if not the caller's own")
-            .at(CliPlace::Hidden)
-            .not_in_tool(),
-    ],
-    actor: Auth::Optional,
-    verb: Some("peers"),
-    tool: Some(("peers", None)),
-    repeatable: true,
-    run: list,
-};
-
 /// Tells the caller which peer it acts as.
 pub static WHOAMI: Op = Op {
     name: "whoami",
@@ -235,64 +195,6 @@ pub static SUMMARY: Op = Op {
     run: summary,
 };
 
-fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, mail, locks, .. } = mesh;
-    let me = ctx.actor.as_deref().and_then(|id| peers.get(id)).map(|peer| &peer.row);
-    if let Some(name) = args.text("detail") {
-        let id = peers.resolve(ctx.conn, name)?;
-        let peer = peers.get(&id).ok_or_else(|| no_peer(name))?;
-        let row = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
-        let transcript = peers.transcript_of(peer, ctx.conn);
-        return Ok(Outcome::Ready(json!({ "ok": true, "peers": [row], "transcript": transcript })));
-    }
-    let project = args.text("project").or(me.map(|me| me.project.as_str()));
-    let repo = args.text("repo").or(me.and_then(|me| me.repo.as_deref()));
-    let scope = args.word("scope");
-    let fits = |peer: &&Peer| match scope {
-        "directory" => Some(peer.row.project.as_str()) == project,
-        "repo" if repo.is_some() => peer.row.repo.as_deref() == repo,
-        // Outside a repository, peers are matched by their directory.
-        "repo" => Some(peer.row.project.as_str()) == project,
-        _ => true,
-    };
-    let offline_too = args.flag("includeAway").unwrap_or(false);
-    let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // The list is sorted by age, so new peers come last. The next page therefore continues where this page ends, even
-    // if peers join or leave before the next page is read.
-    let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
-    if let Some(after) = args.text("after") {
-        let after = pagination::parse_cursor(after)?;
-        found.retain(|peer| cursor(peer) > after);
-    }
-    let total = found.len();
-    if total > PAGE_ROWS {
-        // Only the rows of this page have to be sorted.
-        found.select_nth_unstable_by_key(PAGE_ROWS, |peer| cursor(peer));
-        found.truncate(PAGE_ROWS);
-    }
-    found.sort_by_key(|peer| cursor(peer));
-    let mut page = Page::default();
-    for peer in &found {
-        let row = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
-        if !page.add(row) {
-            break;
-        }
-    }
-    let mut value = json!({ "ok": true });
-    if let Some(me) = me {
-        value["you"] = json!({ "id": me.id.as_str(), "name": me.name });
-    }
-    let last = page.len().checked_sub(1).map(|last| cursor(found[last]));
-    pagination::add_cursor(&mut value, total - page.len(), last);
-    value["peers"] = Value::Array(page.into_rows());
-    Ok(Outcome::Ready(value))
-}
-
-/// The position of a peer in a list that is sorted by age.
-fn cursor(peer: &Peer) -> (i64, &str) {
-    (peer.row.first_seen, &peer.row.id)
-}
-
 fn whoami(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let peer = peers.get(ctx.me()).ok_or_else(|| no_peer(ctx.me()))?;
@@ -302,7 +204,7 @@ fn whoami(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 
 fn summary(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, journal, rates, .. } = mesh;
-    rates.charge(peers, ctx.me(), 1, ctx.now)?;
+    rates.charge(peers, ctx.budget(), 1, ctx.now)?;
     peers.set_summary(turn, journal, ctx.me(), args.word("summary"), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }

@@ -1,27 +1,13 @@
-//! The JSON fields of requests to the HTTP routes of slm-mesh 1.x. The fields have the same limits as the arguments of
-//! the mesh's operations.
+//! The JSON fields of requests to the HTTP routes of slm-mesh 1.x.
 
 use super::no;
 use crate::base::error::Error;
 use crate::base::limits;
-use crate::core::Op;
-use crate::core::op_definition::ArgKind;
 use serde_json::{Map, Value};
 
-/// Returns the maximum length that an operation declares for an argument.
-pub fn max_of(op: &Op, arg: &str) -> usize {
-    match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
-        Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
-        _ => 0,
-    }
-}
-
-/// Returns the values that an operation accepts for an argument.
-pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
-    match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
-        Some(ArgKind::Choice(words)) => words,
-        _ => &[],
-    }
+/// Returns the text, shortened to at most `max` bytes.
+pub fn shortened(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }
 
 /// The fields of a request. A field of the wrong type counts as missing, and unknown fields are ignored.
@@ -42,6 +28,15 @@ impl Fields {
     pub fn word(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|text| !text.is_empty())
     }
+    /// Returns the peer's id in a field; `None` if it is missing or empty. Fails if it is longer than any peer's id.
+    pub fn short_id(&self, name: &str) -> Result<Option<&str>, Error> {
+        match self.word(name) {
+            Some(id) if id.len() > limits::WORD_MAX => {
+                Err(no(format!("{name} too long (max {} bytes)", limits::WORD_MAX)))
+            }
+            id => Ok(id),
+        }
+    }
     pub fn integer(&self, name: &str) -> Option<i64> {
         self.values.get(name).and_then(Value::as_i64)
     }
@@ -56,18 +51,5 @@ impl Fields {
     pub fn limit(&self, default: i64) -> i64 {
         let n = self.number("limit").map_or(default, |n| n as i64);
         if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }
-    }
-    /// Returns the text of a field. Fails if the text is longer than the operation allows for `arg`.
-    pub fn bounded(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
-        let max = max_of(op, arg);
-        match self.text(name) {
-            Some(text) if text.len() > max => Err(no(format!("{name} too long (max {max} bytes)"))),
-            text => Ok(text.map(str::to_owned)),
-        }
-    }
-    /// Returns the text of a field; `None` if it is missing or empty. Fails if the text is longer than the operation
-    /// allows.
-    pub fn bounded_word(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
-        Ok(self.bounded(name, op, arg)?.filter(|text| !text.is_empty()))
     }
 }

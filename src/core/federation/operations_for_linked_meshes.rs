@@ -1,0 +1,215 @@
+//! The operations that linked meshes run in this mesh: they list its peers, send messages to these peers, and ask
+//! whether the messages were read. Only the HTTP routes for linked meshes run these operations.
+//!
+//! **Invariant:** these operations list only peers of this mesh and write only to them, never to peers of linked meshes.
+//! So linked meshes do not echo or relay anything, even in a ring.
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::{ChannelName, PeerId};
+use crate::base::limits;
+use crate::base::stored_enums::{MessageType, PeerKind};
+use crate::core::mail;
+use crate::core::op_definition::ArgKind;
+use crate::core::peers::{Peer, Peers};
+use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
+use crate::store::Message;
+use serde_json::{Value, json};
+
+const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
+const SENDER: Arg = Arg::new("sender", WORD, "Id of the sender in the linked mesh").required();
+const SENDER_NAME: Arg = Arg::new("senderName", WORD, "Name of the sender");
+const SENDER_MACHINE: Arg = Arg::new("senderMachine", WORD, "Machine of the sender");
+
+/// Lists the peers that a linked mesh may address.
+pub static PEERS: Op = Op {
+    name: "link.peers",
+    summary: "List the peers of this mesh, with the version numbers of what it reports to linked meshes",
+    args: &[Arg::new("people", ArgKind::Flag, "Also list people, who are never online")],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: peers,
+};
+
+/// Accepts a message from a linked mesh.
+pub static SEND: Op = Op {
+    name: "link.send",
+    summary: "Accept a message from a linked mesh, but only once for each key",
+    args: &[
+        SENDER,
+        SENDER_NAME,
+        SENDER_MACHINE,
+        Arg::new(
+            "to",
+            ArgKind::Text { min: 1, max: limits::PATH_MAX },
+            "Id of a peer; or `broadcast`, or `project:` and a directory",
+        )
+        .required(),
+        Arg::new("content", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "The message").required(),
+        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Type of the message"),
+        Arg::new("key", WORD, "Id of the message in the linked mesh"),
+        Arg::new("replyTo", WORD, "Id of the message in this mesh that the sender has answered"),
+        Arg::new("group", WORD, "The group to which the sender wrote, if the message is for one of its members"),
+        Arg::new(
+            "expiresMs",
+            ArgKind::Int { min: 0, max: limits::MAIL_KEPT_MS },
+            "Time until the message expires, in ms",
+        ),
+    ],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: send,
+};
+
+/// Reports which messages from a linked mesh were read.
+pub static RECEIPTS: Op = Op {
+    name: "link.receipts",
+    summary: "Report which messages from a peer of a linked mesh were read",
+    args: &[
+        SENDER,
+        SENDER_NAME,
+        SENDER_MACHINE,
+        Arg::new(
+            "keys",
+            ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
+            "Ids of the messages in the linked mesh",
+        ),
+    ],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: receipts,
+};
+
+/// Returns the online peers of this mesh, without peers of linked meshes.
+fn own_peers(peers: &Peers) -> impl Iterator<Item = &Peer> {
+    peers.all().iter().filter(|peer| peer.is_online() && !peer.row.is_linked())
+}
+
+fn peers(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    // The agents of a linked mesh must be able to answer people, although people are never online.
+    let with_people = args.flag("people") == Some(true);
+    let people = mesh.peers.all().iter().filter(|peer| with_people && peer.row.kind == PeerKind::Human);
+    let row = |peer: &Peer| {
+        let heartbeat = match peer.row.kind {
+            // A daemon hides peers whose last heartbeat is old. A session stays online while its agent is idle, so the
+            // current time is sent as its last heartbeat.
+            PeerKind::Session { .. } => ctx.now,
+            _ => peer.last_heartbeat.max(peer.last_active),
+        };
+        json!({
+            "id": peer.row.id.as_str(), "name": peer.row.name, "summary": peer.row.summary, "online": peer.is_online(),
+            "firstSeen": peer.row.first_seen, "lastHeartbeat": heartbeat, "project": peer.row.project,
+            "agent": peer.row.agent, "machine": peer.row.host, "branch": peer.row.git_branch, "repo": peer.row.repo,
+        })
+    };
+    let rows: Vec<Value> = own_peers(&mesh.peers).chain(people).map(row).collect();
+    Ok(Outcome::Ready(json!({
+        "ok": true, "peers": rows, "mesh": mesh.ids.mesh_id(), "rosterVersion": mesh.peers.roster_version(),
+        "receiptsVersion": mesh.mail.receipts_version(),
+    })))
+}
+
+fn receipts(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    mesh.rates.charge(&mesh.peers, ctx.budget(), 1, ctx.now)?;
+    let rows = mesh.receipts_for(&names_of_sender(mesh, args), &args.texts("keys"), ctx.now)?;
+    Ok(Outcome::Ready(json!({ "ok": true, "receipts": rows })))
+}
+
+/// Returns the two ids under which this mesh may know the sender. The second id applies until the linked mesh lists the
+/// sender as its peer.
+fn names_of_sender(mesh: &Mesh, args: &Args) -> [PeerId; 2] {
+    let (id, name, machine) = (args.word("sender"), args.text("senderName"), args.text("senderMachine"));
+    let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
+    [cut(mesh.forwarded_sender(id, name, machine)), cut(mesh.unknown_sender(id, name, machine))]
+}
+
+fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    mesh.rates.charge(&mesh.peers, ctx.budget(), 10, ctx.now)?;
+    let names = names_of_sender(mesh, args);
+    let key = args.text("key");
+    // The other mesh repeats a message if the reply was lost. If that mesh has listed the sender since the first
+    // attempt, the sender has a new id. So both ids are checked.
+    for known_as in &names {
+        if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
+            return Ok(accepted(TargetKind::Peer, known));
+        }
+    }
+    let [sender, _] = names;
+    let (target, recipients) = recipients(&mesh.peers, args.word("to"))?;
+    let answered = args.text("replyTo").zip(recipients.first()).filter(|_| target == TargetKind::Peer);
+    let reply_to = answered.map(|(id, me)| mesh.acknowledge_by_reply(&sender, me, id, ctx.now)).transpose()?.flatten();
+    // A linked broker sends a group message once to each member. The group is stored with the message, so that each
+    // member sees that the message went to a group. Channels never cross a link, so they are left out.
+    let group = match target {
+        TargetKind::Peer => args.text("group").filter(|group| mail::is_named_group(group)),
+        TargetKind::Everybody | TargetKind::Project => Some(args.word("to")),
+    };
+    let draft = Message {
+        sender,
+        group: group.map(str::to_owned),
+        kind: args.text("type").and_then(MessageType::from_word).unwrap_or_default(),
+        body: args.word("content").to_owned(),
+        reply_to,
+        key: key.map(str::to_owned),
+        expires: args.int("expiresMs").map(|ms| ctx.now + ms),
+        ..Message::default()
+    };
+    let Mesh { turn, peers, mail, journal, federation, .. } = mesh;
+    let sent = mail.post(turn, peers, journal, federation, draft, &recipients, ctx.now)?;
+    match sent.first() {
+        // A message to a group skips members that can't receive it. This message has only one recipient, so the sender
+        // must get an error.
+        None if target == TargetKind::Peer => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
+        first => Ok(accepted(target, first.map_or(0, |message| message.seq))),
+    }
+}
+
+fn accepted(target: TargetKind, seq: i64) -> Outcome {
+    Outcome::Ready(json!({ "ok": true, "seq": seq, "target": target.word() }))
+}
+
+/// What the recipient in a message from another mesh stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TargetKind {
+    Everybody,
+    Project,
+    Peer,
+}
+
+impl TargetKind {
+    /// The word that SuperLocalMemory uses.
+    fn word(self) -> &'static str {
+        match self {
+            TargetKind::Everybody => "broadcast",
+            TargetKind::Project => "project",
+            TargetKind::Peer => "peer",
+        }
+    }
+}
+
+/// Returns the recipients for `to`, which stands for everybody, the peers of a project, or one peer.
+fn recipients(peers: &Peers, to: &str) -> Result<(TargetKind, Vec<PeerId>), Error> {
+    let online = |fits: &dyn Fn(&str) -> bool| {
+        own_peers(peers).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
+    };
+    if ChannelName::is_meant_by(to) {
+        let text = "a channel belongs to a single mesh; write to the members of the channel, or join the channel on its own \
+                    mesh";
+        return Err(Error::new(ErrorKind::Refused, text));
+    }
+    if to == TargetKind::Everybody.word() {
+        return Ok((TargetKind::Everybody, online(&|_| true)));
+    }
+    if let Some(project) = to.strip_prefix("project:") {
+        return Ok((TargetKind::Project, online(&|path| path == project)));
+    }
+    match peers.get(to) {
+        Some(peer) if !peer.row.is_linked() => Ok((TargetKind::Peer, vec![peer.row.id.clone()])),
+        _ => Err(Error::not_found("recipient peer not found")),
+    }
+}
