@@ -200,6 +200,16 @@ impl Mesh {
     pub fn last_event(&self) -> i64 {
         self.turn.store.counters.event_last
     }
+
+    /// Returns the latest events of these types, oldest first; of all types if there are no `types`.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn latest_events(&self, types: &[&str], limit: i64) -> Result<Vec<Event>, Error> {
+        let mut found = self.turn.store.events(&EventFilter { types, after: 0, newest: true, limit })?;
+        found.reverse();
+        Ok(found)
+    }
 }
 
 fn wants(subscribed: &[String], kind: &str) -> bool {

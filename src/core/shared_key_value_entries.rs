@@ -258,6 +258,14 @@ struct NewEntry<'a> {
     expires: Option<i64>,
 }
 
+/// When the next entry expires, in ms.
+///
+/// # Errors
+/// When the database can't be read.
+pub(super) fn next_expiry(store: &Store) -> Result<Option<i64>, Error> {
+    Ok(store.next_entry_expiry()?)
+}
+
 /// Deletes the entries that have expired. Returns false if some values of these entries are still in events. [`prune`]
 /// removes such values later.
 pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<bool, Error> {
@@ -334,6 +342,14 @@ impl Mesh {
     /// An entry in the form that clients see.
     pub fn entry_view(&self, entry: &StateEntry) -> Value {
         view(&self.peers, entry)
+    }
+
+    /// Returns the entries of all namespaces, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn all_entries(&self, limit: i64, now: i64) -> Result<Vec<StateEntry>, Error> {
+        Ok(self.turn.store.all_entries(now, limit)?)
     }
 
     /// Writes an entry. If the caller expects a version, the entry must have this version.

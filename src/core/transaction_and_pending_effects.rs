@@ -4,8 +4,8 @@
 //! **Invariant:** no effect leaves the core before the commit, because `Turn::take_effects` is called only after the
 //! commit.
 
-use super::ConnId;
 use super::waiting_calls::WaitReason;
+use super::{ConnId, mail, shared_key_value_entries};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
@@ -203,8 +203,8 @@ impl Turn {
     /// When the next entry or message will expire, in ms.
     pub(super) fn next_expiry(&mut self) -> Option<i64> {
         if self.next_expiry.is_none() {
-            let entry = self.store.next_entry_expiry().ok().flatten();
-            let message = self.store.next_message_expiry().ok().flatten();
+            let entry = shared_key_value_entries::next_expiry(&self.store).ok().flatten();
+            let message = mail::next_expiry(&self.store).ok().flatten();
             self.next_expiry = Some([entry, message].into_iter().flatten().min());
         }
         self.next_expiry.flatten()

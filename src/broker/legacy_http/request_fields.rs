@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 /// Returns the text, shortened to at most `max` bytes.
 pub fn shortened(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= max).last();
+    &text[..end.unwrap_or(0)]
 }
 
 /// The fields of a request. A field of the wrong type counts as missing, and unknown fields are ignored.

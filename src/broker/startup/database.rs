@@ -5,6 +5,7 @@ use crate::base::broker_downtimes::Downtimes;
 use crate::base::error::Error;
 use crate::base::path_suffix::with_suffix;
 use crate::broker::log;
+use crate::core::locks;
 use crate::store::{Salvage, Store, StoreError, StoreResult};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{STORE, Settings};
@@ -57,7 +58,7 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = places.read(&places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
-    let has_locks = store.has_locks().unwrap_or(false);
+    let has_locks = locks::has_locks(store).unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks || floor > sys::wall_ms());
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
     let mut downtimes = Downtimes::parse(&saved);

@@ -10,7 +10,7 @@ use super::with_policy;
 use crate::base::{limits, time_format};
 use crate::broker::http::{HttpResponse, HttpServer, OnDisconnect, Ticket};
 use crate::core::{Mesh, peers::Peer};
-use crate::store::{Event, EventFilter, Message, MessageFilter, StateEntry};
+use crate::store::{Event, Message, StateEntry};
 use mio::Waker;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -213,13 +213,11 @@ impl PageStreams {
         });
         // Rows that can't be read are left out. Calls that need these rows report the failure.
         let events = |types: &[&str]| {
-            let found =
-                mesh.store().events(&EventFilter { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
-            found.iter().rev().map(|event| event_row(mesh, event)).collect::<Vec<_>>()
+            let found = mesh.latest_events(types, N_OLD).unwrap_or_default();
+            found.iter().map(|event| event_row(mesh, event)).collect::<Vec<_>>()
         };
-        let pick = MessageFilter { newest: true, limit: N_OLD, ..MessageFilter::default() };
-        let messages = mesh.store().messages(&pick).unwrap_or_default();
-        let mut entries = mesh.store().all_entries(now, ROWS_MAX as i64 + 1).unwrap_or_default();
+        let messages = mesh.latest_messages(N_OLD).unwrap_or_default();
+        let mut entries = mesh.all_entries(ROWS_MAX as i64 + 1, now).unwrap_or_default();
         let more = entries.len() > ROWS_MAX;
         entries.truncate(ROWS_MAX);
         let values = |rows: &SentRows| rows.sent.values().cloned().collect::<Vec<_>>();
@@ -232,7 +230,7 @@ impl PageStreams {
             ("locks", values(&self.locks)),
             ("events", events(&[])),
             ("changes", events(&["state_changed", "state_deleted"])),
-            ("messages", messages.iter().rev().map(|message| mesh.observed_message(message).to_string()).collect()),
+            ("messages", messages.iter().map(|message| mesh.observed_message(message).to_string()).collect()),
             ("entries", entries.iter().map(|entry| entry_row(mesh, entry)).collect()),
         ];
         format_frame(now, &more, parts)

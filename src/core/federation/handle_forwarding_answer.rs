@@ -117,7 +117,7 @@ impl Mesh {
     fn on_unclear(&mut self, n: usize, seq: i64, why: &str, now: i64) -> Result<(), Error> {
         self.on_poll_failed(n, why);
         let doubted = self.federation.links.get(n).and_then(|link| link.doubtful.as_ref()).map(|of| of.seq);
-        let was = doubted.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
+        let was = doubted.map(|seq| self.mail.message(&self.turn.store, seq)).transpose()?.flatten();
         let is_waiting = was.is_some_and(|of| of.state.is_unread() && of.expires.is_none_or(|at| at > now));
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
         if !is_waiting {
@@ -131,7 +131,7 @@ impl Mesh {
         // The receipt shows the sender why the message still waits.
         self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
-            let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
+            let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
             let message = Message { mesh: Some(url), rejection: Some(why.to_owned()), ..was.clone() };
             if message != was { mail.put_receipt(turn, journal, &was, &message) } else { Ok(()) }
         })
@@ -146,7 +146,7 @@ impl Mesh {
         let url = link.url.clone();
         let settled = self.in_savepoint(|mesh| {
             let Mesh { turn, peers, mail, journal, .. } = mesh;
-            let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(None) };
+            let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(None) };
             let taken_at = rejection.is_none().then_some(now);
             let message = Message {
                 state: if rejection.is_none() { MessageState::Forwarded } else { MessageState::Rejected },

@@ -135,8 +135,9 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     // The other mesh repeats a message if the reply was lost. If that mesh has listed the sender since the first
     // attempt, the sender has a new id. So both ids are checked.
     for known_as in &names {
-        if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
-            return Ok(accepted(TargetKind::Peer, known));
+        let with_key = |key| mesh.mail.message_with_key(&mesh.turn.store, known_as, key);
+        if let Some(known) = key.map(with_key).transpose()?.flatten() {
+            return Ok(accepted(TargetKind::Peer, known.seq));
         }
     }
     let [sender, _] = names;

@@ -11,7 +11,7 @@ use crate::base::id_types::PeerId;
 use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::peers::Peers;
-use crate::store::{Message, MessageFilter};
+use crate::store::Message;
 use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
@@ -83,8 +83,8 @@ impl Mesh {
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.linked().filter(|peer| self.federation.reaches(&peer.row));
         linked
-            .map(|peer| self.mail.waiting_for(&self.turn.store, &peer.row.id))
-            .any(|waiting| waiting.is_some_and(|n| n > 0))
+            .map(|peer| self.mail.count_unread(&self.turn.store, &peer.row.id))
+            .any(|waiting| waiting.is_ok_and(|n| n > 0))
     }
 
     /// Returns true if there may be a message to forward. There may be one if a message, the result of a delivery, or
@@ -119,13 +119,17 @@ impl Mesh {
         let store = &self.turn.store;
         let mut waiting: Vec<Message> = Vec::new();
         for peer in self.peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url)) {
-            if self.mail.waiting_for(store, &peer.row.id) == Some(0) {
+            if self.mail.count_unread(store, &peer.row.id)? == 0 {
                 continue;
             }
-            let to = Some(peer.row.id.as_str());
-            let filter = MessageFilter { to, unread: true, limit: LOOKED_AT_MAX as i64, ..MessageFilter::default() };
             let is_due = |message: &Message| message.expires.is_none_or(|at| at > now);
-            waiting.extend(store.messages(&filter)?.into_iter().filter(is_due).take(max));
+            waiting.extend(
+                self.mail
+                    .oldest_unread(store, &peer.row.id, LOOKED_AT_MAX as i64)?
+                    .into_iter()
+                    .filter(is_due)
+                    .take(max),
+            );
             waiting.sort_by_key(|message| message.seq);
             waiting.truncate(max);
         }
@@ -144,7 +148,7 @@ impl Mesh {
         };
         // A reply contains the id that the answered message has in the other mesh. This mesh stored that id as the
         // answered message's key.
-        let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
+        let answered = message.reply_to.map(|seq| self.mail.message(&self.turn.store, seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
         // The clocks of the two machines may differ, so the JSON contains the remaining time instead of the expiry
         // time.
@@ -170,7 +174,7 @@ impl Mesh {
         now: i64,
     ) -> Result<Option<i64>, Error> {
         let Mesh { turn, mail, journal, ids, .. } = self;
-        let known = ids.message_seq(id).map(|seq| turn.store.message(seq)).transpose()?.flatten();
+        let known = ids.message_seq(id).map(|seq| mail.message(&turn.store, seq)).transpose()?.flatten();
         let Some(was) = known.filter(|of| of.sender == recipient && of.recipient == sender) else { return Ok(None) };
         if was.acked.is_none() {
             let acked = MessageState::Acked;
@@ -199,13 +203,5 @@ impl Mesh {
             Ok(of) if self.peers.get(&of).is_some_and(|peer| !peer.row.is_linked()) => format!("link:{text}").into(),
             _ => text.into(),
         }
-    }
-
-    /// Returns the sequence number of the message from `sender` that has this key.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub(super) fn message_with_key(&self, sender: &str, key: &str) -> Result<Option<i64>, Error> {
-        Ok(self.turn.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
     }
 }

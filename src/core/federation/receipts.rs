@@ -11,7 +11,7 @@ use crate::base::limits;
 use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
-use crate::store::{Message, MessageFilter};
+use crate::store::Message;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,14 +154,7 @@ impl Mesh {
             return Ok(());
         };
         for id in recipients {
-            let filter = MessageFilter {
-                to: Some(id),
-                newest: true,
-                limit: RELOADED_MAX,
-                bytes: RELOADED_BYTES_MAX,
-                ..MessageFilter::default()
-            };
-            let sent = self.turn.store.messages(&filter)?;
+            let sent = self.mail.latest_to(&self.turn.store, id, RELOADED_MAX, RELOADED_BYTES_MAX)?;
             for message in sent.iter().filter(|of| of.mesh.as_ref() == Some(&link.url)) {
                 match message.state {
                     MessageState::Forwarded => link.awaited.add(message),
@@ -207,7 +200,7 @@ impl Mesh {
             self.in_savepoint(|mesh| {
                 let Mesh { turn, peers, mail, journal, .. } = mesh;
                 let is_next = |of: &Message| of.mesh.as_ref() == Some(&url) && receipt.follows(of.state);
-                let Some(was) = turn.store.message(seq)?.filter(is_next) else { return Ok(()) };
+                let Some(was) = mail.message(&turn.store, seq)?.filter(is_next) else { return Ok(()) };
                 let at = Some((now - receipt.ago).max(was.created));
                 let message = Message {
                     state: receipt.state,
@@ -234,9 +227,9 @@ impl Mesh {
     pub(super) fn receipts_for(&self, senders: &[PeerId], keys: &[&str], now: i64) -> Result<Vec<Value>, Error> {
         let mut rows = Vec::new();
         for key in keys {
-            let found = senders.iter().find_map(|sender| self.message_with_key(sender, key).transpose()).transpose()?;
-            let message = found.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
-            let Some(message) = message.filter(|of| TOLD.contains(&of.state)) else { continue };
+            let with_key = |sender| self.mail.message_with_key(&self.turn.store, sender, key).transpose();
+            let found = senders.iter().find_map(|sender| with_key(sender)).transpose()?;
+            let Some(message) = found.filter(|of| TOLD.contains(&of.state)) else { continue };
             let at = message.acked.or(message.read).unwrap_or(now);
             rows.push(json!({ "key": key, "receipt": message.state.word(), "ago": (now - at).max(0) }));
         }

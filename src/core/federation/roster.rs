@@ -192,7 +192,7 @@ impl Mesh {
             let theirs = self.peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url));
             let (mut waiting, mut online) = (0, 0);
             for peer in theirs {
-                waiting += self.turn.store.count_unread(&peer.row.id)?;
+                waiting += self.mail.count_unread(&self.turn.store, &peer.row.id)?;
                 online += usize::from(peer.row.online);
             }
             rows.push(json!({

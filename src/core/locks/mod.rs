@@ -10,8 +10,8 @@ pub mod request_conflicts;
 mod table;
 mod wait_queue_and_forced_unlock;
 
-pub use table::Locks;
 pub(in crate::core) use table::rename_machine;
+pub use table::{Locks, has_locks};
 
 use super::event_journal::Journal;
 use super::mail::Mail;

@@ -12,7 +12,7 @@ use crate::core::mesh_opening_parameters::FormerHost;
 use crate::core::peers::Peers;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{CallContext, ConnId};
-use crate::store::LockRow;
+use crate::store::{LockRow, Store};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -97,6 +97,14 @@ fn change_size(lock: &LockRow) -> usize {
 /// How long a command may take to reconnect, in ms.
 fn grace_ms(is_local: bool) -> i64 {
     if is_local { limits::GRACE_MS } else { limits::REMOTE_GRACE_MS }
+}
+
+/// Whether any lock is stored. The broker asks this before the mesh is open, because its clock depends on the answer.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn has_locks(store: &Store) -> Result<bool, Error> {
+    Ok(store.has_locks()?)
 }
 
 /// Stores the new name of this machine in all locks on this machine.

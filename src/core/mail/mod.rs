@@ -12,6 +12,7 @@ pub mod receipts;
 mod resolve_recipients;
 mod search_terms;
 pub mod show_all_messages;
+mod stored_messages;
 mod unread_alerts_to_people;
 pub mod wakeups;
 
@@ -34,6 +35,7 @@ pub use resolve_recipients::is_named_group;
 use resolve_recipients::recipients;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+pub(super) use stored_messages::next_expiry;
 use wakeups::WakeupAttempt;
 
 const WORD: ArgKind = ArgKind::Text { min: 1, max: limits::WORD_MAX };
@@ -216,9 +218,12 @@ impl Mail {
         Ok(store.has_messages_of(id)?)
     }
 
-    /// Does the same as [`Mail::unread`], but does not cache the number. Returns `None` if the database can't be read.
-    pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
-        self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
+    /// Does the same as [`Mail::unread`], but does not cache the number.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub(super) fn count_unread(&self, store: &Store, id: &str) -> Result<i64, Error> {
+        self.unread.get(id).map_or_else(|| Ok(store.count_unread(id)?), |n| Ok(*n))
     }
 
     /// Returns the names of a few senders of a peer's unread mail. The sender of the oldest message comes first.

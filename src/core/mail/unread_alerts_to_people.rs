@@ -30,7 +30,7 @@ impl Mesh {
         let store = &turn.store;
         let (mut alerts, mut n_all) = (Vec::new(), 0);
         for person in peers.all().iter().filter(|peer| is_person(peer)).map(|peer| &peer.row.id) {
-            if mail.waiting_for(store, person) == Some(0) {
+            if mail.count_unread(store, person).is_ok_and(|n| n == 0) {
                 continue;
             }
             let filter = MessageFilter {
