@@ -34,12 +34,16 @@ pub struct Proof {
     pub why: Option<String>,
 }
 
-/// The facts that a simulated session cannot prove.
-pub const NOT_PROVEN: &[&str] = &[
-    "the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
-    "the agent's model pays attention to what the hooks show it",
-    "the agent's shell commands write no locked file (a hook cannot always tell which files a command writes)",
-];
+/// Returns the facts that a simulated session cannot prove.
+pub fn not_proven(agent: &Agent) -> [String; 3] {
+    let list = agent.hook_list_command.map_or(String::new(), |command| format!(", or type {command}"));
+    [
+        format!("{} runs these hooks (ask the agent, or look at its log{list})", agent.title),
+        "the agent's model pays attention to what the hooks show it".into(),
+        "the agent's shell commands write no locked file (a hook cannot always tell which files a command writes)"
+            .into(),
+    ]
+}
 
 /// A temporary mesh for the simulated session. Dropping this value removes the mesh.
 struct Scratch {

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 pub enum ErrorKind {
     /// An argument is unknown, missing or wrong, or a setting is wrong.
     Usage,
+    /// The broker does not know the method. It may be older than the caller.
+    UnknownMethod,
     /// A peer, a message or a lock does not exist.
     NotFound,
     /// A name matches several peers, or it is unclear which session makes the call.
@@ -73,6 +75,7 @@ pub const CODES: &[Codes] = &[
     codes(ErrorKind::Limited, "limited", 1006, 429, 1, "too many calls in a short time"),
     codes(ErrorKind::Full, "full", 1007, 507, 1, "a mailbox is full or a limit is reached"),
     codes(ErrorKind::Usage, "usage", -32602, 400, 2, "a wrong argument or setting"),
+    codes(ErrorKind::UnknownMethod, "unknown_method", -32601, 404, 2, "a method that the broker does not know"),
     codes(ErrorKind::Gone, "gone", 1008, 503, 3, "the broker can't be reached or started"),
     codes(ErrorKind::Standby, "standby", 1011, 503, 3, "the hub is on standby and serves no requests"),
     codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing arrived within the given time"),
@@ -95,6 +98,11 @@ impl ErrorKind {
     /// Returns the kind that this word stands for in a reply. An unknown word stands for `Internal`.
     pub fn from_word(word: &str) -> ErrorKind {
         CODES.iter().find(|row| row.word == word).map_or(ErrorKind::Internal, |row| row.kind)
+    }
+
+    /// Returns the kind that has this JSON-RPC code. An unknown code stands for `Internal`.
+    pub fn from_rpc_code(code: i64) -> ErrorKind {
+        CODES.iter().find(|row| row.rpc == code).map_or(ErrorKind::Internal, |row| row.kind)
     }
 }
 

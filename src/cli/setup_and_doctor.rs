@@ -3,7 +3,7 @@
 use super::print_line;
 use crate::agents::change_wake_and_shield_settings::{ChangedList, set_agents};
 use crate::agents::prove_hooks;
-use crate::agents::prove_hooks::NOT_PROVEN;
+use crate::agents::prove_hooks::not_proven;
 use crate::agents::restart_shell_in_write_sandbox::SessionShield;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
@@ -336,7 +336,9 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
             .iter()
             .map(|proof| json!({ "claim": proof.claim, "proven": proof.why.is_none(), "why": proof.why }))
             .collect();
-        print_line(&json!({ "ok": is_whole, "agent": agent.id, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
+        print_line(
+            &json!({ "ok": is_whole, "agent": agent.id, "proofs": all, "notProven": not_proven(agent) }).to_string(),
+        )?;
         return Ok(u8::from(!is_whole));
     }
     print_line(&format!("{}, tested with the hooks in its settings:", agent.title))?;
@@ -346,7 +348,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
             Some(why) => format!("  WRONG   {}: {why}", proof.claim),
         })?;
     }
-    for claim in NOT_PROVEN {
+    for claim in not_proven(agent) {
         print_line(&format!("  not proven: {claim}"))?;
     }
     Ok(u8::from(!is_whole))

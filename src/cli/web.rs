@@ -11,12 +11,12 @@ use std::process::{Command, Stdio};
 pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let mut client = Client::connect_or_start(&places)?;
-    let opened = client.call("web.open", &json!({})).map_err(|error| match error.text.starts_with("no method") {
-        true => Error::new(
+    let opened = client.call("web.open", &json!({})).map_err(|error| match error.kind {
+        ErrorKind::UnknownMethod => Error::new(
             ErrorKind::Refused,
             "web: the running broker is older than this program; run slm-mesh stop, and then this command again",
         ),
-        false => error,
+        _ => error,
     })?;
     let link = format!("http://127.0.0.1:{}/open/{}", opened["port"], opened["code"].as_str().unwrap_or(""));
     if json {

@@ -114,8 +114,6 @@ pub fn definition(tool: &Tool) -> Value {
             "title": tool.title, "readOnlyHint": read_only, "destructiveHint": destructive,
             "idempotentHint": idempotent, "openWorldHint": false,
         },
-        // Without this field, a model in Claude Code must search for the tool before it can use the tool.
-        "_meta": { "anthropic/alwaysLoad": true },
     })
 }
 

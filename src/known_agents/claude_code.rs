@@ -41,6 +41,8 @@ pub(super) const AGENT: Agent = Agent {
         ],
         ..UNSEEN
     },
+    // Without this field, a model in Claude Code must search for a tool before it can use the tool.
+    tool_meta: &["anthropic/alwaysLoad"],
     dialect: Some(Dialect {
         // Claude Code shows a hook's `reason` twice, and makes it look as if the user had written it. The mail
         // therefore goes into `additionalContext`. Other agents that run these hooks read only `reason`, so `reason`

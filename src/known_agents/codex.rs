@@ -28,6 +28,7 @@ pub(super) const AGENT: Agent = Agent {
         has_many_sessions: true,
         ..UNSEEN
     },
+    hook_list_command: Some("/hooks"),
     dialect: Some(Dialect {
         edit_tools: &["applypatch"],
         shell_tools: &["shell", "exec", "execcommand", "localshell", "unifiedexec"],

@@ -71,6 +71,11 @@ pub struct Agent {
     pub short_name: &'static str,
     /// How to recognise a process that this agent started.
     pub identity: Identity,
+    /// Fields of `_meta` in the definition of an MCP tool with which a server asks this agent to offer the tool to its
+    /// model at once.
+    pub tool_meta: &'static [&'static str],
+    /// The command with which the user lists the hooks that this agent runs; `None` if it is unknown.
+    pub hook_list_command: Option<&'static str>,
     /// The format of the agent's hooks; `None` if none of the agent's hooks can show mail.
     pub dialect: Option<Dialect>,
     /// The files that `setup` changes.
@@ -165,6 +170,8 @@ impl Agent {
             kind: id,
             short_name: id,
             identity: UNSEEN,
+            tool_meta: &[],
+            hook_list_command: None,
             dialect: None,
             files: NO_SETTINGS,
             transcript: None,

@@ -12,6 +12,7 @@ use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
 use crate::base::id_types::session_key;
 use crate::core::mcp_tools;
+use crate::known_agents::AGENTS;
 use crate::sys::read_git_files;
 use crate::wire::line_splitter::{LINE_MAX, LineBuffer};
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
@@ -270,7 +271,14 @@ fn list_tools(params: &Map<String, Value>, version: ProtocolVersion) -> Result<V
             "cursor: this list has only one page, so there is no valid cursor",
         ));
     }
-    let tools: Vec<Value> = mcp_tools::TOOLS.iter().map(|tool| version.fit_tool(mcp_tools::definition(tool))).collect();
+    let meta: Map<String, Value> =
+        AGENTS.iter().flat_map(|agent| agent.tool_meta).map(|name| ((*name).to_owned(), Value::Bool(true))).collect();
+    let definition = |tool| {
+        let mut definition = mcp_tools::definition(tool);
+        definition["_meta"] = Value::Object(meta.clone());
+        version.fit_tool(definition)
+    };
+    let tools: Vec<Value> = mcp_tools::TOOLS.iter().map(definition).collect();
     let mut result = json!({ "tools": tools });
     if version.is_modern() {
         (result["ttlMs"], result["cacheScope"]) = (json!(CACHED_MS), json!("private"));

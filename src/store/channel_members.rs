@@ -1,5 +1,6 @@
 //! The table with the members of all channels.
 
+use super::messages::UNREAD;
 use super::named_columns::{placeholder, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -51,10 +52,12 @@ impl Store {
 
     /// The number of a peer's unread messages in each channel. The query reads only the unread messages of this peer.
     pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
-        let sql = "SELECT recipient_group, count(*) AS unread FROM message INDEXED BY message_unread \
-                   WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \
-                   AND recipient_group >= '#' AND recipient_group < '$' GROUP BY recipient_group";
-        let mut query = self.db.prepare_cached(sql)?;
+        let sql = format!(
+            "SELECT recipient_group, count(*) AS unread FROM message INDEXED BY message_unread \
+             WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND {UNREAD} \
+             AND recipient_group >= '#' AND recipient_group < '$' GROUP BY recipient_group"
+        );
+        let mut query = self.db.prepare_cached(&sql)?;
         let rows = query.query_map([recipient], |row| Ok((row.get("recipient_group")?, row.get("unread")?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }

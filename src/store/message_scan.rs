@@ -4,6 +4,7 @@
 //! There is no full-text index. In a measurement, SQLite's FTS5 tripled the time to send a text of 200 bytes. Without
 //! an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
 
+use super::messages::{NOT_UNREAD, UNREAD};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::id_types::PeerId;
@@ -143,8 +144,8 @@ impl Store {
             ScanSource::OfPeer(id) => {
                 let part = |sql: String| (sql, vec![id.to_owned().into()]);
                 vec![
-                    part(format!("INDEXED BY message_unread WHERE recipient = {number} AND state < 2")),
-                    part(format!("INDEXED BY message_box WHERE recipient = {number} AND state >= 2")),
+                    part(format!("INDEXED BY message_unread WHERE recipient = {number} AND {UNREAD}")),
+                    part(format!("INDEXED BY message_box WHERE recipient = {number} AND {NOT_UNREAD}")),
                     part(format!("INDEXED BY message_sent WHERE sender = {number}")),
                 ]
             }

@@ -87,6 +87,23 @@ const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sende
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
                        channel, mesh_url, rejection, bytes_read, offered, read, acked, pushed FROM message";
+/// The SQL condition that a message is unread: the numbers of the states before [`MessageState::Read`]. The indexes of
+/// unread messages have the same condition.
+macro_rules! unread {
+    () => {
+        "state < 2"
+    };
+}
+/// The SQL condition that a message is not unread.
+macro_rules! not_unread {
+    () => {
+        "state >= 2"
+    };
+}
+/// The condition of `unread!`, for texts that are built at run time.
+pub(super) const UNREAD: &str = unread!();
+/// The condition of `not_unread!`, for texts that are built at run time.
+pub(super) const NOT_UNREAD: &str = not_unread!();
 /// An SQL expression for the number of a peer. Its parameter is the peer's id. The result is null if the peer has no
 /// messages.
 const NUMBER: &str = "(SELECT num FROM peer_number WHERE id = ?)";
@@ -192,18 +209,16 @@ impl Store {
         // million rows in order instead of sorting a few rows. The query therefore contains the name of the index.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
-            (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
-            (Some(_), false) => {
-                &[("INDEXED BY message_unread", " AND state < 2"), (&format!("INDEXED BY {read}"), " AND state >= 2")]
-            }
-            (None, true) => &[("", " AND state < 2")],
-            (None, false) => &[("", "")],
+            (Some(_), true) => &[("INDEXED BY message_unread", UNREAD)],
+            (Some(_), false) => &[("INDEXED BY message_unread", UNREAD), (&format!("INDEXED BY {read}"), NOT_UNREAD)],
+            (None, true) => &[("", UNREAD)],
+            (None, false) => &[("", "true")],
         };
         let mut sql = String::new();
         let mut values: Vec<Value> = Vec::new();
         for (index, states) in parts {
             let union = if sql.is_empty() { "" } else { " UNION ALL " };
-            sql.push_str(&format!("{union}{COLUMNS} {index} WHERE seq > ?{states}"));
+            sql.push_str(&format!("{union}{COLUMNS} {index} WHERE seq > ? AND {states}"));
             values.push(filter.after.into());
             if let Some(group) = filter.group {
                 sql.push_str(" AND recipient_group = ?");
@@ -289,7 +304,7 @@ impl Store {
     pub fn unread_senders(&self, recipient: &str, limit: i64) -> StoreResult<Vec<String>> {
         let sql = format!(
             "SELECT (SELECT id FROM peer_number WHERE num = sender) FROM message INDEXED BY message_unread \
-             WHERE recipient = {NUMBER} AND state < 2 ORDER BY seq LIMIT ?"
+             WHERE recipient = {NUMBER} AND {UNREAD} ORDER BY seq LIMIT ?"
         );
         let mut query = self.db.prepare_cached(&sql)?;
         let rows = query.query_map(params![recipient, limit], |row| row.get(0))?;
@@ -299,7 +314,7 @@ impl Store {
     /// The number of unread messages of a peer. The query reads only the index of unread messages.
     pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
         let sql =
-            format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
+            format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND {UNREAD}");
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
@@ -307,7 +322,7 @@ impl Store {
     /// and `after` of the filter are used.
     pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
         let mut sql = format!(
-            "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"
+            "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND {UNREAD} AND seq > ?"
         );
         let mut values: Vec<Value> = vec![filter.to.map(str::to_owned).into(), filter.after.into()];
         if let Some(sender) = filter.from {
@@ -330,13 +345,13 @@ impl Store {
 
     /// The time at which the next unread message expires. `None` if no unread message expires.
     pub fn next_message_expiry(&self) -> StoreResult<Option<i64>> {
-        let sql = "SELECT min(expires) FROM message WHERE expires IS NOT NULL AND state < 2";
-        Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        let sql = format!("SELECT min(expires) FROM message WHERE expires IS NOT NULL AND {UNREAD}");
+        Ok(self.db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
     }
 
     /// The unread messages that have expired.
     pub fn expired_messages(&self, now: i64, limit: i64) -> StoreResult<Vec<Message>> {
-        let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND state < 2 AND expires <= ?1 LIMIT ?2");
+        let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND {UNREAD} AND expires <= ?1 LIMIT ?2");
         let mut query = self.db.prepare_cached(&sql)?;
         let rows = query.query_map([now, limit], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -373,9 +388,14 @@ impl Store {
             }
             named.extend(peers);
         }
-        let sql = "DELETE FROM peer_number WHERE num = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE sender = ?1) \
-                   AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND state < 2) \
-                   AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND state >= 2)";
+        let sql = concat!(
+            "DELETE FROM peer_number WHERE num = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE sender = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND ",
+            unread!(),
+            ") AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND ",
+            not_unread!(),
+            ")"
+        );
         for num in named {
             self.write(sql, &[&num])?;
         }

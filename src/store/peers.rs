@@ -7,6 +7,9 @@ use crate::base::process_identity::Process;
 use crate::base::stored_enums::PeerKind;
 use rusqlite::{Row, types::Type};
 
+/// The number that is stored if the process id of a peer is unknown.
+const NO_PID: i64 = 0;
+
 /// The stored data of a peer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PeerRow {
@@ -35,8 +38,9 @@ pub struct PeerRow {
     pub transcript: Option<String>,
     /// The machine on which the peer runs.
     pub host: String,
-    /// The process id of the peer on that machine.
-    pub pid: i64,
+    /// The process id of the peer's MCP server or HTTP client on that machine; `None` if only hooks and subcommands have
+    /// acted for the peer.
+    pub pid: Option<i64>,
     /// The agent's process. It is known if the session was registered by the agent's hooks, or by an slm-mesh command
     /// in the agent's shell.
     pub process: Option<Process>,
@@ -144,7 +148,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
         summary: row.get("summary")?,
         transcript: row.get("transcript")?,
         host: row.get("host")?,
-        pid: row.get("pid")?,
+        pid: Some(row.get("pid")?).filter(|pid| *pid != NO_PID),
         process: read_process(row)?,
         first_seen: row.get("first_seen")?,
         last_seen: row.get("last_seen")?,
@@ -178,7 +182,7 @@ impl Store {
             "summary": p.summary,
             "transcript": p.transcript,
             "host": p.host,
-            "pid": p.pid,
+            "pid": p.pid.unwrap_or(NO_PID),
             "agent_pid": p.process.map(|process| process.pid),
             "agent_start": p.process.map(|process| process.start.cast_signed()),
             "push_socket": p.push_socket(),

@@ -5,6 +5,7 @@
 
 use super::counters::read_counters;
 use super::events::BLOCK;
+use super::messages::UNREAD;
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};
 use crate::base::stored_enums::EventKind;
@@ -361,7 +362,7 @@ fn count_again(db: &Connection, floor: i64) -> StoreResult<()> {
     };
     let sql = format!(
         "INSERT OR REPLACE INTO counters(id, message_last, event_last, token_last, messages, unread, events)
-         VALUES (1, {}, {}, {}, (SELECT count(*) FROM message), (SELECT count(*) FROM message WHERE state < 2),
+         VALUES (1, {}, {}, {}, (SELECT count(*) FROM message), (SELECT count(*) FROM message WHERE {UNREAD}),
                  (SELECT count(*) FROM event))",
         last("message_last", "seq", "message"),
         last("event_last", "seq", "event"),

@@ -190,7 +190,9 @@ pub fn error_response(id: &Value, error: &Error) -> String {
 pub fn decode_error(error: &Value) -> Error {
     let mut data = error.get("data").cloned().unwrap_or(Value::Null);
     let kind = data.as_object_mut().and_then(|map| map.remove("kind"));
-    let kind = kind.as_ref().and_then(Value::as_str).map_or(ErrorKind::Internal, ErrorKind::from_word);
+    // An older broker names no kind for errors of the protocol.
+    let by_code = || ErrorKind::from_rpc_code(error.get("code").and_then(Value::as_i64).unwrap_or(0));
+    let kind = kind.as_ref().and_then(Value::as_str).map_or_else(by_code, ErrorKind::from_word);
     let text = error.get("message").and_then(Value::as_str).unwrap_or("the broker gave no reason");
     let error = Error::new(kind, text);
     if data.as_object().is_some_and(|map| !map.is_empty()) { error.with(data) } else { error }

@@ -5,7 +5,7 @@ use super::client_machine_and_ancestors::{Origin, RemoteOrigin};
 use super::connection::ClientConnection;
 use super::fair_queue::CLIENT_SHARE;
 use super::retired_methods::retired;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::broker::event_loop::LoopContext;
 use crate::broker::own_methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
@@ -164,7 +164,7 @@ fn serve_request(
         None => {
             let method: String = method.chars().take(METHOD_SHOWN).collect();
             let text = format!("no method {method}; for a list of all methods, run slm-mesh help protocol");
-            connection.write(&rpc::protocol_error_response(Some(&id), rpc::METHOD_NOT_FOUND, &text));
+            connection.write(&rpc::error_response(&id, &Error::new(ErrorKind::UnknownMethod, text)));
         }
     }
 }

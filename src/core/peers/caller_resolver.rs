@@ -181,10 +181,12 @@ impl Peers {
     /// Whether a session may still be alive. A session is alive if it has a connection, even a silent one, or if its
     /// agent process is running. A session may also be alive if its MCP server, which was connected to an earlier
     /// broker, is still running. But the process `pid`, which is connecting now, does not count as that server.
-    fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
+    fn may_be_alive(&self, peer: &Peer, pid: Option<i64>) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
-        is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
+        is_attached
+            || peer.is_watched
+            || peer.unconfirmed && is_other && peer.row.pid.is_some_and(|pid| (self.is_process_alive)(pid))
     }
 
     /// Returns the session to which a hook belongs; `None` if the mesh does not know the session.
@@ -213,8 +215,8 @@ impl Peers {
             return None;
         }
         let process = nearest(ancestors);
-        let own = self.with_key(self.peers.iter().filter(|peer| peer.row.agent == agent), key, process, 0);
-        let other = || self.with_key(self.peers.iter().filter(|_| is_shared_dialect), key, process, 0);
+        let own = self.with_key(self.peers.iter().filter(|peer| peer.row.agent == agent), key, process, None);
+        let other = || self.with_key(self.peers.iter().filter(|_| is_shared_dialect), key, process, None);
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
@@ -227,7 +229,7 @@ impl Peers {
         peers: impl Iterator<Item = &'a Peer> + Clone,
         key: &str,
         process: Option<&Process>,
-        pid: i64,
+        pid: Option<i64>,
     ) -> Option<&'a Peer> {
         let runs_elsewhere = |peer: &Peer| {
             let is_of = |process| {

@@ -91,7 +91,7 @@ fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
         git_root: text("gitRoot"),
         git_branch: text("gitBranch"),
         repo: text("repo"),
-        pid: args.int("pid").unwrap_or(0),
+        pid: args.int("pid").filter(|pid| *pid != 0),
         kind: PeerKind::Http { push_socket: text("udsPath") },
         ..PeerRow::default()
     };

@@ -142,7 +142,7 @@ impl Peer {
     /// program of the process, only the server shows that the process is an agent.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
-        self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())
+        self.connections == 0 && self.row.pid.is_some() && (self.is_run_by(process) || is_expected())
     }
 
     /// Whether this is one of the session's keys.
@@ -388,7 +388,7 @@ impl Peers {
         };
         let held: Vec<&str> = locks.paths_of(&row.id).take(8).take_while(fits).collect();
         let mut value = json!({
-            "id": row.id.as_str(), "name": row.name, "pid": row.pid, "projectPath": row.project,
+            "id": row.id.as_str(), "name": row.name, "pid": row.pid.unwrap_or(0), "projectPath": row.project,
             "gitRoot": row.git_root, "gitBranch": row.git_branch, "agentType": row.agent, "summary": row.summary,
             "udsPath": row.push_socket(), "startedAt": time_format::iso(row.first_seen), "lastHeartbeat": time_format::iso(last_seen),
             "status": peer.status(&self.settings, now), "host": row.host, "unread": mail.unread(store, &row.id)?,

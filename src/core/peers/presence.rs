@@ -372,10 +372,11 @@ impl Peers {
         agent_above: impl Fn(i64) -> Option<Process>,
         is_known: impl Fn(&str) -> bool,
     ) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.row.is_session() && peer.row.pid != 0) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.row.is_session()) {
+            let Some(pid) = peer.row.pid else { continue };
             peer.is_known_agent = is_known(&peer.row.agent);
             if peer.unconfirmed && peer.row.host == self.settings.host {
-                peer.expected_agent = agent_above(peer.row.pid);
+                peer.expected_agent = agent_above(pid);
             }
         }
     }
@@ -412,8 +413,8 @@ impl Peers {
             // The end of a process on another machine is not reported. So a session on another machine gets a grace
             // period even if its process is known. But if only hooks have registered a session, and this machine can't
             // see its process, the session has no connection that could return. Its locks last until their leases end.
-            let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
-            let is_known_to_end = peer.row.pid != 0 || peer.has_left;
+            let is_far_server = peer.row.pid.is_some() && peer.row.host != self.settings.host;
+            let is_known_to_end = peer.row.pid.is_some() || peer.has_left;
             let has_left = peer.row.process.is_none() && is_known_to_end || is_far_server;
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && has_left;
             if is_lost && locks.has_shared(&peer.row.id) {
@@ -444,7 +445,7 @@ impl Peer {
             unconfirmed: was_online,
             // A session with an MCP server counts as gone until the server reconnects. A session that only hooks have
             // registered may still be running, so it does not count as gone.
-            has_left: row.pid != 0,
+            has_left: row.pid.is_some(),
             ..Peer::new(row, now)
         }
     }

@@ -118,7 +118,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         return Err(Error::new(ErrorKind::Full, text));
     }
     let mut row = session_row(args, peers.host_of(ctx.conn), ctx.now);
-    row.pid = args.int("pid").unwrap_or(0);
+    row.pid = args.int("pid").filter(|pid| *pid != 0);
     let is_keyed = row.session_key().is_some();
     let name = args.text("name").filter(|name| !name.is_empty());
     name.map_or(Ok(()), untrusted_text::check_name).map_err(|want| Error::usage("name", want))?;
@@ -427,7 +427,7 @@ impl Peers {
     /// an MCP server attaches for the first time, the session gets the name that the user has chosen, if this name is
     /// free. Before that, only hooks and subcommands made calls, and they do not always know the chosen name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
-        let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
+        let is_first_server = evidence.conn.is_some() && old.row.pid.is_none();
         let is_free = || self.free_name(evidence.name) == evidence.name;
         let takes_chosen = is_first_server && evidence.is_name_chosen && is_free();
         if takes_chosen { evidence.name.to_owned() } else { old.row.name.clone() }
