@@ -3,7 +3,7 @@
 
 use super::{limits, untrusted_text};
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Maximum length of an agent's key for a session, in bytes. A longer key may have been truncated before it reached
 /// this program, so it can't identify a session.
@@ -30,7 +30,7 @@ pub fn fnv1a(bytes: impl AsRef<[u8]>) -> u64 {
 
 /// A map whose keys are consecutive numbers that this program assigns, such as the ids of connections. No attacker can
 /// choose such keys, so the map uses a hash that takes only a few instructions.
-pub type CountedMap<V> = HashMap<u64, V, BuildHasherDefault<CountedHasher>>;
+pub type CountedMap<V, K = u64> = HashMap<K, V, BuildHasherDefault<CountedHasher>>;
 /// A set of consecutive numbers that this program assigns. See [`CountedMap`].
 pub type CountedSet = HashSet<u64, BuildHasherDefault<CountedHasher>>;
 
@@ -51,6 +51,24 @@ impl Hasher for CountedHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+/// The connection on which a call arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConnId {
+    /// A client of the socket, or a guest. The number is never reused.
+    Client(u64),
+    /// The HTTP thread. All HTTP requests share this value, so no session can attach over it.
+    Http,
+}
+
+impl Hash for ConnId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(match self {
+            ConnId::Client(number) => *number,
+            ConnId::Http => u64::MAX,
+        });
     }
 }
 

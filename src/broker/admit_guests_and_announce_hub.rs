@@ -1,8 +1,8 @@
 //! Admits sessions from other machines, and keeps announcing this hub on the local network.
 
+use super::clients::Clients;
 use super::event_loop::LoopContext;
 use super::push_to_http_registered_peers::PushTargets;
-use super::unix_clients::UnixClients;
 use crate::discovery::hub_announcer_supervisor::MdnsSupervisor;
 use crate::remote::hub_listener::{AcceptedPeer, ListenerHandle};
 use std::sync::mpsc::Receiver;
@@ -35,7 +35,7 @@ impl RemoteListener {
     }
 
     /// Admits each client that knows the secret and has proven this since the last turn.
-    pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
+    pub fn admit_arrivals(&mut self, clients: &mut Clients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {
             match arrival {

@@ -7,6 +7,7 @@
 use super::admit_guests_and_announce_hub::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
+use super::clients::Clients;
 use super::desktop_notifications::Notifications;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::links_to_other_meshes::MeshLinks;
@@ -16,7 +17,6 @@ use super::process_exits::ProcessExits;
 use super::push_to_http_registered_peers::PushTargets;
 use super::shutdown_reasons::{ShutdownDecision, ShutdownReason};
 use super::startup::{MeshOpener, PathState, RuntimeFiles};
-use super::unix_clients::UnixClients;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
 use crate::core::{Effect, Mesh};
@@ -120,7 +120,7 @@ pub struct EventLoop {
     /// The lock, the socket and the other files that make this process the broker of its data directory.
     pub runtime_files: RuntimeFiles,
     /// The clients on the Unix socket, and the sessions on other machines.
-    pub clients: UnixClients,
+    pub clients: Clients,
     /// The requests that come over HTTP.
     pub http: HttpRequests,
     /// The peers that receive pushes.

@@ -28,7 +28,7 @@ mod push_to_old_websocket_clients;
 mod role_changes;
 mod shutdown_reasons;
 pub mod startup;
-mod unix_clients;
+mod clients;
 pub mod web;
 
 /// Writes a line for the operator to standard error. If the broker runs in the background, standard error is its log

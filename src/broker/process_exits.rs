@@ -2,9 +2,9 @@
 //!
 //! **Invariant:** a watched process wakes the event loop only when it ends.
 
+use super::clients::client_machine_and_ancestors::from_mesh;
 use super::event_loop::LoopContext;
 use super::log;
-use super::unix_clients::client_machine_and_ancestors::from_mesh;
 use crate::base::id_types::CountedMap;
 use crate::base::process_identity::Process;
 use crate::sys::process::ExitWatch;

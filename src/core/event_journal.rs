@@ -344,7 +344,7 @@ const BLANKED_MAX: usize = 2_000;
 pub struct Journal {
     ids: PublicIds,
     /// The types of events to which each connection has subscribed.
-    subscriptions: CountedMap<Vec<String>>,
+    subscriptions: CountedMap<Vec<String>, ConnId>,
     /// The types of events to which each client of the old HTTP API has subscribed. These clients receive pushes on
     /// sockets of their own.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,

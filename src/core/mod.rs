@@ -30,6 +30,7 @@ mod timed_work;
 pub mod transaction_and_pending_effects;
 pub mod waiting_calls;
 
+pub use crate::base::id_types::ConnId;
 pub use mesh_opening_parameters::{FormerHost, MeshSettings};
 pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
 pub use run_call_in_savepoint::{Call, CallContext, ClientKind, Outcome};
@@ -51,9 +52,6 @@ use serde_json::{Map, Value};
 use std::rc::Rc;
 use transaction_and_pending_effects::Turn;
 use waiting_calls::Waiting;
-
-/// The number of a connection. A number is never reused.
-pub type ConnId = u64;
 
 /// All operations, in the order in which the documentation lists them.
 pub const OPS: &[&Op] = &[

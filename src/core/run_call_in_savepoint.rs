@@ -45,7 +45,7 @@ pub enum ClientKind {
 /// The context of a call: who calls, when, and whether the call is allowed to wait.
 #[derive(Debug, Clone)]
 pub struct CallContext {
-    /// The connection on which the call arrived; 0 for the HTTP thread.
+    /// The connection on which the call arrived.
     pub conn: ConnId,
     /// The kind of the client.
     pub client: ClientKind,
@@ -73,7 +73,7 @@ impl CallContext {
     /// Returns the context of a call over HTTP, which must be answered at once.
     pub fn over_http(client: ClientKind, actor: Option<PeerId>, now: i64) -> CallContext {
         CallContext {
-            conn: 0,
+            conn: ConnId::Http,
             client,
             actor,
             is_announced: false,

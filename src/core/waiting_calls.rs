@@ -266,7 +266,7 @@ mod tests {
 
     fn call(id: i64) -> WaitingCall {
         let ctx = CallContext {
-            conn: 1,
+            conn: crate::core::ConnId::Client(1),
             client: ClientKind::default(),
             actor: None,
             is_announced: false,

@@ -3,6 +3,7 @@
 use crate::failures::Disk;
 use crate::script::check;
 use serde_json::json;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::{channels, mail, mcp_tools, peers::sessions};
 
 #[test]
@@ -131,7 +132,7 @@ fn members_survive_a_crash_of_the_broker_if_their_sessions_do() {
 #[test]
 fn names_and_numbers_of_channels_are_bounded() {
     let mut disk = Disk::new("channel-names");
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
     let longest = "x".repeat(40);
     for (name, wanted) in [
@@ -172,13 +173,13 @@ fn a_tool_call_without_an_action_reads_the_inbox() {
 fn a_session_on_another_machine_is_a_member_for_its_longer_grace() {
     let mut disk = Disk::new("channel-far");
     for (conn, host) in [(1, "here"), (2, "laptop")] {
-        disk.mesh.on_connected(conn);
-        disk.mesh.set_origin(conn, host, "ada", None, disk.now).unwrap();
+        disk.mesh.on_connected(Client(conn));
+        disk.mesh.set_origin(Client(conn), host, "ada", None, disk.now).unwrap();
         let who = json!({ "agent": "test", "name": format!("s{conn}"), "project": "/p", "pid": 5 });
         disk.call(conn, &sessions::ATTACH, who).unwrap();
     }
     disk.call(2, &channels::JOIN, json!({ "channel": "api" })).unwrap();
-    disk.mesh.on_disconnected(2, disk.now);
+    disk.mesh.on_disconnected(Client(2), disk.now);
     disk.pass(29_000);
     let send = |disk: &mut Disk| {
         disk.call(1, &mail::SEND, json!({ "to": "#api", "message": "m" })).unwrap()["recipients"].clone()

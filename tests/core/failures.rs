@@ -4,6 +4,7 @@
 use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::{self, Call, Effect, FormerHost, Mesh, MeshSettings, Op};
 use slm_mesh::store::Store;
 
@@ -124,7 +125,7 @@ impl Disk {
         let args = op.check(core::object(args)).unwrap();
         self.mesh.call(
             Call {
-                conn,
+                conn: Client(conn),
                 id: json!(self.id),
                 op,
                 args,
@@ -145,7 +146,7 @@ impl Disk {
     }
 
     fn join(&mut self, conn: u64, name: &str) {
-        self.mesh.on_connected(conn);
+        self.mesh.on_connected(Client(conn));
         let who = json!({ "agent": "test", "project": "/p", "pid": 5, "name": name, "session": name });
         self.call(conn, &core::peers::sessions::ATTACH, who).unwrap();
     }
@@ -188,7 +189,7 @@ fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment
     disk.join(1, "a");
     disk.join(2, "b");
     disk.lock(1).unwrap();
-    disk.mesh.on_disconnected(1, disk.now);
+    disk.mesh.on_disconnected(Client(1), disk.now);
     assert!(disk.mesh.commit());
     disk.refusing(|disk| disk.pass(5_000));
     disk.lock(2).unwrap_err();
@@ -304,10 +305,10 @@ fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
 fn a_session_that_is_silent_for_a_while_keeps_its_name_and_its_locks_to_itself() {
     let mut disk = Disk::new("silent");
     let who = json!({ "agent": "test", "project": "/p", "pid": 5 });
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let a = disk.call(1, &core::peers::sessions::ATTACH, who.clone()).unwrap()["you"].clone();
-    disk.mesh.set_unresponsive(1, true, disk.now);
-    disk.mesh.on_connected(2);
+    disk.mesh.set_unresponsive(Client(1), true, disk.now);
+    disk.mesh.on_connected(Client(2));
     let b = disk.call(2, &core::peers::sessions::ATTACH, who).unwrap()["you"].clone();
     assert_ne!(a["id"], b["id"], "two sessions are two peers");
 }
@@ -316,14 +317,14 @@ fn a_session_that_is_silent_for_a_while_keeps_its_name_and_its_locks_to_itself()
 fn after_a_crash_a_live_session_finds_its_name_though_another_was_quicker() {
     let mut disk = Disk::new("quick");
     let who = |pid: i64| json!({ "agent": "test", "project": "/p", "pid": pid });
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let a = disk.call(1, &core::peers::sessions::ATTACH, who(5)).unwrap()["you"].clone();
     disk = disk.crash(|pid| pid == 5);
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let b = disk.call(1, &core::peers::sessions::ATTACH, who(6)).unwrap()["you"].clone();
     assert_ne!(a["id"], b["id"], "the process behind it lives, and is about to come back");
     disk = disk.crash(|_| false);
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let c = disk.call(1, &core::peers::sessions::ATTACH, who(7)).unwrap()["you"].clone();
     let former = [&a["name"], &b["name"]];
     assert!(
@@ -336,10 +337,10 @@ fn after_a_crash_a_live_session_finds_its_name_though_another_was_quicker() {
 fn after_a_crash_the_successor_of_a_dead_session_has_its_name_and_mail() {
     let mut disk = Disk::new("successor");
     let who = |pid: i64| json!({ "agent": "test", "project": "/p", "pid": pid });
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let a = disk.call(1, &core::peers::sessions::ATTACH, who(5)).unwrap()["you"].clone();
     disk = disk.crash(|_| false);
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let b = disk.call(1, &core::peers::sessions::ATTACH, who(7)).unwrap()["you"].clone();
     assert_eq!(a["id"], b["id"]);
 }

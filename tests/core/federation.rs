@@ -4,6 +4,7 @@
 use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::federation::handle_forwarding_answer::Delivery;
 use slm_mesh::core::federation::roster::RemoteRoster;
 use slm_mesh::core::{event_journal, mail, peers, peers::sessions, status};
@@ -13,7 +14,7 @@ const URL: &str = "http://laptop:7899";
 /// A mesh with one session and two links: one to the mesh of a laptop, and one to another mesh.
 fn linked(name: &str) -> Disk {
     let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
     disk
 }
@@ -122,7 +123,7 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
     assert!(RemoteRoster::parse(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
     // No client of this mesh can act as a peer of another mesh, or read the mail of such a peer.
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
-    disk.mesh.on_connected(7);
+    disk.mesh.on_connected(Client(7));
     let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
     assert!(error.text.contains("another mesh"), "{error}");
 }
@@ -157,7 +158,7 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
     assert_eq!(third.body["content"], json!(long), "what only the other kind would not take");
     disk.mesh.on_delivery(0, third.seq, &Delivery::Accepted, disk.now).unwrap();
     assert!(disk.mesh.next_forwarded(0, disk.now).unwrap().is_none() && !disk.mesh.has_mail_to_forward());
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
     let (word, why) = receipt(&mut disk);
     assert!(word == "refused" && why.contains("recipient peer not found"), "{word} {why}");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use slm_mesh::base::time_format;
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::federation::handle_forwarding_answer::Delivery;
 use slm_mesh::core::federation::outbox_to_linked_meshes::ForwardedMessage;
 use slm_mesh::core::federation::receipts::RemoteReceipt;
@@ -51,7 +52,7 @@ impl Pair {
             n_sent: 0,
             n_read: 0,
         };
-        pair.there.mesh.on_connected(1);
+        pair.there.mesh.on_connected(Client(1));
         pair.seat_there();
         pair.seat_here();
         pair.look();
@@ -59,7 +60,7 @@ impl Pair {
     }
 
     fn seat_here(&mut self) {
-        self.here.mesh.on_connected(1);
+        self.here.mesh.on_connected(Client(1));
         let who = json!({ "agent": "test", "name": "near", "project": "/a", "pid": 5 });
         self.here.call(1, &sessions::ATTACH, who).unwrap();
     }
@@ -175,7 +176,7 @@ impl Pair {
             9 => self.learn_receipts(true),
             _ => {
                 self.there = self.there.crash(|_| false);
-                self.there.mesh.on_connected(1);
+                self.there.mesh.on_connected(Client(1));
                 self.seat_there();
                 self.look();
             }

@@ -6,6 +6,7 @@ use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::stored_enums::MessageState;
 use slm_mesh::base::time_format;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::mail::{self, show_all_messages::LOG};
 use slm_mesh::core::{mcp_tools, peers::sessions};
 use slm_mesh::store::{Message, Store};
@@ -137,14 +138,14 @@ fn a_message_to_a_group_stands_once_and_its_replies_are_one_conversation() {
 fn the_log_of_a_project_has_the_messages_of_its_peers() {
     let mut disk = Disk::new("project-log");
     for (conn, project, repo) in [(1, "/api", Some("r")), (2, "/web", None), (3, "/lib", None)] {
-        disk.mesh.on_connected(conn);
+        disk.mesh.on_connected(Client(conn));
         let who = json!({ "agent": "test", "name": format!("s{conn}"), "project": project, "repo": repo, "pid": 5 });
         disk.call(conn, &sessions::ATTACH, who).unwrap();
     }
     for (from, to) in [(1, "s2"), (2, "s3"), (3, "s1")] {
         disk.call(from, &mail::SEND, json!({ "to": to, "message": format!("{from} to {to}") })).unwrap();
     }
-    disk.mesh.on_connected(9);
+    disk.mesh.on_connected(Client(9));
     let mut log = |here: Value| disk.call(9, &LOG, here).unwrap();
     let here = log(json!({ "sameProject": true, "project": "/elsewhere", "repo": "r" }));
     assert_eq!(texts(&here), ["1 to s2", "3 to s1"]);
@@ -157,9 +158,9 @@ fn the_log_of_a_project_has_the_messages_of_its_peers() {
 fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
     let mut disk = Disk::new("guest-log");
     for (conn, host) in [(1, None), (2, None), (3, Some("laptop")), (4, Some("laptop")), (5, None)] {
-        disk.mesh.on_connected(conn);
+        disk.mesh.on_connected(Client(conn));
         if let Some(host) = host {
-            disk.mesh.set_origin(conn, host, "ada", None, disk.now).unwrap();
+            disk.mesh.set_origin(Client(conn), host, "ada", None, disk.now).unwrap();
         }
         if conn <= 3 {
             let who = json!({ "agent": "test", "name": format!("s{conn}"), "project": "/p", "pid": 5 });
@@ -181,7 +182,7 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
 #[test]
 fn reading_a_message_again_keeps_the_time_at_which_a_message_was_read() {
     let mut disk = Disk::new("old-fetch");
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
     disk.call(1, &mail::SEND, json!({ "to": "a", "message": "late", "expiresMinutes": 1 })).unwrap();
     disk.pass(61_000);
@@ -219,8 +220,8 @@ const HOSTILE: [&str; 14] = [
 #[test]
 fn hostile_searches_are_plain_words() {
     let mut disk = Disk::new("hostile");
-    disk.mesh.on_connected(1);
-    disk.mesh.on_connected(2);
+    disk.mesh.on_connected(Client(1));
+    disk.mesh.on_connected(Client(2));
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
     disk.call(1, &mail::SEND, json!({ "to": "human", "message": "plain 7" })).unwrap();
     for text in HOSTILE {
@@ -240,7 +241,7 @@ fn hostile_searches_are_plain_words() {
 #[test]
 fn a_search_shows_the_part_of_a_long_message_that_has_the_words() {
     let mut disk = Disk::new("long");
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
     let body = format!("{} NEEDLE {}", "x".repeat(40_000), "y".repeat(20_000));
     disk.call(1, &mail::SEND, json!({ "to": "a", "message": body })).unwrap();
@@ -249,7 +250,7 @@ fn a_search_shows_the_part_of_a_long_message_that_has_the_words() {
     assert!(row["payload"].as_str().unwrap().contains("NEEDLE"), "{row}");
     assert_eq!((&row["part"], &row["parts"]), (&json!(3), &json!(4)));
     // The second connection acts for a person. The log shows the whole message to a person.
-    disk.mesh.on_connected(2);
+    disk.mesh.on_connected(Client(2));
     assert_eq!(texts(&disk.call(2, &LOG, json!({ "grep": "NEEDLE" })).unwrap()), [body]);
 }
 
@@ -265,7 +266,7 @@ fn one_call_looks_at_a_bounded_number_of_messages_and_says_where_to_go_on() {
     store.commit().unwrap();
     drop(store);
     let mut disk = Disk::new("bounded");
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     let (mut found, mut before, mut n_calls) = (Vec::new(), json!(null), 0);
     loop {
         let page = disk.call(1, &LOG, json!({ "search": "RARE", "before": before })).unwrap();
@@ -294,7 +295,7 @@ fn a_message_to_many_peers_is_one_row_on_any_page() {
         store.commit().unwrap();
         drop(store);
         let mut disk = Disk::new(&format!("copies-{length}"));
-        disk.mesh.on_connected(1);
+        disk.mesh.on_connected(Client(1));
         let want = [json!(null), json!(n_copies), json!(n_copies), json!(null)];
         for (from, next) in [("after", "next"), ("before", "before")] {
             let (mut at, mut copies) = (json!(if from == "after" { 0 } else { 1_000_000 }), Vec::new());
@@ -324,7 +325,7 @@ fn old_mail_goes_within_seconds_however_much_of_it_was_read() {
     store.commit().unwrap();
     drop(store);
     let mut disk = Disk::new("old-mail");
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     (0..4).for_each(|_| disk.pass(1_000));
     assert_eq!(texts(&disk.call(1, &LOG, json!({})).unwrap()), [""; 0]);
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use slm_mesh::base::limits;
-use slm_mesh::core::{self, Args, Call, CallContext, ClientKind, ConnId, Effect, Mesh, MeshSettings, mail};
+use slm_mesh::core::ConnId::Client;
+use slm_mesh::core::{self, Args, Call, CallContext, ClientKind, Effect, Mesh, MeshSettings, mail};
 use slm_mesh::store::Store;
 use std::collections::HashMap;
 
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 pub struct Script {
     mesh: Option<Mesh>,
     now: i64,
-    conns: HashMap<String, ConnId>,
+    conns: HashMap<String, u64>,
     next: u64,
     /// The id of each client's last call.
     asked: HashMap<String, Value>,
@@ -53,12 +54,12 @@ impl Script {
     /// Ends the mesh's turn. Stores each client's notifications, and returns the answers to calls.
     fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, slm_mesh::base::error::Error>)> {
         assert!(self.mesh().commit());
-        let names: HashMap<ConnId, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
+        let names: HashMap<u64, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
         let mut replies = Vec::new();
         for out in self.mesh().take_effects() {
             match out {
-                Effect::Reply { conn, id, result } => replies.push((names[&conn].clone(), id, result)),
-                Effect::Notification { conn, method, params } if conn != 0 => {
+                Effect::Reply { conn: Client(conn), id, result } => replies.push((names[&conn].clone(), id, result)),
+                Effect::Notification { conn: Client(conn), method, params } => {
                     let list = self.came.entry(names[&conn].clone()).or_default();
                     list.push(json!({ "method": method, "params": parsed(&params) }));
                 }
@@ -73,7 +74,7 @@ impl Script {
         self.next += 1;
         self.conns.insert(who.to_owned(), self.next);
         let conn = self.next;
-        self.mesh().on_connected(conn);
+        self.mesh().on_connected(Client(conn));
         // The client `b@other` works in the project `other`. Without `@`, a client works in the project `p`.
         let (name, project) = who.split_once('@').unwrap_or((who, "p"));
         let args = json!({
@@ -103,7 +104,7 @@ impl Script {
         let now = self.now;
         self.mesh().call(
             Call {
-                conn,
+                conn: Client(conn),
                 id: id.clone(),
                 op,
                 args,
@@ -196,17 +197,17 @@ impl Script {
                 self.next += 1;
                 let conn = self.next;
                 self.conns.insert((*who).to_owned(), conn);
-                self.mesh().on_connected(conn);
+                self.mesh().on_connected(Client(conn));
             }
             [who, "leaves"] => {
                 let (conn, now) = (self.conns[*who], self.now);
-                self.mesh().on_disconnected(conn, now);
+                self.mesh().on_disconnected(Client(conn), now);
                 self.keep_answers();
                 self.conns.remove(*who);
             }
             [who, "cancels"] => {
                 let (conn, now, id) = (self.conns[*who], self.now, self.asked[*who].clone());
-                self.mesh().cancel(conn, &id, now);
+                self.mesh().cancel(Client(conn), &id, now);
                 self.keep_answers();
             }
             ["!", who] => {

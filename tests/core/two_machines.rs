@@ -3,15 +3,16 @@
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::{locks, mail, peers, peers::sessions};
 
 /// A mesh with one session on this machine and one session on the laptop. Each session works in its own clone of a
 /// repository.
 fn two(name: &str) -> Disk {
     let mut disk = Disk::new(name);
-    disk.mesh.on_connected(1);
-    disk.mesh.on_connected(2);
-    disk.mesh.set_origin(2, "laptop", "ada", None, disk.now).unwrap();
+    disk.mesh.on_connected(Client(1));
+    disk.mesh.on_connected(Client(2));
+    disk.mesh.set_origin(Client(2), "laptop", "ada", None, disk.now).unwrap();
     for (conn, root) in [(1, "/home/ada/api"), (2, "/Users/ada/code/api")] {
         let who = json!({
             "agent": "test", "name": format!("s{conn}"), "project": root, "gitRoot": root, "repo": "r", "pid": 5,
@@ -56,7 +57,7 @@ fn a_machine_takes_its_locks_to_a_new_name_but_not_to_that_of_another_machine() 
 fn a_session_far_away_gets_more_time_to_come_back() {
     let mut disk = two("grace");
     lock(&mut disk, 2, "/Users/ada/code/api/a.rs").unwrap();
-    disk.mesh.on_disconnected(2, disk.now);
+    disk.mesh.on_disconnected(Client(2), disk.now);
     disk.pass(29_000);
     lock(&mut disk, 1, "/home/ada/api/a.rs").unwrap_err();
     disk.pass(2_000);
@@ -69,19 +70,19 @@ fn a_command_far_away_keeps_its_lock_while_its_network_or_the_hub_is_gone_for_a_
     let command = json!({ "filePath": "/Users/ada/code/api/a.rs", "command": "build", "renew": true });
     let token = disk.call(2, &locks::LOCK, command.clone()).unwrap()["token"].clone();
     let come_back = |disk: &mut Disk, conn: u64| {
-        disk.mesh.on_connected(conn);
-        disk.mesh.set_origin(conn, "laptop", "ada", None, disk.now).unwrap();
+        disk.mesh.on_connected(Client(conn));
+        disk.mesh.set_origin(Client(conn), "laptop", "ada", None, disk.now).unwrap();
         disk.call_as(conn, Some("s2"), &locks::LOCK, command.clone()).unwrap()["token"].clone()
     };
-    disk.mesh.on_disconnected(2, disk.now);
+    disk.mesh.on_disconnected(Client(2), disk.now);
     disk.pass(25_000);
     lock(&mut disk, 1, "/home/ada/api/a.rs").unwrap_err();
     assert_eq!(come_back(&mut disk, 3), token, "it is the same lock");
     let mut disk = disk.crash(|_| false);
     disk.pass(25_000);
     assert_eq!(come_back(&mut disk, 4), token);
-    disk.mesh.on_disconnected(4, disk.now);
-    disk.mesh.on_connected(5);
+    disk.mesh.on_disconnected(Client(4), disk.now);
+    disk.mesh.on_connected(Client(5));
     disk.pass(29_000);
     disk.call_as(5, Some("human"), &locks::LOCK, json!({ "filePath": "/Users/ada/code/api/a.rs" })).unwrap();
     disk.pass(2_000);
@@ -96,25 +97,25 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
     let command = json!({ "filePath": path, "command": "build", "renew": true });
     disk.call(2, &locks::LOCK, command.clone()).unwrap();
     let come_back = |disk: &mut Disk, conn: u64| {
-        disk.mesh.on_connected(conn);
-        disk.mesh.set_origin(conn, "laptop", "ada", None, disk.now).unwrap();
+        disk.mesh.on_connected(Client(conn));
+        disk.mesh.set_origin(Client(conn), "laptop", "ada", None, disk.now).unwrap();
         disk.call_as(conn, Some("s2"), &locks::LOCK, command.clone()).unwrap();
     };
     let is_held =
         |disk: &mut Disk| disk.call_as(1, Some("s1"), &locks::QUERY, json!({})).unwrap()["locks"] != json!([]);
-    disk.mesh.on_disconnected(2, disk.now);
+    disk.mesh.on_disconnected(Client(2), disk.now);
     come_back(&mut disk, 3);
     disk.pass(27_000);
-    disk.mesh.on_disconnected(3, disk.now);
+    disk.mesh.on_disconnected(Client(3), disk.now);
     disk.pass(25_000);
     assert!(is_held(&mut disk), "the time since the first cut does not count");
     // Each time the connection of a command is cut, the command gets a new grace period, even after a restart of the
     // hub.
     let mut disk = disk.crash(|_| false);
-    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(Client(1));
     come_back(&mut disk, 4);
     disk.pass(27_000);
-    disk.mesh.on_disconnected(4, disk.now);
+    disk.mesh.on_disconnected(Client(4), disk.now);
     disk.pass(25_000);
     assert!(is_held(&mut disk), "the time since the restart does not count");
     disk.pass(6_000);
@@ -124,8 +125,8 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
 #[test]
 fn each_machine_has_its_own_human_and_says_where_it_is() {
     let mut disk = two("humans");
-    disk.mesh.on_connected(3);
-    disk.mesh.set_origin(3, "laptop", "ada", None, disk.now).unwrap();
+    disk.mesh.on_connected(Client(3));
+    disk.mesh.set_origin(Client(3), "laptop", "ada", None, disk.now).unwrap();
     let you = disk.call(3, &peers::WHOAMI, json!({})).unwrap();
     assert_eq!(you["you"]["name"], json!("ada@laptop"), "{you}");
     disk.call(1, &mail::SEND, json!({ "to": "ada@laptop", "message": "there?" })).unwrap();
@@ -138,7 +139,7 @@ fn each_machine_has_its_own_human_and_says_where_it_is() {
 #[test]
 fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let mut disk = two("release");
-    disk.mesh.on_connected(3);
+    disk.mesh.on_connected(Client(3));
     let path = "/home/ada/api/src/a.rs";
     let seen = lock(&mut disk, 1, path).unwrap()["lock"]["token"].as_i64().unwrap();
     disk.call(1, &locks::UNLOCK, json!({ "filePath": path })).unwrap();
@@ -168,9 +169,9 @@ fn human_is_the_person_at_the_callers_own_machine() {
         let inbox = disk.call_as(conn, Some("human"), &mail::INBOX, json!({ "take": false })).unwrap();
         inbox["messages"].as_array().unwrap().iter().map(|row| row["payload"].clone()).collect::<Vec<_>>()
     };
-    disk.mesh.on_connected(3);
-    disk.mesh.on_connected(4);
-    disk.mesh.set_origin(4, "laptop", "ada", None, disk.now).unwrap();
+    disk.mesh.on_connected(Client(3));
+    disk.mesh.on_connected(Client(4));
+    disk.mesh.set_origin(Client(4), "laptop", "ada", None, disk.now).unwrap();
     disk.call(1, &mail::SEND, json!({ "to": "human", "message": "at the desk" })).unwrap();
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "at the laptop" })).unwrap();
     assert_eq!(ids(&mut disk, 3), ["at the desk"]);

@@ -15,7 +15,8 @@ mod switched;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process_identity::Process;
-use slm_mesh::core::{self, Call, ConnId, Effect, Mesh, MeshSettings};
+use slm_mesh::core::ConnId::Client;
+use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::known_agents::{AGENTS, Agent};
 use slm_mesh::store::Store;
 
@@ -48,7 +49,7 @@ struct Session {
     /// The ancestors of the session's hooks, MCP server and verbs (subcommands), nearest first.
     above: Vec<Process>,
     /// The connection of the session's MCP server; `None` if it is not connected.
-    conn: Option<ConnId>,
+    conn: Option<u64>,
     /// The process id of the session's MCP server. A restarted broker may wait for this server to connect again.
     server: Option<i64>,
     /// Whether the session's hooks report that the session continues an earlier session under a new key.
@@ -125,7 +126,7 @@ impl World {
     }
 
     /// Makes a call. Returns all effects of the mesh's turn, and the id of the call.
-    fn send(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<(Vec<Effect>, Value), Error> {
+    fn send(&mut self, conn: u64, op: &str, args: Value, above: &[Process]) -> Result<(Vec<Effect>, Value), Error> {
         self.next += 1;
         self.now += 1;
         let (id, now) = (json!(self.next), self.now);
@@ -134,12 +135,15 @@ impl World {
         let (shell_session, shell_agent) = (self.shell_session.clone(), self.shell_agent.clone());
         let ancestors = above.to_vec();
         let mesh = self.mesh.as_mut().unwrap();
-        mesh.call(Call { conn, id: id.clone(), op, args, acting: None, shell_session, shell_agent, ancestors }, now);
+        mesh.call(
+            Call { conn: Client(conn), id: id.clone(), op, args, acting: None, shell_session, shell_agent, ancestors },
+            now,
+        );
         assert!(mesh.commit());
         Ok((mesh.take_effects(), id))
     }
 
-    fn call(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
+    fn call(&mut self, conn: u64, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
         let (effects, id) = self.send(conn, op, args, above)?;
         let reply = effects.into_iter().find_map(|effect| match effect {
             Effect::Reply { id: of, result, .. } if of == id => Some(result),
@@ -152,11 +156,11 @@ impl World {
     fn call_once(&mut self, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
         self.next += 1;
         let conn = self.next;
-        self.mesh.as_mut().unwrap().on_connected(conn);
-        self.mesh.as_mut().unwrap().set_ancestors(conn, above);
+        self.mesh.as_mut().unwrap().on_connected(Client(conn));
+        self.mesh.as_mut().unwrap().set_ancestors(Client(conn), above);
         let result = self.call(conn, op, args, above);
         let now = self.now;
-        self.mesh.as_mut().unwrap().on_disconnected(conn, now);
+        self.mesh.as_mut().unwrap().on_disconnected(Client(conn), now);
         result
     }
 
@@ -196,16 +200,16 @@ impl World {
     }
 
     /// Connects a process with these ancestors.
-    fn connect(&mut self, above: &[Process]) -> ConnId {
+    fn connect(&mut self, above: &[Process]) -> u64 {
         self.next += 1;
         let mesh = self.mesh.as_mut().unwrap();
-        mesh.on_connected(self.next);
-        mesh.set_ancestors(self.next, above);
+        mesh.on_connected(Client(self.next));
+        mesh.set_ancestors(Client(self.next), above);
         self.next
     }
 
     /// Attaches the session over a connection. Returns the id of its peer.
-    fn attach(&mut self, session: &Session, conn: ConnId, key: Option<&str>) -> String {
+    fn attach(&mut self, session: &Session, conn: u64, key: Option<&str>) -> String {
         let args = json!({
             "agent": session.agent.kind, "shortName": session.agent.short_name, "project": self.project, "gitRoot": self.project,
             "pid": conn, "session": key,

@@ -10,8 +10,9 @@ use slm_mesh::base::error::ErrorKind;
 use slm_mesh::base::process_identity::{AgentProgram, Process};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::op_definition::ArgKind;
-use slm_mesh::core::{self, Arg, Call, ConnId, Effect, Mesh, MeshSettings, OPS, Op};
+use slm_mesh::core::{self, Arg, Call, Effect, Mesh, MeshSettings, OPS, Op};
 use slm_mesh::store::{EventFilter, LockRow, MessageFilter, Store};
 use slm_mesh::wire::line_splitter::LINE_MAX;
 use slm_mesh::wire::rpc;
@@ -131,21 +132,23 @@ impl World {
     fn step(&mut self, choices: &mut Choices) {
         match choices.below(16) {
             0 => {
-                let conn = choices.below(CONNS as usize) as ConnId + 1;
-                self.mesh.on_connected(conn);
+                let conn = choices.below(CONNS as usize) as u64 + 1;
+                self.mesh.on_connected(Client(conn));
                 let args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": TEXTS[choices.below(3)] });
                 self.call(choices, conn, core::op("attach").expect("attach is an operation"), core::object(args));
             }
-            1 => self.mesh.on_disconnected(choices.below(CONNS as usize) as ConnId + 1, self.now),
+            1 => self.mesh.on_disconnected(Client(choices.below(CONNS as usize) as u64 + 1), self.now),
             2 => self.pass(1 << choices.below(36)),
-            3 => {
-                self.mesh.set_unresponsive(choices.below(CONNS as usize) as ConnId + 1, choices.below(2) == 0, self.now)
-            }
-            4 => self.mesh.cancel(choices.below(CONNS as usize) as ConnId + 1, &json!(self.next), self.now),
+            3 => self.mesh.set_unresponsive(
+                Client(choices.below(CONNS as usize) as u64 + 1),
+                choices.below(2) == 0,
+                self.now,
+            ),
+            4 => self.mesh.cancel(Client(choices.below(CONNS as usize) as u64 + 1), &json!(self.next), self.now),
             5..8 => self.ask_route(choices),
             _ => {
                 let op = OPS[choices.below(OPS.len())];
-                let conn = choices.below(CONNS as usize + 1) as ConnId;
+                let conn = choices.below(CONNS as usize + 1) as u64;
                 let args = self.arguments(choices, op);
                 self.call(choices, conn, op, args);
             }
@@ -160,7 +163,7 @@ impl World {
         }
     }
 
-    fn call(&mut self, choices: &mut Choices, conn: ConnId, op: &'static Op, args: Map<String, Value>) {
+    fn call(&mut self, choices: &mut Choices, conn: u64, op: &'static Op, args: Map<String, Value>) {
         let Ok(args) = op.check(args) else { return };
         self.next += 1;
         let acting = (choices.below(4) == 0).then(|| self.name(choices));
@@ -176,7 +179,7 @@ impl World {
         assert_eq!(n_before, 0, "something left between two turns");
         self.mesh.call(
             Call {
-                conn,
+                conn: Client(conn),
                 id: json!(self.next),
                 op,
                 args,

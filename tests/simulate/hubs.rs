@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use slm_mesh::base::id_types::LogId;
 use slm_mesh::broker::leadership::{DatabaseLogMatch, Leader, Standby, TakeOver, TurnEnd};
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
 
@@ -162,7 +163,7 @@ fn set_entry(mesh: &mut Mesh, leader: &mut Leader<MemoryLog>, value: &str) -> (T
     let op = core::op("state.set").expect("an operation");
     let args = op.check(core::object(json!({ "key": "k", "value": value }))).expect("good arguments");
     let (acting, shell_session, shell_agent, ancestors) = (None, None, None, Vec::new());
-    mesh.call(Call { conn: 7, id: json!(1), op, args, acting, shell_session, shell_agent, ancestors }, 2000);
+    mesh.call(Call { conn: Client(7), id: json!(1), op, args, acting, shell_session, shell_agent, ancestors }, 2000);
     let end = leader.commit_turn(mesh, 2000);
     let answers = mesh.take_effects().into_iter().filter_map(|effect| match effect {
         Effect::Reply { result, .. } => Some(result.map_or_else(|error| error.text, |value| value.to_string())),
@@ -176,7 +177,7 @@ fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
     let (engine, file) = (Engine::default(), "file:/simulate-full?vfs=memdb");
     let _keeper = Store::open(file.as_ref(), false).unwrap();
     let (mut mesh, mut leader) = leading(&engine, file);
-    mesh.on_connected(7);
+    mesh.on_connected(Client(7));
     let (end, answers) = set_entry(&mut mesh, &mut leader, "1");
     assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":1"), "{end:?} {answers:?}");
     engine.set_fault(Fault::Full);
@@ -199,7 +200,7 @@ fn an_engine_that_lost_entries_divides_no_mesh() {
     let stand_by = |file: &String| (Standby::new(engine.log()), Store::open(file.as_ref(), false).unwrap());
     let turns = |file: &str, values: &[&str]| {
         let (mut mesh, mut leader) = leading(&engine, file);
-        mesh.on_connected(7);
+        mesh.on_connected(Client(7));
         for value in values {
             assert_eq!(set_entry(&mut mesh, &mut leader, value).0, TurnEnd::Committed);
         }
@@ -241,7 +242,7 @@ fn a_hub_with_data_of_its_own_adds_no_log_to_it() {
     let mut standby = Standby::new(engine.log());
     assert_eq!(standby.match_database(&store).unwrap(), DatabaseLogMatch::NoLog);
     let (mut mesh, mut leader) = leading(&engine, &files[0]);
-    mesh.on_connected(7);
+    mesh.on_connected(Client(7));
     assert_eq!(set_entry(&mut mesh, &mut leader, "theirs").0, TurnEnd::Committed);
     drop(leader.step_down());
     let Err((_, error)) = standby.take_over(&mut store, "second", || LogId(8)) else { panic!("two meshes mix") };

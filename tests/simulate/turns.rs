@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
+use slm_mesh::core::ConnId::{self, Client};
 use slm_mesh::core::{self, Call, Effect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,7 +27,16 @@ impl World {
             self.model.may_have_acked(ask);
         }
         self.mesh().call(
-            Call { conn, id, op, args, acting, shell_session: None, shell_agent: None, ancestors: Vec::new() },
+            Call {
+                conn: Client(conn),
+                id,
+                op,
+                args,
+                acting,
+                shell_session: None,
+                shell_agent: None,
+                ancestors: Vec::new(),
+            },
             now,
         );
     }
@@ -84,7 +94,7 @@ impl World {
         let mut ended = Vec::new();
         for out in outs {
             match out {
-                Effect::Reply { conn, id, result } => {
+                Effect::Reply { conn: Client(conn), id, result } => {
                     let ask = id.as_u64().and_then(|id| self.pending.remove(&id));
                     let ask = ask.unwrap_or_else(|| panic!("an answer that nobody waits for: {id} {result:?}"));
                     if lost.contains(&conn) || self.dice.one_in(30) {
@@ -97,14 +107,16 @@ impl World {
                         ended.push(conn);
                     }
                 }
-                Effect::Notification { conn, method: "event", params } if conn == self.watcher => {
+                Effect::Notification { conn: Client(conn), method: "event", params } if conn == self.watcher => {
                     self.count("events");
                     self.model.stream.push(&parsed(&params), self.model.now);
                 }
-                Effect::Notification { conn, method: "event", params } => {
+                Effect::Notification { conn: Client(conn), method: "event", params } => {
                     pushed.entry(conn).or_default().push(parsed(&params)["seq"].as_i64().expect("a number"));
                 }
-                Effect::Notification { conn: 0, params, .. } => panic!("the mesh complains: {params}"),
+                Effect::Reply { conn: ConnId::Http, .. } => {
+                    panic!("an HTTP request got an answer for a client of the socket")
+                }
                 _ => {}
             }
         }

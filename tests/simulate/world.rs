@@ -4,6 +4,7 @@ use crate::ask::Ask;
 use crate::hubs::Hubs;
 use crate::model::{DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
 use serde_json::{Value, json};
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -241,7 +242,7 @@ impl World {
         self.next += 1;
         self.watcher = self.next;
         let conn = self.watcher;
-        self.mesh().on_connected(conn);
+        self.mesh().on_connected(Client(conn));
         let stands = self.raw("events.subscribe", json!({ "types": ["*"] }))["seq"].as_i64().expect("a number");
         let last = self.model.stream.last();
         assert!(stands >= last, "event {last} was pushed, and the stream ends at {stands}");
@@ -265,7 +266,7 @@ impl World {
         let op = core::op(op).expect("an operation");
         let args = op.check(core::object(args)).expect("good arguments");
         let call = Call {
-            conn,
+            conn: Client(conn),
             id: json!(0),
             op,
             args,
@@ -286,7 +287,7 @@ impl World {
     pub fn connect(&mut self) -> u64 {
         self.next += 1;
         let conn = self.next;
-        self.mesh().on_connected(conn);
+        self.mesh().on_connected(Client(conn));
         conn
     }
 
@@ -320,7 +321,7 @@ impl World {
             }
         }
         let now = self.now();
-        self.mesh().on_disconnected(conn, now);
+        self.mesh().on_disconnected(Client(conn), now);
         self.end_turn(None);
     }
 
@@ -336,7 +337,7 @@ impl World {
             self.model.sit(who);
         }
         let now = self.now();
-        self.mesh().set_unresponsive(conn, mute, now);
+        self.mesh().set_unresponsive(Client(conn), mute, now);
         self.end_turn(None);
     }
 
@@ -345,7 +346,7 @@ impl World {
         self.note(format!("{} cancels #{id}", NAMES[ask.who]));
         self.count("waits cancelled");
         let now = self.now();
-        self.mesh().cancel(ask.conn, &json!(id), now);
+        self.mesh().cancel(Client(ask.conn), &json!(id), now);
         self.end_turn(None);
     }
 

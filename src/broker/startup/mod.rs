@@ -17,6 +17,7 @@ use super::admit_guests_and_announce_hub::RemoteListener;
 use super::answer_parsed_http_requests::HttpRequests;
 use super::blocking_filesystem_threads::DirectoryLookups;
 use super::checkpoint_thread::CheckpointThread;
+use super::clients::{Clients, LivenessLimits};
 use super::desktop_notifications::Notifications;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::leadership::HubConfig;
@@ -25,7 +26,6 @@ use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
 use super::push_to_http_registered_peers::PushTargets;
 use super::shutdown_reasons::{ShutdownDecision, ShutdownReason};
-use super::unix_clients::{LivenessLimits, UnixClients};
 use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
@@ -88,7 +88,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     if opener.hub.is_some() {
         runtime_files.leave_database();
     }
-    let clients = UnixClients::new(listener, LivenessLimits { heartbeat_ms, dead_ms }, poll.registry())
+    let clients = Clients::new(listener, LivenessLimits { heartbeat_ms, dead_ms }, poll.registry())
         .map_err(|error| places.error("contains a socket that can't be watched", &error))?;
     let warning = database::set_aside_warning(places, started);
     let warning = warning.or_else(|| if is_hub { hub_warning(&settings, remote.port()) } else { None });

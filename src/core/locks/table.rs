@@ -33,7 +33,7 @@ pub struct Locks {
     /// number of locks, so the next turns end the rest.
     ending: BTreeSet<(i64, String)>,
     /// For each connection, the commands whose locks end when the connection ends.
-    commands: CountedMap<Vec<(PeerId, LockOwner)>>,
+    commands: CountedMap<Vec<(PeerId, LockOwner)>, ConnId>,
     recent_grants: VecDeque<RecentGrant>,
     /// Subagents that edit files on which their sessions have locks. A key is the token and the path of a lock, and the
     /// value is the subagent that edited the file last. Until this subagent ends, the session's other subagents may not

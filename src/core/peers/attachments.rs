@@ -41,7 +41,7 @@ impl Attachment {
 /// **Invariant:** `connections` lists a connection under a peer if and only if the connection acts for that peer.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
-    by_connection: CountedMap<Attachment>,
+    by_connection: CountedMap<Attachment, ConnId>,
     connections: HashMap<PeerId, Vec<ConnId>>,
 }
 
@@ -139,29 +139,34 @@ impl Attachments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::ConnId::Client;
 
     #[test]
     fn a_connection_and_its_peer_know_each_other() {
         let (ada, bob): (PeerId, PeerId) = ("ada".into(), "bob".into());
         let mut attachments = Attachments::default();
         for conn in [1, 2] {
-            attachments.open(conn);
+            attachments.open(Client(conn));
         }
-        assert!(attachments.attach(1, &ada) && attachments.attach(2, &ada) && attachments.attach(2, &bob));
-        assert!(!attachments.attach(2, &bob), "it is attached already");
-        assert!(!attachments.attach(3, &bob), "no such connection is open");
-        assert_eq!(attachments.connections_of("ada"), [1, 2]);
+        assert!(
+            attachments.attach(Client(1), &ada)
+                && attachments.attach(Client(2), &ada)
+                && attachments.attach(Client(2), &bob)
+        );
+        assert!(!attachments.attach(Client(2), &bob), "it is attached already");
+        assert!(!attachments.attach(Client(3), &bob), "no such connection is open");
+        assert_eq!(attachments.connections_of("ada"), [1, 2].map(Client));
 
         attachments.move_to("ada", &"carol".into());
         assert!(attachments.connections_of("ada").is_empty());
-        assert_eq!(attachments.connections_of("carol"), [1, 2]);
+        assert_eq!(attachments.connections_of("carol"), [1, 2].map(Client));
 
-        attachments.close(2);
-        assert_eq!(attachments.connections_of("carol"), [1]);
+        attachments.close(Client(2));
+        assert_eq!(attachments.connections_of("carol"), [Client(1)]);
         assert!(attachments.connections_of("bob").is_empty());
 
         attachments.retain(|id| id != "carol");
-        assert!(attachments.get(1).is_some_and(|one| one.peers().is_empty()));
-        assert_eq!(attachments.detach_all(1), Vec::<PeerId>::new());
+        assert!(attachments.get(Client(1)).is_some_and(|one| one.peers().is_empty()));
+        assert_eq!(attachments.detach_all(Client(1)), Vec::<PeerId>::new());
     }
 }

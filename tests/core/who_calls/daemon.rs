@@ -3,13 +3,12 @@
 
 use super::{Session, World, id_of};
 use serde_json::json;
-use slm_mesh::core::ConnId;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
     /// Connects a new MCP server of the session. The server does not know the session's key yet. Returns the
     /// connection.
-    fn server(&mut self, session: &Session) -> ConnId {
+    fn server(&mut self, session: &Session) -> u64 {
         let conn = self.connect(&session.above);
         self.attach(session, conn, None);
         conn

@@ -4,6 +4,7 @@
 
 use super::{AGENTS, Session, World, process};
 use serde_json::json;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::known_agents::Agent;
 use std::collections::HashMap;
 
@@ -160,7 +161,7 @@ impl Play {
     fn hang_up(&mut self, live: &Live) {
         let Some(conn) = live.session.conn else { return };
         let now = self.world.now;
-        self.world.mesh.as_mut().unwrap().on_disconnected(conn, now);
+        self.world.mesh.as_mut().unwrap().on_disconnected(Client(conn), now);
         self.world.settle();
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
@@ -64,7 +65,7 @@ fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
             let now = world.now;
             let mesh = world.mesh.as_mut().unwrap();
             mesh.on_process_exit(&one.above[0], now);
-            mesh.on_disconnected(server, now);
+            mesh.on_disconnected(Client(server), now);
             if !is_soon {
                 world.now += 6_000;
                 world.mesh.as_mut().unwrap().tick(world.now);
@@ -90,7 +91,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         world.call(shell, "lock.lock", json!({ "filePath": path, "command": "build" }), &one.above).unwrap();
         let mesh = world.mesh.as_mut().unwrap();
         mesh.on_process_exit(&one.above[0], now);
-        mesh.on_disconnected(one.conn.unwrap(), now);
+        mesh.on_disconnected(Client(one.conn.unwrap()), now);
         world.settle();
         let next = world.session(one.agent);
         assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
@@ -105,7 +106,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         let holders: Vec<_> = locks.iter().filter(|lock| lock.path == path).map(|lock| &*lock.holder).collect();
         assert_eq!(holders, [&id]);
         world.edit(&next, None).unwrap_err();
-        world.mesh.as_mut().unwrap().on_disconnected(shell, now);
+        world.mesh.as_mut().unwrap().on_disconnected(Client(shell), now);
         world.settle();
         world.edit(&next, None).unwrap();
     });

@@ -5,7 +5,8 @@ use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process_identity::Process;
-use slm_mesh::core::{ConnId, Effect};
+use slm_mesh::core::ConnId::Client;
+use slm_mesh::core::Effect;
 use slm_mesh::known_agents::by_kind;
 
 /// The agent type that an unknown agent reports.
@@ -30,7 +31,7 @@ struct Newcomer {
     world: World,
     above: Vec<Process>,
     is_far: bool,
-    conn: ConnId,
+    conn: u64,
 }
 
 impl Newcomer {
@@ -39,11 +40,11 @@ impl Newcomer {
         Newcomer { world: World::new(), above, is_far, conn: 0 }
     }
 
-    fn connect(&mut self) -> ConnId {
+    fn connect(&mut self) -> u64 {
         let conn = self.world.connect(&self.above);
         if self.is_far {
             let now = self.world.now;
-            self.world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", None, now).unwrap();
+            self.world.mesh.as_mut().unwrap().set_origin(Client(conn), "laptop", "ada", None, now).unwrap();
         }
         conn
     }
@@ -60,7 +61,7 @@ impl Newcomer {
         let conn = self.connect();
         let answer = self.world.call(conn, "whoami", json!({}), above)?;
         let now = self.world.now;
-        self.world.mesh.as_mut().unwrap().on_disconnected(conn, now);
+        self.world.mesh.as_mut().unwrap().on_disconnected(Client(conn), now);
         Ok(answer)
     }
 
@@ -117,7 +118,7 @@ fn a_connection_that_breaks_does_not_make_an_agent_a_person() {
     let mut agent = Newcomer::start(true);
     let (id, above) = (agent.attach(), agent.above.clone());
     let now = agent.world.now;
-    agent.world.mesh.as_mut().unwrap().on_disconnected(agent.conn, now);
+    agent.world.mesh.as_mut().unwrap().on_disconnected(Client(agent.conn), now);
     assert_eq!(super::id_of(&agent.verb(&above).unwrap()), id);
 }
 
@@ -302,7 +303,7 @@ fn a_session_that_continues_on_another_machine_is_online_there_only_while_it_is_
         let there = Session { above: vec![process(9_000, Some(claude))], ..here.clone() };
         let conn = world.connect(&there.above);
         let now = world.now;
-        world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", None, now).unwrap();
+        world.mesh.as_mut().unwrap().set_origin(Client(conn), "laptop", "ada", None, now).unwrap();
         if hook_first {
             let args = world.hook_args(&there);
             assert_eq!(super::id_of(&world.call(conn, "hook.mail", args, &there.above).unwrap()), id);
@@ -313,7 +314,7 @@ fn a_session_that_continues_on_another_machine_is_online_there_only_while_it_is_
         world.mesh.as_mut().unwrap().on_process_exit(&here.above[0], now);
         world.settle();
         assert!(is_online(&world), "the session goes on at the laptop");
-        world.mesh.as_mut().unwrap().on_disconnected(conn, now);
+        world.mesh.as_mut().unwrap().on_disconnected(Client(conn), now);
         world.settle();
         assert!(!is_online(&world), "hook first: {hook_first}");
     }

@@ -2,6 +2,7 @@
 
 use super::{Road, Session, World, each_with_hooks, id_of};
 use serde_json::json;
+use slm_mesh::core::ConnId::Client;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
@@ -51,7 +52,7 @@ fn an_agent_that_resumes_an_ended_session_acts_as_that_session_on_every_road() {
         let now = world.now;
         let mesh = world.mesh.as_mut().unwrap();
         mesh.on_process_exit(&ended.above[0], now);
-        ended.conn.into_iter().for_each(|conn| mesh.on_disconnected(conn, now));
+        ended.conn.into_iter().for_each(|conn| mesh.on_disconnected(Client(conn), now));
         world.settle();
         world.project.push_str("/other"); // Otherwise, the next session would take over the name of this one.
         let mut session = world.session(ended.agent);

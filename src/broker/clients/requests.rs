@@ -6,6 +6,7 @@ use super::connection::ClientConnection;
 use super::fair_queue::CLIENT_SHARE;
 use super::retired_methods::retired;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::ConnId;
 use crate::broker::event_loop::LoopContext;
 use crate::broker::own_methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
@@ -37,7 +38,7 @@ pub fn serve(
     }
     while !connection.has_more && connection.fill(buffer) {
         if connection.note_heard(context.now) {
-            context.mesh.set_unresponsive(token, false, context.now);
+            context.mesh.set_unresponsive(ConnId::Client(token), false, context.now);
         }
         // If the client has hung up, all of its input is read now, so that the connection can be detached in this turn.
         // If it were detached later, a client that reconnects in this turn would find its peer still in use.
@@ -46,7 +47,7 @@ pub fn serve(
         }
     }
     connection.has_more = false;
-    let may_begin = may_begin || connection.is_half_closed() && context.mesh.is_attached(token);
+    let may_begin = may_begin || connection.is_half_closed() && context.mesh.is_attached(ConnId::Client(token));
     let began = Instant::now();
     for n_served in 0.. {
         if connection.is_closed() && connection.input.is_empty() {
@@ -109,10 +110,16 @@ fn serve_notice(
         // The mesh learns this origin later, when this hub begins to lead.
         "origin" if context.role.is_standby() => connection.origin = Origin::Remote(RemoteOrigin::parse(&params)),
         _ if context.role.is_standby() || connection.refusal.is_some() => {}
-        "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
+        "cancel" => context.mesh.cancel(ConnId::Client(token), params.get("id").unwrap_or(&Value::Null), context.now),
         "origin" => {
             let remote = RemoteOrigin::parse(&params);
-            match context.mesh.set_origin(token, &remote.host, &remote.user, remote.boot_id.as_deref(), context.now) {
+            match context.mesh.set_origin(
+                ConnId::Client(token),
+                &remote.host,
+                &remote.user,
+                remote.boot_id.as_deref(),
+                context.now,
+            ) {
                 Ok(()) => connection.origin = Origin::Remote(remote),
                 // Without its origin, the client would look like a caller on this machine, so it is not served.
                 Err(error) => connection.refusal = Some(error),
@@ -198,7 +205,7 @@ fn call_operation(
     };
     // Some callers must be identified, but have not attached and name no peer. Their ancestor processes identify them.
     // A caller on this machine can't fake its ancestors.
-    let is_known = acting.is_some() || mesh.is_attached(token);
+    let is_known = acting.is_some() || mesh.is_attached(ConnId::Client(token));
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
@@ -206,15 +213,18 @@ fn call_operation(
         // do not identify it. For a script, only the script's own process is stored. So the commands of the script act
         // as the script, but other commands in the same shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
-            Some(process) => mesh.set_ancestors(token, &[process]),
-            None => mesh.set_ancestors(token, connection.origin.ancestors()),
+            Some(process) => mesh.set_ancestors(ConnId::Client(token), &[process]),
+            None => mesh.set_ancestors(ConnId::Client(token), connection.origin.ancestors()),
         }
     }
     let is_hook = op.actor == Auth::Hook;
     let may_be_inside = !is_known && must_be_known && !is_attach;
     let ancestors = if is_hook || may_be_inside { connection.origin.ancestors().to_vec() } else { Vec::new() };
     match op.check(params) {
-        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, shell_session, shell_agent, ancestors }, *now),
+        Ok(args) => mesh.call(
+            Call { conn: ConnId::Client(token), id, op, args, acting, shell_session, shell_agent, ancestors },
+            *now,
+        ),
         Err(error) => connection.write(&rpc::error_response(&id, &error)),
     }
 }

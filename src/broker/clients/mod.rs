@@ -4,6 +4,7 @@
 //! **Invariant:** a client gets a bounded share of each turn, and no client has to wait for the input of another
 //! client. Idle clients add nothing to the cost of a turn.
 
+mod all_clients_at_once;
 pub(in crate::broker) mod client_machine_and_ancestors;
 mod client_socket;
 mod connection;
@@ -17,8 +18,7 @@ mod service_order;
 use super::event_loop::{LISTENER, LoopContext};
 use super::log;
 use super::log_rate_limit::EventCount;
-use super::shutdown_reasons::ShutdownReason;
-use crate::base::id_types::{CountedMap, CountedSet};
+use crate::base::id_types::{ConnId, CountedMap, CountedSet};
 use crate::remote::encrypted_stream_to_guest::GuestStream;
 use crate::sys::process;
 use crate::wire::rpc;
@@ -62,7 +62,7 @@ enum AcceptState {
 }
 
 /// The clients on the Unix socket, and the sessions on other machines.
-pub struct UnixClients {
+pub struct Clients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: CountedMap<ClientConnection>,
@@ -85,15 +85,15 @@ pub struct UnixClients {
     n_refused: EventCount,
 }
 
-impl UnixClients {
+impl Clients {
     /// Accepts clients on a socket that is already bound. `limits` decides when a silent session is pinged, and when it
     /// counts as offline.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
-    pub fn new(mut listener: UnixListener, limits: LivenessLimits, registry: &Registry) -> io::Result<UnixClients> {
+    pub fn new(mut listener: UnixListener, limits: LivenessLimits, registry: &Registry) -> io::Result<Clients> {
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
-        Ok(UnixClients {
+        Ok(Clients {
             listener,
             accept_state: AcceptState::Ready,
             connections: CountedMap::default(),
@@ -218,7 +218,7 @@ impl UnixClients {
         socket.register(context.poll.registry(), token).ok()?;
         self.connections.insert(token, ClientConnection::new(socket, origin, self.turn, context.now));
         self.touch(token);
-        context.mesh.on_connected(token);
+        context.mesh.on_connected(ConnId::Client(token));
         Some(token)
     }
 
@@ -227,7 +227,7 @@ impl UnixClients {
     /// dropped.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
-            conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
+            conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(ConnId::Client(**token))
         };
         let idlest = self.connections.iter().filter(is_idle);
         let idlest = idlest.min_by_key(|(token, conn)| (conn.has_spoken(), conn.last_heard(), **token));
@@ -237,7 +237,7 @@ impl UnixClients {
             self.guests.remove(token);
             self.busy.remove(&token);
         }
-        context.mesh.on_disconnected(token, context.now);
+        context.mesh.on_disconnected(ConnId::Client(token), context.now);
         context.pages.mark_dirty();
         context.shutdown.note_use(context.now);
         true
@@ -298,7 +298,7 @@ impl UnixClients {
     fn has_unserved_ends(&self, context: &LoopContext) -> bool {
         self.busy.iter().any(|token| {
             let is_it = |conn: &ClientConnection| conn.is_half_closed() && conn.wants_turn();
-            self.connections.get(token).is_some_and(is_it) && context.mesh.is_attached(*token)
+            self.connections.get(token).is_some_and(is_it) && context.mesh.is_attached(ConnId::Client(*token))
         })
     }
 
@@ -371,7 +371,7 @@ impl UnixClients {
                 continue;
             }
             if connection.gives_up(self.checks.limits, context.now) {
-                context.mesh.set_unresponsive(token, true, context.now);
+                context.mesh.set_unresponsive(ConnId::Client(token), true, context.now);
             } else if connection.needs_ping(self.checks.limits.heartbeat_ms, context.now) {
                 connection.note_ping(context.now);
                 connection.write(&rpc::request(&json!(0), "ping", &json!({})));
@@ -399,8 +399,10 @@ impl UnixClients {
     }
 
     /// Queues a line for a client. Does nothing if the client has disconnected.
-    pub fn send(&mut self, token: u64, line: impl FnOnce() -> String) {
-        if let Some(connection) = self.connections.get_mut(&token) {
+    pub fn send(&mut self, conn: ConnId, line: impl FnOnce() -> String) {
+        if let ConnId::Client(token) = conn
+            && let Some(connection) = self.connections.get_mut(&token)
+        {
             connection.write(&line());
             self.touch(token);
         }
@@ -437,59 +439,20 @@ impl UnixClients {
             }
         }
     }
-
-    /// Tells the mesh about all open connections when this hub begins to lead.
-    pub fn join(&mut self, context: &mut LoopContext) {
-        for (token, connection) in &mut self.connections {
-            context.mesh.on_connected(*token);
-            if let Origin::Remote(remote) = &connection.origin
-                && !remote.user.is_empty()
-                && let Err(error) =
-                    context.mesh.set_origin(*token, &remote.host, &remote.user, remote.boot_id.as_deref(), context.now)
-            {
-                log(&format!("a connection from {} was dropped: {}", remote.host, error.text));
-                connection.close();
-                self.busy.insert(*token);
-                self.touched.push(*token);
-            }
-        }
-    }
-
-    /// Closes all connections without a response, because the mesh to which they belong is gone.
-    pub fn drop_all(&mut self, context: &LoopContext) {
-        for (_, mut connection) in self.connections.drain() {
-            connection.deregister(context.poll.registry());
-        }
-        self.busy.clear();
-        self.touched.clear();
-        self.checks.clear();
-        self.guests.clear();
-    }
-
-    /// Tells every client that the broker is ending, and why.
-    pub fn announce_shutdown(&mut self, reason: ShutdownReason) {
-        let is_followed = matches!(reason, ShutdownReason::Replaced | ShutdownReason::Displaced);
-        let word = if is_followed { "making_room" } else { "stopping" };
-        let notice = rpc::notification("shutdown", &json!({ "reason": word }));
-        for connection in self.connections.values_mut() {
-            connection.write(&notice);
-            connection.flush();
-        }
-    }
 }
 
 /// Whether the broker must notice when this client stops answering. There are two such cases. If the client is a
 /// session, other peers must learn that the session is gone. If the client is on another machine, the name of that
 /// machine must become free, so that the machine can use its name again after a reboot.
 fn is_checked(context: &LoopContext, token: u64) -> bool {
-    context.mesh.is_attached(token) || context.mesh.is_remote(token)
+    context.mesh.is_attached(ConnId::Client(token)) || context.mesh.is_remote(ConnId::Client(token))
 }
 
 /// Tells the mesh that a client has hung up. The connection stays open until the flush. A client that has closed only
 /// its own side still gets the responses of this turn.
 fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
     if !std::mem::replace(&mut connection.is_detached, true) {
-        context.mesh.on_disconnected(token, context.now);
+        context.mesh.on_disconnected(ConnId::Client(token), context.now);
         context.shutdown.note_use(context.now);
     }
 }
