@@ -2,10 +2,10 @@
 
 use super::announce_own_mcp_calls::{MeshCall, mesh_call};
 use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
+use crate::agents::hook_stdin::extract_needed_json_fields::NeededFields;
 use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::Dialect;
 use crate::shell_writes::agent_patch;
-use crate::wire::huge_or_broken_json_reader::NeededFields;
 use serde_json::Value;
 
 /// The argument fields that contain the path of a file to edit.
@@ -172,7 +172,7 @@ fn from_patch(text: &str, found: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::huge_or_broken_json_reader::read_object;
+    use crate::agents::hook_stdin::extract_needed_json_fields::read_object;
     use serde_json::json;
 
     #[test]

@@ -1,9 +1,13 @@
 //! Reads the input of a hook from standard input. The size is not limited, because a tool's arguments may contain whole
 //! files. The time that a hook waits for missing input is limited.
 
+mod convert_to_utf8;
+pub mod extract_needed_json_fields;
+mod keep_start_and_matching_lines;
+
 use super::edited_paths::NEEDED_FIELDS;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
-use crate::wire::huge_or_broken_json_reader::{BUFFER_SIZE, read_object};
+use extract_needed_json_fields::{BUFFER_SIZE, read_object};
 use serde_json::Value;
 use std::io::{self, Read, StdinLock};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! **Invariant:** an update changes only the command of a hook. The user's changes to all other fields of the hook
 //! stay.
 
-use super::config_entries::at;
+use super::edit_own_config_entries::at;
 use super::json_edit::{self, PathStep};
 use super::recognise_own_hook_entries::ProgramCall;
 use crate::base::shell_wildcards::shell_quoted;

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** `setup` does not repeat the work of an installed plugin.
 
-use super::config_entries::Entries;
+use super::edit_own_config_entries::Entries;
 use super::generated_file_texts::{self, NAME};
 use super::setup_environment::{Environment, read_json};
 use crate::known_agents::Agent;

@@ -5,7 +5,7 @@
 
 mod announce_own_mcp_calls;
 pub mod change_wake_and_shield_settings;
-pub mod config_entries;
+pub mod edit_own_config_entries;
 pub mod edited_paths;
 mod export_session_id;
 mod files_git_would_replace;
@@ -14,7 +14,7 @@ pub mod held_files;
 pub mod hook;
 mod hook_event_handlers;
 pub mod hook_input;
-mod hook_stdin;
+pub mod hook_stdin;
 pub mod hook_text;
 pub mod json_edit;
 mod json_hook_entry;

@@ -5,7 +5,7 @@
 //! written only if its text changes, and a dry run writes nothing. `setup` keeps the user's changes in a file, even if
 //! the file comes from an earlier `setup`.
 
-use super::config_entries::Entries;
+use super::edit_own_config_entries::Entries;
 use super::generated_file_texts;
 use super::register_via_agent_command::{by_agent, register};
 use super::setup_environment::{EditedFile, Environment};

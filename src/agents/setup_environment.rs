@@ -1,6 +1,6 @@
 //! The environment in which `setup` works: the user's home directory, the project, and the installed agents.
 
-use super::config_entries::{self, Entries};
+use super::edit_own_config_entries::{self, Entries};
 use super::generated_file_texts::{self, MARK, NAME};
 use super::server_trial_start::RegisteredServer;
 use super::setup_records::Records;
@@ -250,7 +250,7 @@ impl Environment {
         Ok(match server.entry {
             EntryShape::TomlTable => toml_entry::registered_program(&text, server.key),
             EntryShape::YamlLine => Some(self.own_file(agent)).filter(|file| yaml_entry::has(&text, server.key, file)),
-            _ => config_entries::registered_program(&json_edit::parse(&text)?, server),
+            _ => edit_own_config_entries::registered_program(&json_edit::parse(&text)?, server),
         })
     }
 

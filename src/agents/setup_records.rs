@@ -289,7 +289,7 @@ impl Records {
         let text = json!(self.files).to_string();
         if text.len() as u64 > SIZE_MAX {
             return Err(format!(
-                "with this file, the records of setup in {} would be larger than {SIZE_MAX} bytes; make this file \
+                "with this file, the records in {}, which `setup` keeps, would be larger than {SIZE_MAX} bytes; make this file \
                  smaller",
                 path.display()
             ));

@@ -3,7 +3,7 @@
 //! **Invariant:** a file that has not been changed since set-up is restored byte for byte. If a file has been changed,
 //! only our entries are removed from it. If `setup` wrote the whole file and it has been changed since, the file stays.
 
-use super::config_entries::Entries;
+use super::edit_own_config_entries::Entries;
 use super::generated_file_texts;
 use super::json_edit;
 use super::register_via_agent_command::{by_agent, unregister};

@@ -58,7 +58,7 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::huge_or_broken_json_reader::read_object;
+    use crate::agents::hook_stdin::extract_needed_json_fields::read_object;
     use serde_json::json;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Adds and removes our hooks in a TOML file. Each hook is a table in the list `hooks`, with an event, a command and a
 //! time limit. `toml_edit` keeps comments, order and layout.
 
-use super::config_entries::UpdatedLine;
+use super::edit_own_config_entries::UpdatedLine;
 use super::layout_preserving_toml_edit::TomlFile;
 use serde_json::{Value, json};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, value};

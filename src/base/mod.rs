@@ -13,6 +13,6 @@ pub mod path_overlap;
 pub mod path_suffix;
 pub mod process_identity;
 pub mod shell_wildcards;
-pub mod stored_enums;
+pub mod domain_enums;
 pub mod time_format;
 pub mod untrusted_text;

@@ -9,8 +9,8 @@
 
 use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::request_fields::{Fields, shortened};
+use crate::base::domain_enums::MessageType;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::stored_enums::MessageType;
 use crate::base::{limits, time_format};
 use crate::core::federation::operations_for_linked_meshes;
 use crate::core::federation::roster::{ACTIVE, AWAY};
@@ -86,7 +86,7 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
 }
 
 /// Runs an operation for a linked mesh.
-fn run(mesh: &mut Mesh, op: &'static Op, budget: String, args: Value, now: i64) -> Result<Value, Error> {
+fn run(mesh: &mut Mesh, op: &'static Op, budget: Option<String>, args: Value, now: i64) -> Result<Value, Error> {
     let context = CallContext::over_http(ClientKind::HttpProgram { budget }, None, now);
     mesh.run_within_savepoint(op, &op.check(object(args))?, &context)
 }
@@ -98,7 +98,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
     let port = mesh.settings().port;
     // A SuperLocalMemory daemon requests no people, because it would mistake them for sessions.
     let people = query_number(&head.target, "people") == Some(1);
-    let mut listed = run(mesh, &operations_for_linked_meshes::PEERS, String::new(), json!({ "people": people }), now)?;
+    let mut listed = run(mesh, &operations_for_linked_meshes::PEERS, None, json!({ "people": people }), now)?;
     let mesh_id = listed["mesh"].take();
     let row = |row: &Value| {
         let time = |name: &str| row[name].as_i64().map(zoned);
@@ -121,15 +121,15 @@ fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<V
     let keys = fields.texts("keys").unwrap_or_default();
     args["keys"] = keys.into_iter().filter(|key| (1..=limits::WORD_MAX).contains(&key.len())).collect();
     let budget = budget(mesh, head, fields);
-    run(mesh, &operations_for_linked_meshes::RECEIPTS, budget, args, now)
+    run(mesh, &operations_for_linked_meshes::RECEIPTS, Some(budget), args, now)
 }
 
 /// Returns the arguments that describe the sender of a message. Long names are shortened, because the linked mesh may
 /// have other limits.
 fn sender(fields: &Fields) -> Value {
-    let text = |name| fields.word(name).map(|text| shortened(text, limits::WORD_MAX));
+    let text = |name| fields.word(name).map(shortened);
     json!({
-        "sender": text("from_peer").unwrap_or("unknown"), "senderName": text("from_name"),
+        "sender": text("from_peer").unwrap_or_else(|| "unknown".into()), "senderName": text("from_name"),
         "senderMachine": text("from_machine"),
     })
 }
@@ -147,6 +147,10 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let to =
         fields.word("to_peer").or(fields.word("to")).ok_or_else(|| Error::usage("to_peer", "expected a peer's id"))?;
     let content = fields.word("content").ok_or_else(|| Error::usage("content", "missing"))?;
+    if content.len() > limits::PAYLOAD_MAX {
+        let text = format!("content too large (max {} bytes)", limits::PAYLOAD_MAX);
+        return Err(Error::new(ErrorKind::Refused, text));
+    }
     // A field that is too long for this mesh is left out, because the message itself is more important.
     let short = |name| fields.word(name).filter(|text| text.len() <= limits::WORD_MAX);
     let mut args = sender(fields);
@@ -162,7 +166,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
         args[name] = value;
     }
     let budget = budget(mesh, head, fields);
-    let sent = run(mesh, &operations_for_linked_meshes::SEND, budget, args, now)?;
+    let sent = run(mesh, &operations_for_linked_meshes::SEND, Some(budget), args, now)?;
     let (id, target) = (&sent["seq"], &sent["target"]);
     Ok(json!({ "ok": true, "id": id, "target_type": target, "expires_at": zoned(now + limits::MAIL_KEPT_MS) }))
 }
@@ -174,7 +178,7 @@ fn message_type(fields: &Fields, content: &str) -> MessageType {
 }
 
 fn status(mesh: &mut Mesh, _: &Head, _: &Fields, now: i64) -> Result<Value, Error> {
-    let listed = run(mesh, &operations_for_linked_meshes::PEERS, String::new(), json!({}), now)?;
+    let listed = run(mesh, &operations_for_linked_meshes::PEERS, None, json!({}), now)?;
     let n_peers = listed["peers"].as_array().map_or(0, Vec::len);
     Ok(json!({ "broker_up": true, "peer_count": n_peers, "uptime_s": (now - mesh.started()) / 1000 }))
 }

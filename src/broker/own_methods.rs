@@ -58,8 +58,8 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "broker.info",
-        summary: "Show the broker's version, process id, HTTP port and address for other machines; callers on its own \
-                  machine also see a fingerprint of its settings",
+        summary: "Show the broker's version, process id and HTTP port, and its address for other machines; callers on \
+                  its own machine also see a fingerprint of its settings",
         args: &[],
         works_on_standby: true,
         run: info,

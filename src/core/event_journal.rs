@@ -8,10 +8,10 @@ use super::transaction_and_pending_effects::{Effect, Turn};
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
+use crate::base::domain_enums::EventKind;
 use crate::base::error::Error;
 use crate::base::id_types::{CountedMap, PeerId, PublicIds};
 use crate::base::json_text::json_text;
-use crate::base::stored_enums::EventKind;
 use crate::base::{limits, time_format};
 use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
                     mesh itself";
         return Err(Error::usage("type", want));
     }
-    rates.charge(peers, ctx.budget(), 10, ctx.now)?;
+    rates.charge_call(peers, ctx, 10)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
     journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last })))
@@ -178,7 +178,7 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     let wanted = if types.is_empty() { vec!["*".to_owned()] } else { types };
     if peers.is_connected(ctx.conn) {
         journal.subscriptions.insert(ctx.conn, wanted.clone());
-    } else if peers.get(ctx.me()).is_some_and(|peer| peer.row.is_http()) {
+    } else if ctx.is_http_program() && peers.get(ctx.me()).is_some_and(|peer| peer.row.is_http()) {
         journal.subscribe_peer(ctx.me(), wanted.clone());
     }
     let last = turn.store.counters.event_last;
@@ -189,8 +189,11 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 }
 
 fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    mesh.journal.unsubscribe(ctx.conn);
-    mesh.journal.unsubscribe_peer(ctx.me());
+    if ctx.is_http_program() {
+        mesh.journal.unsubscribe_peer(ctx.me());
+    } else {
+        mesh.journal.unsubscribe(ctx.conn);
+    }
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 

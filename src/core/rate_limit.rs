@@ -1,5 +1,6 @@
 //! Limits how many messages and changes one sender may send in a short time.
 
+use super::CallContext;
 use super::peers::Peers;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
@@ -20,6 +21,14 @@ pub struct RateLimiter {
 impl RateLimiter {
     pub(super) fn new(messages_max: u32) -> RateLimiter {
         RateLimiter { messages_max, spent: HashMap::new() }
+    }
+
+    /// Counts `cost` tenths of a message against the limit of a call's sender.
+    ///
+    /// # Errors
+    /// When the sender would exceed the limit of its time window. The error contains the time to wait.
+    pub(super) fn charge_call(&mut self, peers: &Peers, ctx: &CallContext, cost: u32) -> Result<(), Error> {
+        ctx.budget().map_or(Ok(()), |budget| self.charge(peers, budget, cost, ctx.now))
     }
 
     /// Counts `cost` tenths of a message against the limit of a sender. `sender` is the id of a peer, or the name of a

@@ -19,8 +19,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. The operation runs again when a change may end the wait, and at the latest at the given
-    /// time, in ms.
+    /// There is no result yet. The operation runs again after each change that could end the wait. If there is no such
+    /// change, it runs again at the given time, in ms.
     Pending(WaitReason, i64),
     /// The operation is refused, but the writes of the call are kept, for example the peer of a new session. A rule
     /// returns this instead of an error if refusals are common and must be quick. After an error, all writes are
@@ -37,8 +37,9 @@ pub enum ClientKind {
     /// A program reads the answers over HTTP. It gets whole lists and long values, up to the limits for HTTP. It may act
     /// as a peer that the mesh does not know, and it may give relative paths.
     HttpProgram {
-        /// The name of the rate limit to which the call counts. Several peers may share one limit.
-        budget: String,
+        /// The name of the rate limit to which the call counts, which several peers may share; `None` if the call is not
+        /// limited.
+        budget: Option<String>,
     },
 }
 
@@ -96,11 +97,11 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Returns the name of the rate limit to which the call counts.
-    pub fn budget(&self) -> &str {
+    /// Returns the name of the rate limit to which the call counts; `None` if the call is not limited.
+    pub fn budget(&self) -> Option<&str> {
         match &self.client {
-            ClientKind::Interactive => self.me(),
-            ClientKind::HttpProgram { budget } => budget,
+            ClientKind::Interactive => Some(self.me()),
+            ClientKind::HttpProgram { budget } => budget.as_deref(),
         }
     }
 

@@ -147,7 +147,7 @@ fn cut_to_part(value: &mut Value, from: usize) {
 }
 
 fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.rates.charge(&mesh.peers, ctx.budget(), 1, ctx.now)?;
+    mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
     let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
     let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
@@ -192,7 +192,7 @@ fn is_too_long(row: &Value, entry: &StateEntry, max: usize) -> bool {
 }
 
 fn delete(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.rates.charge(&mesh.peers, ctx.budget(), 1, ctx.now)?;
+    mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
     let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "deleted": deleted })))
 }

@@ -217,7 +217,7 @@ impl Turn {
         }
     }
 
-    /// Forgets when the next row expires. The time is looked up again when it is needed.
+    /// Forgets the time at which the next row expires. The time is looked up again when it is needed.
     pub(super) fn forget_expiry(&mut self) {
         self.next_expiry = None;
     }

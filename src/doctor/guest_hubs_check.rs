@@ -67,8 +67,8 @@ fn about(one: &HubAnswer) -> String {
 fn errors_of_other_meshes(answers: &[HubAnswer], group: &HubGroup) -> Vec<Option<Error>> {
     let error_of = |one: &HubAnswer, expected| match &one.role {
         Ok(HubRole::Leads { mesh, .. }) => mesh.check(&one.hub, expected, group.places()).err(),
-        // If a standby reports trouble, the trouble explains more than an error about a different log. So this function
-        // returns no error for this standby.
+        // A standby may report trouble. The report says more than an error about a different log would say, so this
+        // function returns no error for such a standby.
         Ok(HubRole::StandsBy { log: Some(log), trouble: None, .. }) if expected.is_some_and(|own| own != *log) => {
             Some(has_another_log(&one.hub, group.places()))
         }

@@ -14,7 +14,7 @@ pub mod sandbox_support_check;
 mod saved_mesh_clock_check;
 mod standby_and_etcd_health_check;
 
-use crate::agents::config_entries::hook_program;
+use crate::agents::edit_own_config_entries::hook_program;
 use crate::agents::generated_file_texts::MARK;
 use crate::agents::prove_hooks::calls_in_file;
 use crate::agents::setup_environment::{EditedFile, Environment, is_program, read_hooks};

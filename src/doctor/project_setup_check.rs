@@ -6,7 +6,7 @@
 
 use super::registered_server_check::find_registered;
 use super::{Check, check_agent, check_own_files};
-use crate::agents::config_entries::hook_program;
+use crate::agents::edit_own_config_entries::hook_program;
 use crate::agents::generated_file_texts::{self, MARK, NAME};
 use crate::agents::safe_write;
 use crate::agents::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};

@@ -221,7 +221,7 @@ pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::stored_enums::{EventKind, MessageState};
+    use crate::base::domain_enums::{EventKind, MessageState};
     use crate::store::Message;
 
     fn send(store: &mut Store, sent: &mut Vec<Message>) {

@@ -2,8 +2,8 @@
 
 use super::named_columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
+use crate::base::domain_enums::EventKind;
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::EventKind;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One event.

@@ -4,8 +4,8 @@
 use super::named_columns::{placeholder, upsert_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
+use crate::base::domain_enums::LockOwner;
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::LockOwner;
 use rusqlite::{Row, params};
 
 /// One locked path.

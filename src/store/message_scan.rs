@@ -7,8 +7,8 @@
 use super::messages::{NOT_UNREAD, UNREAD};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
+use crate::base::domain_enums::MessageState;
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::MessageState;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

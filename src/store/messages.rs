@@ -4,8 +4,8 @@
 use super::named_columns::{ColumnOrder, NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
+use crate::base::domain_enums::{MessageState, MessageType};
 use crate::base::id_types::{MeshUrl, PeerId};
-use crate::base::stored_enums::{MessageState, MessageType};
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::BTreeSet;
 

@@ -366,7 +366,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::stored_enums::{MessageState, WakeupOutcome};
+    use crate::base::domain_enums::{MessageState, WakeupOutcome};
     use rusqlite::params;
 
     fn message(sender: &str, recipient: &str) -> Message {

@@ -2,9 +2,9 @@
 
 use super::named_columns::{placeholder, upsert_row};
 use super::{Store, StoreResult};
+use crate::base::domain_enums::PeerKind;
 use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::process_identity::Process;
-use crate::base::stored_enums::PeerKind;
 use rusqlite::{Row, types::Type};
 
 /// The number that is stored if the process id of a peer is unknown.

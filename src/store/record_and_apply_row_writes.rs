@@ -242,7 +242,7 @@ impl Store {
 mod tests {
     use super::super::{LockRow, Message, PeerRow, StateEntry, WakeupRow};
     use super::*;
-    use crate::base::stored_enums::{EventKind, LockOwner, MessageState, PeerKind, WakeupOutcome};
+    use crate::base::domain_enums::{EventKind, LockOwner, MessageState, PeerKind, WakeupOutcome};
 
     const AT: LogPosition = LogPosition { log: LogId(9), index: 7, stamp: EntryStamp { term: Term(3), now: 40 } };
 

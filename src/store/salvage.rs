@@ -8,7 +8,7 @@ use super::events::BLOCK;
 use super::messages::UNREAD;
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};
-use crate::base::stored_enums::EventKind;
+use crate::base::domain_enums::EventKind;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, params, params_from_iter};

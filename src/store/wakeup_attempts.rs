@@ -3,8 +3,8 @@
 
 use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
+use crate::base::domain_enums::WakeupOutcome;
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::WakeupOutcome;
 use rusqlite::Row;
 
 /// One attempt to wake a session for a message.

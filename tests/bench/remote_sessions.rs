@@ -84,7 +84,7 @@ fn idle(guests: &mut [Line], span: Duration) {
     }
 }
 
-/// Measures many guests that are idle, and then receive a broadcast.
+/// Measures many guests: first while they are idle, and then when they receive a broadcast.
 pub fn guests(table: &mut Table) {
     let mesh = Mesh::hub();
     let mut sender = mesh.attach("sender");

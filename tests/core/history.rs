@@ -4,7 +4,7 @@
 use crate::failures::Disk;
 use crate::script::check;
 use serde_json::{Value, json};
-use slm_mesh::base::stored_enums::MessageState;
+use slm_mesh::base::domain_enums::MessageState;
 use slm_mesh::base::time_format;
 use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::mail::{self, show_all_messages::LOG};

@@ -10,7 +10,7 @@ fn listed(http: &mut Http) -> Vec<String> {
     peers.as_array().unwrap().iter().map(|peer| word(&peer["id"])).collect()
 }
 
-fn named(http: &mut Http, name: &str) -> String {
+pub fn named(http: &mut Http, name: &str) -> String {
     let body = http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "name": name, "agentType": "codex" }));
     assert_eq!(body["name"], json!(name));
     word(&body["peerId"])

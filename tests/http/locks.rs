@@ -169,3 +169,17 @@ fn a_relative_path_is_one_of_the_project_of_its_peer() {
     // path with the locks in all projects.
     assert_eq!(query("nobody", "src/x"), ["/a/src/x"]);
 }
+
+#[test]
+fn a_query_finds_the_lock_on_the_path_itself() {
+    let broker = Broker::start();
+    let mut http = broker.http();
+    let a = http.peer("/p");
+    for file in ["/p/src/", "/p/b.rs", "/p/docs/*.md"] {
+        http.ok("/lock", take(file, &a));
+    }
+    for (file, n) in [("/p/src/a.rs", 0), ("/p/src/", 1), ("/", 0), ("/p/b.rs", 1), ("b.rs", 1), ("/p/docs/x.md", 0)] {
+        let found = http.ok("/lock", json!({ "action": "query", "filePath": file }));
+        assert_eq!(found["locks"].as_array().unwrap().len(), n, "{file}");
+    }
+}

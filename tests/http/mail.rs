@@ -2,6 +2,7 @@
 //! was delivered.
 
 use super::client::*;
+use super::life::named;
 use serde_json::{Value, json};
 
 fn all(http: &mut Http, peer: &str) -> Vec<Value> {
@@ -141,4 +142,21 @@ fn a_linked_mesh_cannot_write_to_a_channel_and_is_told_why() {
     let mut http = broker.http();
     let reply = http.post("/mesh/send", &json!({ "to_peer": "#api", "from_peer": "x", "content": "hello" }));
     assert!(reply.text.contains("a channel belongs to a single mesh"), "{}", reply.text);
+}
+
+#[test]
+fn an_id_means_nothing_but_itself() {
+    let broker = Broker::start();
+    let mut http = broker.http();
+    let (me, named) = (http.peer("/p"), named(&mut http, "build-2"));
+    for sender in ["cli", "build", named.as_str()] {
+        http.ok("/send", json!({ "fromPeer": sender, "toPeer": me, "payload": sender }));
+    }
+    // `cli` is the id that the sender gave, and not the person at this machine. `build` is not short for `build-2`.
+    for (from, want) in [("cli", vec!["cli"]), ("build", vec!["build"]), ("build-2", vec![]), (&named[..8], vec![])] {
+        let found = http.ok("/messages", json!({ "peerId": me, "filter": "all", "from": from }));
+        let found: Vec<String> = found["messages"].as_array().unwrap().iter().map(|m| word(&m["payload"])).collect();
+        assert_eq!(found, want, "{from}");
+    }
+    http.refused("/send", json!({ "fromPeer": me, "toPeer": "build-2", "payload": "x" }), "Invalid peer ID format");
 }

@@ -5,7 +5,7 @@
 
 use crate::choices::Choices;
 use serde_json::Value;
-use slm_mesh::agents::config_entries::Entries;
+use slm_mesh::agents::edit_own_config_entries::Entries;
 use slm_mesh::agents::generated_file_texts::NAME;
 use slm_mesh::agents::json_edit;
 use slm_mesh::known_agents::AGENTS;

@@ -6,11 +6,11 @@ use crate::choices::Choices;
 use serde_json::{Value, json};
 use slm_mesh::agents::edited_paths::NEEDED_FIELDS;
 use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
+use slm_mesh::agents::hook_stdin::extract_needed_json_fields::read_object;
 use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
 use slm_mesh::known_agents::hook_dialect::Dialect;
 use slm_mesh::sys::path_normalization;
-use slm_mesh::wire::huge_or_broken_json_reader::read_object;
 
 /// The first byte chooses an agent, and the other bytes are the input of its hook.
 pub fn check(data: &[u8]) {

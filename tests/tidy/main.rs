@@ -52,7 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("proc_pidinfo", &["sys/process/"]),
     ("signal_hook", &["sys/", "broker/startup"]),
     ("lexopt", &["cli/"]),
-    ("memchr", &["core/mail/search_terms", "wire/"]),
+    ("memchr", &["core/mail/search_terms", "wire/", "agents/hook_stdin/"]),
     ("humantime", &["base/time"]),
     ("libmdns", &["discovery/announce_hub_by_mdns"]),
     ("if_addrs", &["discovery/addresses"]),

@@ -5,10 +5,9 @@ use crate::base::error::Error;
 use crate::base::limits;
 use serde_json::{Map, Value};
 
-/// Returns the text, shortened to at most `max` bytes.
-pub fn shortened(text: &str, max: usize) -> &str {
-    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= max).last();
-    &text[..end.unwrap_or(0)]
+/// Cuts an id or a name to the maximum number of characters that is stored. Clients may send longer ones.
+pub fn shortened(text: &str) -> String {
+    text.chars().take(limits::WORD_MAX).collect()
 }
 
 /// The fields of a request. A field of the wrong type counts as missing, and unknown fields are ignored.

@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 
 /// The agent types, under the names that clients of slm-mesh 1.x use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
-/// A client sends this name if the broker should choose the name.
+/// Maximum length of the id in a filter of messages, in bytes. No message is found with a longer one.
+const SENDER_BYTES_MAX: usize = 256;
+/// Instead of a name, a client sends this word to let the broker choose a name.
 const AUTO: &str = "auto";
 
 /// A route. It takes the mesh, the fields of the request, and the current time in ms.
@@ -61,24 +63,48 @@ fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
 
 /// Runs an operation for the peer with the id `me`. Clients of slm-mesh 1.x may use any text as an id.
 fn run(mesh: &mut Mesh, op: &'static Op, me: Option<&str>, args: Value, now: i64) -> RouteResult {
-    // All unregistered callers share one rate limit, so a client gains nothing by inventing ids. A registered peer has
-    // one limit for HTTP, and another for calls over its session's socket.
-    let known = me.filter(|id| mesh.peers().get(id).is_some());
-    let budget = known.map_or_else(|| "unregistered".to_owned(), |id| format!("http {id}"));
-    run_with_budget(mesh, op, me, budget, args, now)
+    run_limited(mesh, op, me, None, args, now)
 }
 
-fn run_with_budget(
+/// Runs an operation for a peer of this mesh. Nobody can act as a peer of a linked mesh.
+fn run_locally(mesh: &mut Mesh, op: &'static Op, me: &str, args: Value, now: i64) -> RouteResult {
+    mesh.peers().require_local(shortened(me).into())?;
+    run(mesh, op, Some(me), args, now)
+}
+
+/// Runs an operation that counts to the rate limit `budget`. In slm-mesh 1.x, only messages and registrations are
+/// limited.
+fn run_limited(
     mesh: &mut Mesh,
     op: &'static Op,
     me: Option<&str>,
-    budget: String,
+    budget: Option<String>,
     args: Value,
     now: i64,
 ) -> RouteResult {
-    let id = |me: &str| mesh.peers().require_local(PeerId::from(shortened(me, limits::WORD_MAX)));
-    let context = CallContext::over_http(ClientKind::HttpProgram { budget }, me.map(id).transpose()?, now);
+    let actor = me.map(|me| PeerId::from(shortened(me)));
+    let context = CallContext::over_http(ClientKind::HttpProgram { budget }, actor, now);
     mesh.run_within_savepoint(op, &op.check(object(args))?, &context)
+}
+
+/// Runs an operation that returns a list in pages, until the list is complete. Returns the rows.
+fn all_rows(
+    mesh: &mut Mesh,
+    op: &'static Op,
+    me: Option<&str>,
+    mut args: Value,
+    name: &str,
+    now: i64,
+) -> Result<Vec<Value>, Error> {
+    let mut rows = Vec::new();
+    loop {
+        let mut page = run(mesh, op, me, args.clone(), now)?;
+        args["after"] = page["next"].take();
+        rows.extend(rows_of(page, name));
+        if args["after"].is_null() {
+            return Ok(rows);
+        }
+    }
 }
 
 fn register(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
@@ -94,7 +120,7 @@ fn register(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         "gitRoot": fields.text("gitRoot"), "gitBranch": fields.text("gitBranch"), "repo": fields.repository,
         "pid": (pid as i64).max(0), "udsPath": fields.word("udsPath"),
     });
-    let you = run_with_budget(mesh, &REGISTER, None, "registrations".into(), args, now)?["you"].take();
+    let you = run_limited(mesh, &REGISTER, None, Some("registrations".into()), args, now)?["you"].take();
     Ok(json!({ "ok": true, "peerId": you["id"], "name": you["name"] }))
 }
 
@@ -119,10 +145,14 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         // In slm-mesh 1.x, a scope without a directory or repository, and an unknown scope, have no effect.
         _ => "machine",
     };
-    let args = json!({ "scope": scope, "project": project, "gitRoot": root, "repo": repo });
+    let args = match scope {
+        "directory" => json!({ "scope": scope, "project": project }),
+        "repo" => json!({ "scope": scope, "workTree": root, "repo": repo }),
+        _ => json!({}),
+    };
     let me = fields.text("excludeId").filter(|id| mesh.peers().get(id).is_some());
-    let rows = rows_of(run(mesh, &PEERS, me, args, now)?, "peers").into_iter();
-    let active = rows.filter(|row| row["status"] == "active");
+    let rows = all_rows(mesh, &PEERS, me, args, "peers", now)?;
+    let active = rows.into_iter().filter(|row| row["status"] == "active");
     let rows: Vec<Value> = active.map(|row| without_zones(row, &["startedAt", "lastHeartbeat"])).collect();
     Ok(json!({ "ok": true, "peers": rows }))
 }
@@ -135,8 +165,8 @@ fn summary(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         return Err(no(format!("Summary too long (max {} characters)", limits::SUMMARY_MAX)));
     }
     let result = match summary {
-        "" => run(mesh, &CLEAR_SUMMARY, Some(id), json!({}), now),
-        _ => run(mesh, &peer_ops::SUMMARY, Some(id), json!({ "summary": summary }), now),
+        "" => run_locally(mesh, &CLEAR_SUMMARY, id, json!({}), now),
+        _ => run_locally(mesh, &peer_ops::SUMMARY, id, json!({ "summary": summary }), now),
     };
     result.map_err(|error| in_old_words(error, "Peer not found"))
 }
@@ -153,9 +183,19 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if to != "all" && to != "cli" && !is_uuid(to) && mesh.peers().get(to).is_none() {
         return Err(no("Invalid peer ID format"));
     }
-    // In slm-mesh 1.x, people are not peers, and clients count the messages. So people get no copies.
-    let args = json!({ "to": to, "message": payload, "type": fields.text("type"), "withoutPeople": true });
-    let sent = run(mesh, &mail::SEND, Some(from), args, now)
+    // In slm-mesh 1.x, people are not peers. A copy for a person would be one message more than clients expect, so
+    // people get none.
+    let human = mesh.peers().human().clone();
+    let args = json!({
+        "to": if to == "cli" { &human } else { to }, "message": payload, "type": fields.text("type"),
+        "withoutPeople": true,
+    });
+    // All unregistered senders share one rate limit, so a client gains nothing by inventing senders. A registered sender
+    // has one limit for HTTP, and another for calls over its session's socket.
+    let known = Some(from).filter(|from| mesh.peers().get(from).is_some());
+    let budget = known.map_or_else(|| "unregistered".to_owned(), |id| format!("http {id}"));
+    mesh.peers().require_local(shortened(from).into())?;
+    let sent = run_limited(mesh, &mail::SEND, Some(from), Some(budget), args, now)
         .map_err(|error| in_old_words(error, "Peer not found or inactive"))?;
     if to != "all" {
         return Ok(json!({ "ok": true, "messageId": sent["messageId"] }));
@@ -165,22 +205,22 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 
 fn messages(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let id = fields.word("peerId").ok_or_else(|| no("peerId is required"))?;
-    let limit = fields.limit(20);
-    if limit == 0 {
+    let (limit, from) = (fields.limit(20), fields.word("from"));
+    if limit == 0 || from.is_some_and(|from| from.len() > SENDER_BYTES_MAX) {
         return Ok(json!({ "ok": true, "messages": [] }));
     }
     let filter = if fields.text("filter").unwrap_or("unread") == "unread" { "unread" } else { "all" };
     let args = json!({
-        "filter": filter, "from": fields.word("from"), "rows": limit, "newest": true, "markRead": true,
+        "filter": filter, "from": from, "rows": limit, "newest": true, "markRead": true,
     });
     let names = ["id", "fromPeer", "toPeer", "type", "payload", "createdAt", "readAt", "delivered"];
-    let rows = rows_of(run(mesh, &mail::INBOX, Some(id), args, now)?, "messages").into_iter().rev();
+    let rows = rows_of(run_locally(mesh, &mail::INBOX, id, args, now)?, "messages").into_iter().rev();
     let rows: Vec<Value> = rows.map(|row| without_zones(only_fields(row, &names), &["readAt"])).collect();
     Ok(json!({ "ok": true, "messages": rows }))
 }
 
 fn state(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
-    let (namespace, key) = (fields.word("namespace"), fields.word("key"));
+    let (namespace, key) = (fields.text("namespace"), fields.word("key"));
     match fields.word("action") {
         None => Err(no("action is required")),
         Some("get") => {
@@ -194,7 +234,7 @@ fn state(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
                 return Err(no("key, value, and peerId are required for set"));
             };
             let args = json!({ "namespace": namespace, "key": key, "value": value });
-            let entry = run(mesh, &state_ops::SET, Some(by), args, now)?["entry"].take();
+            let entry = run_locally(mesh, &state_ops::SET, by, args, now)?["entry"].take();
             Ok(json!({ "ok": true, "entry": without_zones(entry, &["updatedAt"]) }))
         }
         Some("list") => {
@@ -233,17 +273,16 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         }
         Some("query") => {
             let path = file.map(|file| absolute(mesh, file, holder));
-            // If the directory of the caller is unknown, a relative path stands for all files whose paths end with it.
-            let (file, ending) = match &path {
-                Some(path) if !path.starts_with('/') => (None, Some(format!("/{path}"))),
-                path => (path.as_deref(), None),
-            };
-            let rows = rows_of(run(mesh, &locks::QUERY, holder, json!({ "filePath": file }), now)?, "locks");
+            // In slm-mesh 1.x, a query finds only the lock on the path itself, but not locks on folders or patterns. If the
+            // directory of the caller is unknown, a relative path stands for all files whose paths end with it.
             let fits = |row: &Value| {
-                let (locked, ending) = (row["filePath"].as_str().unwrap_or(""), ending.as_deref().unwrap_or(""));
-                locked.ends_with(ending) || Some(locked) == path.as_deref()
+                let locked = row["filePath"].as_str().unwrap_or("");
+                path.as_ref().is_none_or(|path| {
+                    locked == path || !path.starts_with('/') && locked.ends_with(&format!("/{path}"))
+                })
             };
-            let rows: Vec<Value> = rows.into_iter().filter(fits).map(|row| without(row, "queue")).collect();
+            let mut rows = all_rows(mesh, &locks::QUERY, holder, json!({}), "locks", now)?;
+            rows.retain(fits);
             Ok(json!({ "ok": true, "locks": rows }))
         }
         Some(other) => Err(unknown_action(other)),
@@ -267,7 +306,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
     let args = json!({
         "filePath": absolute(mesh, file, Some(holder)), "reason": fields.text("reason"), "ttlMs": ttl_ms, "renew": true,
     });
-    let mut granted = run(mesh, &locks::LOCK, Some(holder), args, now).map_err(|error| match error.kind {
+    let mut granted = run_locally(mesh, &locks::LOCK, holder, args, now).map_err(|error| match error.kind {
         ErrorKind::Held => held_in_old_words(&error, now),
         _ => error,
     })?;
@@ -294,7 +333,12 @@ fn events(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
             if limit == 0 {
                 return Ok(json!({ "ok": true, "events": [] }));
             }
-            let types: Vec<&str> = types.unwrap_or_default().into_iter().filter(|kind| !kind.is_empty()).collect();
+            let asked = types.unwrap_or_default();
+            let possible = |kind: &&str| (1..=limits::WORD_MAX).contains(&kind.len());
+            let types: Vec<&str> = asked.iter().copied().filter(possible).collect();
+            if types.is_empty() && !asked.is_empty() {
+                return Ok(json!({ "ok": true, "events": [] }));
+            }
             let args = json!({ "types": types, "since": fields.word("since"), "rows": limit, "newest": true });
             let found = rows_of(run(mesh, &event_journal::READ, None, args, now)?, "events");
             let rows = found.into_iter().rev().map(|mut event| {
@@ -307,8 +351,9 @@ fn events(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         "subscribe" => {
             let id = fields.short_id("peerId")?.ok_or_else(|| no("peerId is required for subscribe"))?;
             let types = types.ok_or_else(|| no("types array is required for subscribe"))?;
-            let op = if types.is_empty() { &event_journal::UNSUBSCRIBE } else { &event_journal::SUBSCRIBE };
-            let args = if types.is_empty() { json!({}) } else { json!({ "types": types }) };
+            let wanted: Vec<&str> = types.iter().copied().filter(|kind| !kind.is_empty()).collect();
+            let op = if wanted.is_empty() { &event_journal::UNSUBSCRIBE } else { &event_journal::SUBSCRIBE };
+            let args = if wanted.is_empty() { json!({}) } else { json!({ "types": wanted }) };
             run(mesh, op, Some(id), args, now)?;
             Ok(json!({ "ok": true, "subscribed": types }))
         }
@@ -340,13 +385,6 @@ fn rows_of(mut result: Value, name: &str) -> Vec<Value> {
 /// Keeps only the fields `names`, in this order.
 fn only_fields(mut row: Value, names: &[&str]) -> Value {
     Value::Object(names.iter().map(|name| ((*name).to_owned(), row[*name].take())).collect())
-}
-
-fn without(mut row: Value, name: &str) -> Value {
-    if let Some(row) = row.as_object_mut() {
-        row.shift_remove(name);
-    }
-    row
 }
 
 /// Formats the times in the fields `names` without a time zone, as clients of slm-mesh 1.x expect.

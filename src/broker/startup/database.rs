@@ -336,7 +336,7 @@ pub fn complete_database_file(places: &DataDir) -> bool {
     is_complete(places)
 }
 
-/// Whether the database file contains everything, because the write-ahead log is empty or missing.
+/// Whether the database file contains everything. It does if the write-ahead log is empty or missing.
 fn is_complete(places: &DataDir) -> bool {
     !fs::metadata(log_path(places)).is_ok_and(|log| log.len() > 0)
 }

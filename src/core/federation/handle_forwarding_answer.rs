@@ -7,9 +7,9 @@
 
 use super::MeshLink;
 use super::roster::plain;
+use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
-use crate::base::stored_enums::MessageState;
 use crate::base::untrusted_text::quoted;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;

@@ -4,10 +4,10 @@
 //! **Invariant:** these operations list only peers of this mesh and write only to them, never to peers of linked meshes.
 //! So linked meshes do not echo or relay anything, even in a ring.
 
+use crate::base::domain_enums::{MessageType, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::limits;
-use crate::base::stored_enums::{MessageType, PeerKind};
 use crate::core::mail;
 use crate::core::op_definition::ArgKind;
 use crate::core::peers::{Peer, Peers};
@@ -16,9 +16,11 @@ use crate::store::Message;
 use serde_json::{Value, json};
 
 const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
-const SENDER: Arg = Arg::new("sender", WORD, "Id of the sender in the linked mesh").required();
-const SENDER_NAME: Arg = Arg::new("senderName", WORD, "Name of the sender");
-const SENDER_MACHINE: Arg = Arg::new("senderMachine", WORD, "Machine of the sender");
+/// Text of at most `WORD_MAX` characters, which have up to four bytes each.
+const NAME: ArgKind = ArgKind::Text { min: 0, max: 4 * limits::WORD_MAX };
+const SENDER: Arg = Arg::new("sender", NAME, "Id of the sender in the linked mesh").required();
+const SENDER_NAME: Arg = Arg::new("senderName", NAME, "Name of the sender");
+const SENDER_MACHINE: Arg = Arg::new("senderMachine", NAME, "Machine of the sender");
 
 /// Lists the peers that a linked mesh may address.
 pub static PEERS: Op = Op {
@@ -115,7 +117,7 @@ fn peers(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 }
 
 fn receipts(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.rates.charge(&mesh.peers, ctx.budget(), 1, ctx.now)?;
+    mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
     let rows = mesh.receipts_for(&names_of_sender(mesh, args), &args.texts("keys"), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "receipts": rows })))
 }
@@ -129,7 +131,7 @@ fn names_of_sender(mesh: &Mesh, args: &Args) -> [PeerId; 2] {
 }
 
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.rates.charge(&mesh.peers, ctx.budget(), 10, ctx.now)?;
+    mesh.rates.charge_call(&mesh.peers, ctx, 10)?;
     let names = names_of_sender(mesh, args);
     let key = args.text("key");
     // The other mesh repeats a message if the reply was lost. If that mesh has listed the sender since the first

@@ -6,9 +6,9 @@
 
 use super::roster::plain;
 use super::{Federation, MeshLink};
+use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::peers::Peers;
 use crate::store::Message;

@@ -5,10 +5,10 @@
 //! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never returns
 //! to an earlier state. The number of awaited receipts is bounded.
 
+use crate::base::domain_enums::MessageState;
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::limits;
-use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
 use crate::store::Message;

@@ -21,11 +21,11 @@ use super::transaction_and_pending_effects::Turn;
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
+use crate::base::domain_enums::LockOwner;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::json_text::visible_json_length;
 use crate::base::path_overlap;
-use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time_format};
 use crate::store::LockRow;
 use request_conflicts::{LockMatcher, LockRequest, Repository};
@@ -218,8 +218,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let grants = locks.grant(turn, peers, journal, &request, ctx.now)?;
     let mut value = granted_view(peers, &grants, ctx.now);
     add_notes(&mut value, &notes);
-    locks.note_grant(ctx, grants.iter().map(|lock| lock.token).max().unwrap_or(0), new_paths);
     if peers.is_connected(ctx.conn) {
+        locks.note_grant(ctx, grants.iter().map(|lock| lock.token).max().unwrap_or(0), new_paths);
         locks.add_command(ctx.conn, &request);
     }
     Ok(Outcome::Ready(value))
@@ -232,7 +232,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
     if ctx.until.is_none() {
         // The rate limit counts each pattern as one more call, because a pattern is compared with all locks.
         let n_patterns = paths.iter().filter(|path| path_overlap::is_pattern(path)).count();
-        rates.charge(peers, ctx.budget(), 1 + n_patterns as u32, ctx.now)?;
+        rates.charge_call(peers, ctx, 1 + n_patterns as u32)?;
     }
     let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
     let request = LockRequest {
@@ -318,7 +318,9 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let (mut page, queue) = (ctx.page(), wait_queue_and_forced_unlock::matchers(waiting));
     for lock in &found {
         let mut row = lock_view(peers, lock, ctx.now);
-        row["queue"] = json!(wait_queue_and_forced_unlock::names_for(peers, lock, &queue));
+        if !ctx.is_http_program() {
+            row["queue"] = json!(wait_queue_and_forced_unlock::names_for(peers, lock, &queue));
+        }
         if !page.add(row) {
             break;
         }

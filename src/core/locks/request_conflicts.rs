@@ -2,9 +2,9 @@
 //! whether the lock blocks the caller.
 
 use super::Locks;
+use crate::base::domain_enums::LockOwner;
 use crate::base::id_types::PeerId;
 use crate::base::path_overlap::PathMatcher;
-use crate::base::stored_enums::LockOwner;
 use crate::core::Args;
 use crate::core::peers::Peers;
 use crate::store::{LockRow, PeerRow};

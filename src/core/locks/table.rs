@@ -2,11 +2,11 @@
 
 use super::indexed_locks::IndexedLocks;
 use super::request_conflicts::LockRequest;
+use crate::base::domain_enums::LockOwner;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{CountedMap, PeerId};
 use crate::base::limits;
 use crate::base::process_identity::Process;
-use crate::base::stored_enums::LockOwner;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::mesh_opening_parameters::FormerHost;
 use crate::core::peers::Peers;

@@ -3,10 +3,10 @@
 
 use super::request_conflicts::{LockMatcher, LockRequest};
 use super::{Locks, StealParts, lock_view};
+use crate::base::domain_enums::{LockOwner, MessageType};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::json_text::JsonObjectText;
-use crate::base::stored_enums::{LockOwner, MessageType};
 use crate::base::untrusted_text;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::Waiting;

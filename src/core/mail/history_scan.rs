@@ -10,10 +10,10 @@
 use super::Mail;
 use super::resolve_recipients::Correspondent;
 use super::search_terms::TextFilter;
+use crate::base::domain_enums::MessageState;
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::json_text::visible_json_length;
-use crate::base::stored_enums::MessageState;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageScan, ScanEnd, ScanSource, ScannedMessage, Store};
 use serde_json::{Map, Value, json};

@@ -22,11 +22,11 @@ use super::op_definition::ArgKind;
 use super::peers::Peers;
 use super::transaction_and_pending_effects::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
+use crate::base::domain_enums::{MessageState, MessageType};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId, PublicIds};
 use crate::base::json_text::JsonObjectText;
 use crate::base::limits;
-use crate::base::stored_enums::{MessageState, MessageType};
 use crate::store::{Message, MessageFilter, Store};
 use duplicate_hook_reports::HookEvents;
 pub use read_inbox::INBOX;
@@ -114,8 +114,8 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             return Ok(Outcome::Ready(value));
         }
     }
+    rates.charge_call(peers, ctx, 10)?;
     let (group, recipients) = recipients(peers, channels, ctx, args.word("to"), args)?;
-    rates.charge(peers, ctx.budget(), 10, ctx.now)?;
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
         None => None,

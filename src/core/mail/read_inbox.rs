@@ -1,7 +1,7 @@
 //! The inbox: a peer's unread messages, its history, and its sent messages.
 
 use super::resolve_recipients::Correspondent;
-use super::{Mail, show_all_messages};
+use super::show_all_messages;
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::id_types::{ChannelName, PeerId};
@@ -145,11 +145,10 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     for id in args.texts("ack") {
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
-    let view = MailView::of(args.text("filter"));
+    let (view, me, after) = (MailView::of(args.text("filter")), ctx.me(), args.int("after"));
     // A caller outside the session may read the session's mail without changing the receipts.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
-    let limit = args.int("rows").or(args.int("limit")).unwrap_or(20);
-    let other = args.text("from").map(|name| Correspondent::named(peers, ctx.conn, "from", name)).transpose()?;
+    let other = args.text("from").map(|name| Correspondent::named(peers, ctx, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("").trim();
     let is_history = is_channel && view != MailView::Unread;
@@ -161,7 +160,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     if !words.is_empty() || is_history {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }
-    let (me, after) = (ctx.me(), args.int("after"));
+    let limit = args.int("rows").or(args.int("limit")).unwrap_or(20);
     let filter = filter(view, me, other.as_ref(), after, limit + 1);
     let filter = MessageFilter { newest: args.flag("newest").unwrap_or(filter.newest), ..filter };
     let mut found = turn.store.messages(&filter)?;
@@ -174,9 +173,12 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
     let (mut page, mut n_whole) = (if is_look { Page::for_people() } else { ctx.page() }, 0);
-    let to_row = if is_look || ctx.is_http_program() { Mail::whole_row } else { Mail::row };
     for message in &found {
-        let row = to_row(mail, &turn.store, peers, message, view, Some(me));
+        let row = match (ctx.is_http_program(), is_look) {
+            (true, _) => mail.plain_row(message),
+            (_, true) => mail.whole_row(&turn.store, peers, message, view, Some(me)),
+            (_, false) => mail.row(&turn.store, peers, message, view, Some(me)),
+        };
         let is_whole = row.get("part").is_none() || row["part"] == row["parts"];
         if !page.add(row) {
             more = true;

@@ -3,9 +3,9 @@
 
 use super::{Mail, MailView};
 use crate::base::build_json_object::json_object;
+use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::op_definition::ArgKind;
@@ -292,6 +292,14 @@ impl Mail {
             map.insert("redelivered".into(), json!(true));
         }
         Value::Object(map)
+    }
+
+    /// Returns a message for a program, with its sequence number. The program is not told about conversations, because
+    /// finding them takes several queries.
+    pub(super) fn plain_row(&self, message: &Message) -> Value {
+        let mut row = self.old_view(message);
+        row["seq"] = json!(message.seq);
+        row
     }
 
     /// Returns a message with the JSON keys of the old HTTP API.

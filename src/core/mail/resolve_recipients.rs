@@ -3,7 +3,7 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId};
 use crate::core::channels::Channels;
-use crate::core::peers::{Peer, Peers};
+use crate::core::peers::{Peer, Peers, no_peer};
 use crate::core::{Args, CallContext, ConnId};
 
 /// Returns the id of the peer with this name. If there is no such peer, returns the name itself, because it may be the
@@ -21,13 +21,16 @@ pub(super) enum Correspondent {
 }
 
 impl Correspondent {
-    /// Finds the peer or channel with the name `text`.
-    pub(super) fn named(peers: &Peers, conn: ConnId, argument: &str, text: &str) -> Result<Correspondent, Error> {
+    /// Finds the peer or channel with the name `text`. A program that uses HTTP always gives the id of a peer.
+    pub(super) fn named(peers: &Peers, ctx: &CallContext, argument: &str, text: &str) -> Result<Correspondent, Error> {
+        if ctx.is_http_program() {
+            return Ok(Correspondent::Peer(text.into()));
+        }
         if ChannelName::is_meant_by(text) {
             let name = ChannelName::parse(text).map_err(|want| Error::usage(argument, want))?;
             return Ok(Correspondent::Channel(name));
         }
-        peer_or_text(peers, conn, text).map(Correspondent::Peer)
+        peer_or_text(peers, ctx.conn, text).map(Correspondent::Peer)
     }
 
     pub(super) fn peer(&self) -> Option<&PeerId> {
@@ -51,7 +54,7 @@ pub fn is_named_group(word: &str) -> bool {
 }
 
 /// Returns the recipients that `to` stands for. If `to` is a group, also returns the group's name, and leaves out the
-/// sender.
+/// sender. A program that uses HTTP can write to a peer by its id, and to the group `all`.
 pub(super) fn recipients(
     peers: &Peers,
     channels: &Channels,
@@ -60,6 +63,10 @@ pub(super) fn recipients(
     args: &Args,
 ) -> Result<(Option<String>, Vec<PeerId>), Error> {
     let me = ctx.me();
+    if ctx.is_http_program() && to != "all" {
+        let known = peers.get(to).map(|peer| peer.row.id.clone());
+        return Ok((None, vec![known.ok_or_else(|| no_peer(to))?]));
+    }
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
     if ChannelName::is_meant_by(to) {
         let channel = ChannelName::parse(to).map_err(|want| Error::usage("to", want))?;

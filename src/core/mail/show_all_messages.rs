@@ -14,7 +14,7 @@ use crate::core::op_definition::ArgKind;
 use crate::core::pagination;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, MessageScan, Store};
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, mail, .. } = mesh;
     let store = &turn.store;
     let visible = VisibleMail::of(peers, ctx.me());
-    let with = args.text("with").map(|name| correspondent(store, peers, ctx.conn, name)).transpose()?;
+    let with = args.text("with").map(|name| correspondent(store, peers, ctx, name)).transpose()?;
     let mut filter = HistoryFilter::new(TextFilter::new(args.text("search"), args.text("grep")));
     filter.and_visible(peers, visible.clone());
     match &with {
@@ -115,11 +115,11 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 
 /// Returns the peer or channel with this name. Returns an error if no peer has the name and no old message was sent
 /// from or to this name. Such a name is probably misspelt.
-fn correspondent(store: &Store, peers: &Peers, conn: ConnId, name: &str) -> Result<Correspondent, Error> {
-    let found = Correspondent::named(peers, conn, "with", name)?;
+fn correspondent(store: &Store, peers: &Peers, ctx: &CallContext, name: &str) -> Result<Correspondent, Error> {
+    let found = Correspondent::named(peers, ctx, "with", name)?;
     match found.peer() {
         Some(id) if peers.get(id).is_none() && !has_messages(store, id)? => {
-            peers.resolve(conn, name).map(Correspondent::Peer)
+            peers.resolve(ctx.conn, name).map(Correspondent::Peer)
         }
         _ => Ok(found),
     }

@@ -2,7 +2,7 @@
 //! looking at the mesh. Only this broker notifies people. So it also notifies the people at machines without a broker.
 
 use super::MailView;
-use crate::base::stored_enums::{MessageType, PeerKind};
+use crate::base::domain_enums::{MessageType, PeerKind};
 use crate::core::Mesh;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageFilter};

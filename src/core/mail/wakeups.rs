@@ -7,9 +7,9 @@
 //! peer and hour is limited. No attempt is made if agents would keep waking each other.
 
 use super::Mail;
+use crate::base::domain_enums::WakeupOutcome;
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::WakeupOutcome;
 use crate::base::{limits, time_format};
 use crate::core::arguments_that_identify_session::{OPTIONAL_NAMING, session_args};
 use crate::core::hook_operations;

@@ -3,9 +3,9 @@
 
 use super::move_connections::tell_connections;
 use super::{Peer, Peers};
+use crate::base::domain_enums::{LockOwner, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::mail::wakeups::repeat_waits;
 use crate::core::transaction_and_pending_effects::Turn;

@@ -2,9 +2,9 @@
 //! these operations, because other clients become peers with their connections.
 
 use super::{Peer, Peers, no_peer};
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::PeerKind;
 use crate::base::{limits, untrusted_text};
 use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
@@ -77,7 +77,7 @@ pub static CLEAR_SUMMARY: Op = Op {
 
 fn clear_summary(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, journal, rates, .. } = mesh;
-    rates.charge(peers, ctx.budget(), 1, ctx.now)?;
+    rates.charge_call(peers, ctx, 1)?;
     peers.set_summary(turn, journal, ctx.me(), "", ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
@@ -95,7 +95,7 @@ fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
         kind: PeerKind::Http { push_socket: text("udsPath") },
         ..PeerRow::default()
     };
-    rates.charge(peers, ctx.budget(), 10, ctx.now)?;
+    rates.charge_call(peers, ctx, 10)?;
     let row = peers.register(turn, mail, locks, args.text("name"), row, ctx.now)?;
     peers.record(turn, journal, &Change::PeerJoined(&row), &row.id, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": row.id.as_str(), "name": row.name } })))

@@ -39,7 +39,7 @@ pub static PEERS: Op = Op {
         Arg::new("repo", PATH, "Repository to compare with, if not the caller's own")
             .at(CliPlace::Hidden)
             .not_in_tool(),
-        Arg::new("gitRoot", PATH, "Git work tree to compare with, instead of a repository")
+        Arg::new("workTree", PATH, "Git work tree to compare with, instead of a repository")
             .at(CliPlace::Hidden)
             .not_in_tool(),
     ],
@@ -63,12 +63,12 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let project = args.text("project").or(me.map(|me| me.project.as_str())).map(path_overlap::normal);
     let is_in_project =
         |peer: &Peer| project.as_ref().is_some_and(|dir| *dir == path_overlap::normal(&peer.row.project));
-    let git_root = args.text("gitRoot");
+    let work_tree = args.text("workTree");
     let repo = args.text("repo").or(me.and_then(|me| me.repo.as_deref()));
     let scope = args.word("scope");
     let fits = |peer: &&Peer| match scope {
         "directory" => is_in_project(peer),
-        "repo" if git_root.is_some() => peer.row.git_root.as_deref() == git_root,
+        "repo" if work_tree.is_some() => peer.row.git_root.as_deref() == work_tree,
         "repo" if repo.is_some() => peer.row.repo.as_deref() == repo,
         // Outside a repository, peers are matched by their directory.
         "repo" => is_in_project(peer),

@@ -6,10 +6,10 @@
 
 use super::Peers;
 use super::name_lookup::HUMAN_AT;
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
-use crate::base::stored_enums::PeerKind;
 use crate::core::mesh_opening_parameters::FormerHost;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{ConnId, Mesh};

@@ -30,10 +30,10 @@ use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome};
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::Error;
 use crate::base::id_types::{PeerId, uuid};
 use crate::base::process_identity::Process;
-use crate::base::stored_enums::PeerKind;
 use crate::base::{limits, time_format};
 use crate::store::{PeerRow, Store, TakeoverRow};
 use attachments::Attachments;
@@ -204,7 +204,7 @@ fn whoami(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 
 fn summary(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, journal, rates, .. } = mesh;
-    rates.charge(peers, ctx.budget(), 1, ctx.now)?;
+    rates.charge_call(peers, ctx, 1)?;
     peers.set_summary(turn, journal, ctx.me(), args.word("summary"), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }

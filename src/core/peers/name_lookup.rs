@@ -2,9 +2,9 @@
 
 use super::super::MeshSettings;
 use super::{Peer, Peers, no_peer};
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
-use crate::base::stored_enums::PeerKind;
 use crate::core::ConnId;
 use crate::store::PeerRow;
 

@@ -146,8 +146,8 @@ impl PeerTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::domain_enums::PeerKind;
     use crate::base::id_types::MeshUrl;
-    use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 
     /// Returns a pseudorandom number below `n` (xorshift64). The same seed gives the same numbers, so a failed run can

@@ -4,10 +4,10 @@
 //! them.
 
 use super::{Peer, Peers};
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::Error;
 use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::limits;
-use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text::plain_name;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::locks::Locks;

@@ -1,11 +1,11 @@
 //! The lifetime of peers. This module decides when a silent peer counts as gone, and when an offline peer is forgotten.
 
 use super::{Peer, Peers, sessions};
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::process_identity::Process;
-use crate::base::stored_enums::PeerKind;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
 use crate::core::locks::Locks;

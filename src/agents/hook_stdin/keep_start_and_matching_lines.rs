@@ -1,7 +1,7 @@
 //! Keeps the beginning of a long text. Of the rest, keeps only the needed lines. For example, only a few lines of a
 //! large patch contain the names of files.
 
-use super::huge_or_broken_json_reader::SHORT_MAX;
+use super::extract_needed_json_fields::SHORT_MAX;
 
 /// The beginning of a text, and those later lines that are needed.
 pub(super) struct KeptText {
