@@ -92,9 +92,41 @@ impl MessageState {
         STATES[self as usize].1
     }
 
+    /// The state with this name; `None` if there is no such state.
+    pub fn from_word(word: &str) -> Option<MessageState> {
+        STATES.iter().find(|(_, known)| *known == word).map(|(state, _)| *state)
+    }
+
+    /// Whether the recipient has read the message.
+    pub fn is_read(self) -> bool {
+        matches!(self, MessageState::Read | MessageState::Acked)
+    }
+
     /// Whether the recipient has not read the message yet.
     pub fn is_unread(self) -> bool {
         self < MessageState::Read
+    }
+}
+
+/// Why a session leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// The session ended cleanly.
+    CleanExit,
+    /// The connection was closed without a word.
+    Disconnected,
+    /// The agent process of the session ended.
+    ProcessExit,
+}
+
+impl LeaveReason {
+    /// The word for this reason in events.
+    pub fn word(self) -> &'static str {
+        match self {
+            LeaveReason::CleanExit => "clean_exit",
+            LeaveReason::Disconnected => "disconnected",
+            LeaveReason::ProcessExit => "process_exit",
+        }
     }
 }
 
@@ -113,6 +145,11 @@ pub enum MessageType {
 }
 
 impl MessageType {
+    /// Whether a message of this type may have this text.
+    pub fn accepts(self, text: &str) -> bool {
+        self != MessageType::Json || serde_json::from_str::<serde_json::Value>(text).is_ok()
+    }
+
     /// The names of the types, in the order of the variants.
     pub const WORDS: &'static [&'static str] = &["text", "json", "command", "alert"];
 

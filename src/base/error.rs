@@ -106,6 +106,12 @@ impl ErrorKind {
     }
 }
 
+/// Splits a text such as the text of an error into its first clause, which is the problem, and the rest, which is the
+/// cure. A semicolon separates the clauses.
+pub fn problem_and_cure(text: &str) -> (&str, Option<&str>) {
+    text.split_once("; ").map_or((text, None), |(problem, cure)| (problem, Some(cure)))
+}
+
 /// An error that a caller gets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Error {

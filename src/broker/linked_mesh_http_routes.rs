@@ -173,8 +173,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
 
 /// Returns the type that the sender gave, or the default if this type is unknown or does not fit the content.
 fn message_type(fields: &Fields, content: &str) -> MessageType {
-    let fits = |kind: &MessageType| *kind != MessageType::Json || serde_json::from_str::<Value>(content).is_ok();
-    fields.word("type").and_then(MessageType::from_word).filter(fits).unwrap_or_default()
+    let given = fields.word("type").and_then(MessageType::from_word);
+    given.filter(|kind| kind.accepts(content)).unwrap_or_default()
 }
 
 fn status(mesh: &mut Mesh, _: &Head, _: &Fields, now: i64) -> Result<Value, Error> {

@@ -6,7 +6,7 @@
 
 use super::Client;
 use super::connect_to_leading_hub::{Candidate, HubGroup};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, problem_and_cure};
 use crate::base::id_types::LogId;
 use crate::sys::parse_hub_addresses::HubAddress;
 use serde_json::{Value, json};
@@ -255,7 +255,7 @@ impl LeaderSearch<'_> {
     /// What to do about a hub that has another mesh. `None` if there is no such hub.
     fn cure_of_other_mesh(&self) -> Option<&str> {
         self.candidates.iter().find_map(|(_, progress)| match progress {
-            SearchProgress::HasOtherMesh(error) => error.text.split_once("; ").map(|(_, cure)| cure),
+            SearchProgress::HasOtherMesh(error) => problem_and_cure(&error.text).1,
             _ => None,
         })
     }
@@ -294,13 +294,13 @@ impl SearchProgress {
     fn cause(&self, hub: &Candidate) -> String {
         match self {
             SearchProgress::Failed(_, error) | SearchProgress::HasOtherMesh(error) => {
-                error.text.split("; ").next().unwrap_or_default().to_owned()
+                problem_and_cure(&error.text).0.to_owned()
             }
             SearchProgress::StandsBy(error) => match leader_hint(error) {
                 Some(leader) => format!("{hub} is a standby, and says that {leader} is the leader"),
                 None => match self.trouble() {
                     Some(trouble) => {
-                        format!("{hub} is a standby: {}", trouble.split("; ").next().unwrap_or_default())
+                        format!("{hub} is a standby: {}", problem_and_cure(trouble).0)
                     }
                     None => format!("{hub} is a standby"),
                 },

@@ -15,7 +15,7 @@ use super::peers::{Peer, Peers, sessions};
 use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;
-use crate::base::domain_enums::LockOwner;
+use crate::base::domain_enums::{LeaveReason, LockOwner};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::{limits, path_overlap};
@@ -239,13 +239,13 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     };
     locks.extend(turn, |lock| lock.holder == id && goes_on(&lock.owner), ctx.now + BACKGROUND_MS)?;
     let ends = |owner: &LockOwner| owner.is_edit() && !goes_on(owner) || leaves && owner.is_shared();
-    let reason = if leaves { "clean_exit" } else { "the turn ended" };
+    let reason = if leaves { LeaveReason::CleanExit.word() } else { "the turn ended" };
     locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), Some(reason), ctx.now)?;
     if leaves {
         if args.flag("keyedCalls") == Some(true) {
             peers.detach_ended(turn, journal, waiting, &id, ctx.now)?;
         }
-        peers.end_session(turn, journal, &id, "clean_exit", ctx.now)?;
+        peers.end_session(turn, journal, &id, LeaveReason::CleanExit.word(), ctx.now)?;
         channels.leave_all(turn, peers, journal, &id, ctx.now)?;
     }
     Ok(Outcome::Ready(done))

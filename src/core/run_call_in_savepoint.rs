@@ -59,11 +59,12 @@ pub struct CallContext {
     /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
     /// for a wakeup. `None` if the call has not waited yet.
     pub until: Option<i64>,
-    /// If the call waits for events or messages, this is the sequence number after which they must come. If the call
-    /// waits for a wakeup, this is the time at which the wait ends, in ms.
+    /// If the call waits for events or messages, this is the sequence number after which they must come.
     pub cursor: Option<i64>,
+    /// If the call waits for a wakeup, this is the time at which the wait ends, in ms.
+    pub wakeup_end: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
-    pub deadline_reached: bool,
+    pub must_answer_now: bool,
     /// The client's id for the call, unique on the connection.
     pub id: Value,
     /// The caller's ancestor processes, nearest first, if the transport could verify them.
@@ -81,7 +82,8 @@ impl CallContext {
             now,
             until: None,
             cursor: None,
-            deadline_reached: true,
+            wakeup_end: None,
+            must_answer_now: true,
             id: Value::Null,
             ancestors: Vec::new(),
         }
@@ -122,7 +124,7 @@ impl CallContext {
     /// be answered now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
-        until.filter(|until| !self.deadline_reached && *until > self.now)
+        until.filter(|until| !self.must_answer_now && *until > self.now)
     }
 }
 
@@ -167,7 +169,8 @@ impl Mesh {
             now,
             until: None,
             cursor: None,
-            deadline_reached: false,
+            wakeup_end: None,
+            must_answer_now: false,
             id: call.id.clone(),
             ancestors: call.ancestors.clone(),
         };
@@ -192,7 +195,7 @@ impl Mesh {
             .count();
         // Calls that wait for a wakeup do not count towards the limit. A connection has at most one such call for each
         // peer and wakeup channel.
-        ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
+        ctx.must_answer_now = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         let since = call.args.int(WAITING_SINCE).unwrap_or(now).min(now);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, since, reason: None }, None);
         self.resume_waiting(now);
@@ -265,10 +268,10 @@ impl Mesh {
         let result = match result {
             Ok(Outcome::Pending(reason, until)) => {
                 call.ctx.until = Some(until);
-                if let WaitReason::Events(cursor) | WaitReason::Messages(cursor) | WaitReason::Wakeup(_, cursor) =
-                    reason
-                {
-                    call.ctx.cursor = Some(cursor);
+                match reason {
+                    WaitReason::Events(cursor) | WaitReason::Messages(cursor) => call.ctx.cursor = Some(cursor),
+                    WaitReason::Wakeup(_, end) => call.ctx.wakeup_end = Some(end),
+                    WaitReason::Mail(_) | WaitReason::Locks(_) => {}
                 }
                 if call.reason.replace(reason).is_none() {
                     call.pin_peers(&self.peers);
@@ -353,7 +356,7 @@ impl Mesh {
         while let Some(place) = self.waiting.position(0, is_due) {
             let mut call = self.waiting.remove(place);
             call.ctx.now = now;
-            call.ctx.deadline_reached = true;
+            call.ctx.must_answer_now = true;
             // If this call waits for locks, later requests may be in line behind it, so they are checked again.
             self.turn.dirty.locks |= call.lock_request().is_some();
             self.step(call, Some(place));

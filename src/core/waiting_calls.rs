@@ -273,7 +273,8 @@ mod tests {
             now: 0,
             until: None,
             cursor: None,
-            deadline_reached: false,
+            wakeup_end: None,
+            must_answer_now: false,
             id: json!(id),
             ancestors: Vec::new(),
         };

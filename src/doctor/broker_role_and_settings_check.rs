@@ -2,7 +2,7 @@
 //! address at which the broker serves other machines, and the reason why a hub on standby can't take over.
 
 use super::{ANSWERS_WITHIN, Check, check_http};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, problem_and_cure};
 use crate::base::untrusted_text::line;
 use crate::client::Client;
 use crate::client::route_to_broker::session_port;
@@ -19,9 +19,9 @@ pub fn check_without_leader(error: &Error, places: &DataDir, settings: &Settings
     if error.kind == ErrorKind::TimedOut {
         // The broker is stuck, so it would not answer the next question either. The first clause of the error is the
         // problem, and the second clause is the cure. The other clauses are about the call, so they are left out.
-        let mut clauses = error.text.split("; ");
-        let found = clauses.next().unwrap_or_default();
-        return vec![Check::error(about, found, clauses.next().unwrap_or("run slm-mesh stop --force"))];
+        let (found, cure) = problem_and_cure(&error.text);
+        let cure = cure.map(|cure| problem_and_cure(cure).0);
+        return vec![Check::error(about, found, cure.unwrap_or("run slm-mesh stop --force"))];
     }
     let Some(own) = OwnBroker::ask(places) else {
         let is_unreachable = error.kind == ErrorKind::Gone;
@@ -88,8 +88,8 @@ impl OwnBroker {
                 ("", "no hub is the leader at the moment; try again soon, and if there is still none, read broker.log")
             }
         };
-        let (found, cure) =
-            why.split_once("; ").unwrap_or((why, "read etcd's own log, and see slm-mesh help machines"));
+        let (found, cure) = problem_and_cure(why);
+        let cure = cure.unwrap_or("read etcd's own log, and see slm-mesh help machines");
         Some(Check::error("this hub", format!("{prefix}{}", line(found)), line(cure)))
     }
 

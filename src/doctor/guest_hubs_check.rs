@@ -3,7 +3,7 @@
 //! running on the guest itself.
 
 use super::{Check, check_lock};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, problem_and_cure};
 use crate::base::untrusted_text::line;
 use crate::client::check_hub_has_joined_mesh::has_another_log;
 use crate::client::connect_to_leading_hub::HubGroup;
@@ -23,8 +23,8 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let has_leader = answers.iter().zip(&other_meshes).any(|(one, other_mesh)| leads(one) && other_mesh.is_none());
     let check = |(one, other_mesh): (&HubAnswer, &Option<Error>)| match other_mesh {
         Some(error) => {
-            let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, ""));
-            Check::error(&about(one), found, cure)
+            let (found, cure) = problem_and_cure(&error.text);
+            Check::error(&about(one), found, cure.unwrap_or_default())
         }
         None => check_hub(one, has_leader),
     };
@@ -48,8 +48,8 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
         checks.push(Check::error("leader", found, "run slm-mesh status on one of the hubs"));
     }
     if let Some(warning) = discovered_hub::own_broker_warning(places) {
-        let (found, cure) = warning.split_once("; ").unwrap_or((&warning, "run slm-mesh stop"));
-        checks.push(Check::error("own broker", found, cure));
+        let (found, cure) = problem_and_cure(&warning);
+        checks.push(Check::error("own broker", found, cure.unwrap_or("run slm-mesh stop")));
     }
     checks
 }
@@ -104,7 +104,8 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
                 None => format!("answers in {took} ms; it is a standby that does not know the leader"),
             };
             let Some(trouble) = trouble else { return Check::well(&about, found) };
-            let (why, cure) = trouble.split_once("; ").unwrap_or((trouble, "run slm-mesh doctor on this hub"));
+            let (why, cure) = problem_and_cure(trouble);
+            let cure = cure.unwrap_or("run slm-mesh doctor on this hub");
             Check::error(
                 &about,
                 format!("{found}; it can't take over: {}", line(why)),
@@ -112,7 +113,8 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
             )
         }
         Err(error) => {
-            let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));
+            let (found, cure) = problem_and_cure(&error.text);
+            let cure = cure.unwrap_or("start the broker there");
             let cure = match error.kind {
                 ErrorKind::Gone if has_leader => format!("{cure}; until then, another hub is the leader"),
                 _ => cure.to_owned(),

@@ -2,6 +2,7 @@
 
 use super::protocol_version::ProtocolVersion;
 use super::stdout_writer::StdoutWriter;
+use crate::base::domain_enums::MessageState;
 use crate::base::error::Error;
 use crate::base::json_text::{json_length, json_text, push_quoted_json, visible_json_length};
 use crate::base::{limits, untrusted_text};
@@ -261,7 +262,8 @@ fn reads_in_parts(op: &Op) -> bool {
 /// Returns the ids of the unread messages in an inbox reply, in the form that `inbox.mark_read` expects. Messages in a
 /// list of sent mail are not included, not even a message that the sender sent to itself.
 pub fn shown_items(value: &Value) -> Vec<String> {
-    let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
+    let state = |row: &Value| row["receipt"].as_str().and_then(MessageState::from_word);
+    let is_open = |row: &&Value| state(row).is_some_and(MessageState::is_unread);
     let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
     let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let item = |row: &Value| match row["partEnd"].as_u64() {

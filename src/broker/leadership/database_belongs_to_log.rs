@@ -65,6 +65,7 @@ pub(super) fn diverged(index: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::problem_and_cure;
     use crate::base::id_types::{EntryStamp, LogId, Term};
 
     fn at(log: u128, index: u64) -> Option<LogPosition> {
@@ -86,8 +87,7 @@ mod tests {
             let DatabaseLogMatch::Refused(why) = DatabaseLogMatch::of(found, own, false) else {
                 panic!("{found:?} {own:?}")
             };
-            // The cure begins after the first semicolon, because doctor splits the text there.
-            let cure = why.split_once("; ").map_or("", |(_, cure)| cure);
+            let cure = problem_and_cure(&why).1.unwrap_or_default();
             assert!(cure.contains("slm-mesh start --rejoin"), "{why}");
         }
     }

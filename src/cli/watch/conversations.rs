@@ -3,6 +3,7 @@
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
+use crate::base::domain_enums::MessageState;
 use crate::base::time_format;
 use crate::cli::render;
 use serde_json::Value;
@@ -113,7 +114,8 @@ fn row_text(row: &Value) -> String {
 /// Formats a mailbox: the unread messages from old to new, followed by the read messages from new to old. `unread` is
 /// the answer with the unread messages, and `all` is the answer with the latest messages.
 pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
-    let is_read = |row: &&Value| !["accepted", "offered"].contains(&word(&row["receipt"]));
+    let state = |row: &Value| MessageState::from_word(word(&row["receipt"]));
+    let is_read = |row: &&Value| !state(row).is_some_and(MessageState::is_unread);
     let unread_rows = unread["messages"].as_array().cloned().unwrap_or_default();
     let read_rows: Vec<Value> =
         all["messages"].as_array().into_iter().flatten().rev().filter(is_read).cloned().collect();

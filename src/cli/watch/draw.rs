@@ -6,6 +6,7 @@ use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
 use super::screen_text::{cell, cut, cut_front, tame, width, wrap};
 use crate::base::counted::counted;
+use crate::base::domain_enums::MessageState;
 use crate::base::time_format;
 use serde_json::Value;
 
@@ -293,7 +294,9 @@ fn draw_messages(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine
         let n_before = one.messages.len() - 1;
         let folded = if n_before > 0 { format!("({n_before} before) ") } else { String::new() };
         let (style, receipt) = receipt_label(mail);
-        let is_new = mail.to == model.me.0 && ["sent", "offered"].contains(&receipt.as_str());
+        let is_new = mail.to == model.me.0
+            && mail.group.is_none_or(|n| n == 0)
+            && mail.receipt.is_some_and(MessageState::is_unread);
         let (style, receipt) = if is_new { (TextStyle::Warn, "unread".to_owned()) } else { (style, receipt) };
         vec![
             (TextStyle::Dim, age(mail.at, now)),
@@ -314,12 +317,12 @@ pub fn route(model: &WatchModel, mail: &WatchedMessage) -> String {
 
 /// Returns the receipt in one word, with its style.
 pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
-    match (mail.receipt.as_str(), mail.group) {
+    match (mail.receipt, mail.group) {
         (_, Some(n)) if n > 0 && mail.n_read() > 0 => (TextStyle::Plain, format!("{}/{n} read", mail.n_read())),
         (_, Some(n)) if n > 0 => (TextStyle::Plain, format!("sent to {n}")),
-        ("accepted", _) => (TextStyle::Plain, "sent".into()),
-        ("expired", _) => (TextStyle::Warn, "expired".into()),
-        (other, _) => (TextStyle::Dim, tame(other)),
+        (Some(MessageState::Accepted), _) => (TextStyle::Plain, "sent".into()),
+        (Some(MessageState::Expired), _) => (TextStyle::Warn, "expired".into()),
+        (other, _) => (TextStyle::Dim, other.map_or("", MessageState::word).to_owned()),
     }
 }
 
@@ -327,7 +330,7 @@ pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
 /// the message.
 pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     let mut lines: Vec<String> =
-        mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
+        mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), receipt.word())).collect();
     lines.sort_by_key(|line| line.to_lowercase());
     let n_more = mail.group.map_or(0, |n| n as usize).saturating_sub(lines.len());
     if n_more > 0 && !lines.is_empty() {

@@ -4,6 +4,7 @@
 //! it. All other messages stay unread for their recipients.
 
 use super::screen_text::tame;
+use crate::base::domain_enums::MessageState;
 use crate::base::time_format;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -41,11 +42,11 @@ pub struct WatchedMessage {
     /// The number of recipients; `None` if the message did not go to a group.
     pub group: Option<i64>,
     /// The known receipts of the message's copies, by recipient id. Only a message to a group has several copies.
-    pub copies: BTreeMap<String, String>,
+    pub copies: BTreeMap<String, MessageState>,
     /// When the message was sent, in ms.
     pub at: i64,
-    /// The receipt of the message.
-    pub receipt: String,
+    /// The receipt of the message; `None` if the broker has not sent a receipt that this program knows.
+    pub receipt: Option<MessageState>,
     /// The message as the broker returned it, with its text; `None` until the broker has returned it.
     pub row: Option<Value>,
     /// The user's own copy of the message, if the user is a recipient.
@@ -57,9 +58,10 @@ impl WatchedMessage {
     pub fn n_read(&self) -> usize {
         let counts = self.row.as_ref().map(|row| &row["receipts"]).filter(|counts| counts.is_object());
         if let Some(counts) = counts.filter(|_| self.copies.is_empty()) {
-            return ["read", "acked"].iter().filter_map(|word| counts[*word].as_u64()).sum::<u64>() as usize;
+            let read = [MessageState::Read, MessageState::Acked];
+            return read.iter().filter_map(|state| counts[state.word()].as_u64()).sum::<u64>() as usize;
         }
-        self.copies.values().filter(|receipt| ["read", "acked"].contains(&receipt.as_str())).count()
+        self.copies.values().filter(|receipt| receipt.is_read()).count()
     }
 }
 
@@ -205,7 +207,7 @@ impl WatchModel {
             group,
             copies: BTreeMap::new(),
             at: time_format::parse(at).unwrap_or(0),
-            receipt: "accepted".into(),
+            receipt: Some(MessageState::Accepted),
             row: None,
             own: None,
         });
@@ -216,9 +218,9 @@ impl WatchModel {
         self.stale.peers = true;
         self.stale.mail = true;
         // The receipt `acked` implies that the message was read, so an acknowledged message keeps this receipt.
-        let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
+        let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != Some(MessageState::Acked));
         if let Some(mail) = mail {
-            mail.receipt = "read".into();
+            mail.receipt = Some(MessageState::Read);
         }
     }
 
@@ -272,11 +274,12 @@ impl WatchModel {
             let own = Some(row.clone()).filter(|row| word(&row["toPeer"]) == self.me.0);
             // An answer of `log` has one row for all copies of a message. Other answers have one row for each copy.
             let is_copy = group.is_some() && row["toName"].is_string() && row["copies"].is_null();
-            let copy = is_copy.then(|| (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned()));
+            let receipt = MessageState::from_word(word(&row["receipt"]));
+            let copy = receipt.filter(|_| is_copy).map(|receipt| (word(&row["toPeer"]).to_owned(), receipt));
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
                 known.copies.extend(copy);
                 known.group = known.group.max(row["copies"].as_i64());
-                known.receipt = word(&row["receipt"]).to_owned();
+                known.receipt = receipt;
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
                 // Only rows of `log` have the receipts of all copies and the whole text of a long message. A row
@@ -296,7 +299,7 @@ impl WatchModel {
                 to: group.unwrap_or_else(|| word(&row["toPeer"])).to_owned(),
                 group: group.map(|_| row["copies"].as_i64().unwrap_or(0)),
                 at: time_format::parse(word(&row["createdAt"])).unwrap_or(0),
-                receipt: word(&row["receipt"]).to_owned(),
+                receipt,
                 own,
                 row: Some(row),
             });
@@ -374,15 +377,15 @@ pub(super) mod tests {
         model.stale = StaleLists::default();
         model.apply_event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
         assert_eq!(model.stale, StaleLists { peers: true, names: true, mail: true, ..StaleLists::default() });
-        assert_eq!((model.mail[0].receipt.as_str(), model.mail[0].row.is_none()), ("accepted", true));
+        assert_eq!((model.mail[0].receipt, model.mail[0].row.is_none()), (Some(MessageState::Accepted), true));
         let read = json!({ "messageId": "m1", "fromPeer": "a", "toPeer": "b" });
         model.apply_event(json!({ "type": "message_read", "seq": 2, "payload": read }));
-        assert_eq!((model.mail[0].receipt.as_str(), model.stale.mail), ("read", true));
+        assert_eq!((model.mail[0].receipt, model.stale.mail), (Some(MessageState::Read), true));
         model.apply_event(sent("m2", "a", "h", "2026-01-01T00:00:01.000Z"));
         let row = json!({ "id": "m2", "fromPeer": "a", "toPeer": "h", "fromName": "claude", "receipt": "offered",
             "payload": "hello", "createdAt": "2026-01-01T00:00:01.000Z" });
         model.add_messages(&json!({ "messages": [row] }));
-        assert_eq!((model.mail.len(), model.mail[0].receipt.as_str()), (2, "offered"));
+        assert_eq!((model.mail.len(), model.mail[0].receipt), (2, Some(MessageState::Offered)));
         assert_eq!((model.name("a"), model.name("0123456789")), ("claude".into(), "01234567".into()));
     }
 

@@ -33,7 +33,7 @@ pub use read_inbox::INBOX;
 pub(super) use read_inbox::MailView;
 pub use resolve_recipients::is_named_group;
 use resolve_recipients::recipients;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::HashMap;
 pub(super) use stored_messages::next_expiry;
 use wakeups::WakeupAttempt;
@@ -254,7 +254,7 @@ impl Mail {
         recipients: &[PeerId],
         now: i64,
     ) -> Result<Vec<Message>, Error> {
-        if draft.kind == MessageType::Json && serde_json::from_str::<Value>(&draft.body).is_err() {
+        if !draft.kind.accepts(&draft.body) {
             return Err(Error::usage("message", "expected valid JSON, because `type` is json"));
         }
         let created = match &draft.group {

@@ -98,13 +98,13 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         return Ok(Outcome::Ready(over()));
     }
     let channel = args.word("channel");
-    if ctx.cursor.is_none() {
+    if ctx.wakeup_end.is_none() {
         // If an earlier wait for the same channel came from a hook or over the same connection, this wait replaces it.
         let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
         let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
         end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
     }
-    let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0), end: ctx.cursor };
+    let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0), end: ctx.wakeup_end };
     match mail.wakeup_time(turn, peers, waiting, &id, &this, ctx.now)? {
         WakeupTime::Now(found) => {
             let mut from: Vec<PeerId> = found.iter().map(|message| message.sender.clone()).collect();
@@ -118,7 +118,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             })))
         }
         later => {
-            let end = ctx.cursor.unwrap_or(ctx.now + args.int("waitSeconds").unwrap_or(0) * 1000);
+            let end = ctx.wakeup_end.unwrap_or(ctx.now + args.int("waitSeconds").unwrap_or(0) * 1000);
             let until = if let WakeupTime::At(at) = later { at.min(end) } else { end };
             if end > ctx.now {
                 return Ok(Outcome::Pending(WaitReason::Wakeup(id, end), until));
@@ -341,7 +341,8 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
 /// Whether a newer call is waiting to wake the same session through the same channel. If a session runs in two
 /// terminals, only the terminal that was opened last is woken.
 fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
-    let is_newer = |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.cursor.is_some_and(|other| other > end));
+    let is_newer =
+        |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.wakeup_end.is_some_and(|other| other > end));
     waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))
 }
 

@@ -2,7 +2,7 @@
 //! these operations, because other clients become peers with their connections.
 
 use super::{Peer, Peers, no_peer};
-use crate::base::domain_enums::PeerKind;
+use crate::base::domain_enums::{LeaveReason, PeerKind};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::{limits, untrusted_text};
@@ -102,7 +102,7 @@ fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 fn unregister(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    mesh.unregister(ctx.me(), "clean_exit", ctx.now)?;
+    mesh.unregister(ctx.me(), LeaveReason::CleanExit.word(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 

@@ -4,6 +4,7 @@
 use super::Peers;
 use super::caller_resolver::{nearest, only};
 use super::sessions::end_waits;
+use crate::base::domain_enums::LeaveReason;
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::core::event_journal::Journal;
@@ -83,7 +84,7 @@ impl Peers {
         repeat_waits(turn, waiting, id);
         for conn in connections {
             self.attachments.detach(conn, id);
-            self.remove_connection(turn, journal, id, "clean_exit", now)?;
+            self.remove_connection(turn, journal, id, LeaveReason::CleanExit.word(), now)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::attachments::Attachment;
 use super::caller_resolver::nearest;
 use super::sessions::leave;
 use super::{Peer, Peers};
+use crate::base::domain_enums::LeaveReason;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
@@ -30,7 +31,7 @@ impl Mesh {
         // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
-        let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
+        let left = self.in_savepoint(|mesh| leave(mesh, conn, LeaveReason::Disconnected, now));
         // If the disk fails, only the stored row is out of date. The state in memory decides which peers are online.
         self.turn.log_error(left);
         self.peers.attachments.close(conn);
@@ -73,10 +74,10 @@ impl Mesh {
                 mesh.peers.forget_process(&mut mesh.turn, id)?;
             }
             for conn in conns {
-                leave(mesh, conn, PROCESS_EXIT, now)?;
+                leave(mesh, conn, LeaveReason::ProcessExit, now)?;
             }
             let Mesh { turn, peers, journal, .. } = mesh;
-            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, PROCESS_EXIT, now))
+            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, LeaveReason::ProcessExit.word(), now))
         });
         self.turn.log_error(ended);
         self.resume_waiting(now);
@@ -97,9 +98,6 @@ impl Mesh {
         self.turn.log_error(left);
     }
 }
-
-/// In events, the reason why a session left: its agent process ended.
-const PROCESS_EXIT: &str = "process_exit";
 
 /// In events, the reason why a session went offline: the kernel can't report the end of its agent process.
 const NOT_WATCHED: &str = "not_watched";

@@ -4,7 +4,7 @@ use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
 use super::give_back_taken_over_name::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
-use crate::base::domain_enums::{LockOwner, PeerKind};
+use crate::base::domain_enums::{LeaveReason, LockOwner, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
@@ -203,7 +203,7 @@ fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Res
 }
 
 fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    leave(mesh, ctx.conn, CLEAN_EXIT, ctx.now)?;
+    leave(mesh, ctx.conn, LeaveReason::CleanExit, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -215,9 +215,6 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
         older.remove(0);
     }
 }
-
-/// The reason that an event gives if a session ended cleanly.
-const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
 pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerRow {
@@ -296,20 +293,21 @@ fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Re
 }
 
 /// Detaches a connection from all of its peers.
-pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
+pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: LeaveReason, now: i64) -> Result<(), Error> {
     let Some(one) = mesh.peers.attachments.get(conn) else { return Ok(()) };
     let unresponsive = one.unresponsive;
-    let is_cut = one.remote.is_some() && reason != CLEAN_EXIT;
+    let is_clean = reason == LeaveReason::CleanExit;
+    let is_cut = one.remote.is_some() && !is_clean;
     for id in mesh.peers.attachments.detach_all(conn) {
         let Mesh { turn, peers, journal, .. } = mesh;
-        if reason == CLEAN_EXIT {
+        if is_clean {
             // The agent process may continue with other sessions, so it no longer proves that this session is alive.
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
-            peers.remove_connection(turn, journal, &id, reason, now)?;
+            peers.remove_connection(turn, journal, &id, reason.word(), now)?;
         }
-        if reason != CLEAN_EXIT {
+        if !is_clean {
             continue;
         }
         let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
@@ -320,7 +318,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
                 peers,
                 journal,
                 |lock| lock.holder == id && lock.owner.is_shared(),
-                Some(reason),
+                Some(reason.word()),
                 now,
             )?;
         }
@@ -337,7 +335,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
         return Ok(());
     }
     let ends = |holder: &PeerId, owner: &LockOwner| commands.iter().any(|one| (&one.0, &one.1) == (holder, owner));
-    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), Some(reason), now)
+    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), Some(reason.word()), now)
 }
 
 /// Ends the waiting calls for which `ends` returns true. The session of these calls has left.
