@@ -1,65 +1,12 @@
 //! Determines from a tool's name and input which files the tool is about to edit.
 
 use super::announce_own_mcp_calls::{MeshCall, mesh_call};
-use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
-use crate::agents::hook_stdin::extract_needed_json_fields::NeededFields;
+use super::hook_input_fields::{names, text, values};
+use super::mcp_tool_writes;
 use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::Dialect;
 use crate::shell_writes::agent_patch;
 use serde_json::Value;
-
-/// The argument fields that contain the path of a file to edit.
-const FILE_FIELDS: &[&str] =
-    &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
-/// The argument fields that contain a list of edits or files.
-const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
-/// The read-only commands of a text editor tool.
-const READ_COMMANDS: &[&str] = &["view"];
-/// The fields that contain the directory in which a tool runs its command.
-pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_path", "directory", "cwd"];
-/// The fields in which agents put a tool's arguments.
-const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
-
-/// The fields that contain the id that an agent gives to a tool call.
-const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
-
-/// The fields that a hook needs from its input. These fields are kept even if the input is too long to be kept as a
-/// whole.
-pub const NEEDED_FIELDS: NeededFields = NeededFields {
-    names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS, DIRECTORY_FIELDS],
-    repeated: FILE_FIELDS,
-    embedded: ARGUMENT_FIELDS,
-    line_starts: &["*** "],
-};
-
-/// The fields that contain the event, the session, or the tool and its arguments.
-const HOOK_FIELDS: &[&str] = &[
-    "hook_event_name",
-    "hookEventName",
-    "hookName",
-    "session_id",
-    "sessionId",
-    "conversation_id",
-    "agent_id",
-    "agentId",
-    "cwd",
-    "workspace_roots",
-    "stop_hook_active",
-    "stopHookActive",
-    "loop_count",
-    "tool_use_id",
-    "toolUseId",
-    "tool_call_id",
-    "callID",
-    "tool_name",
-    "toolName",
-    "tool_input",
-    "toolArgs",
-    "toolInput",
-    "command",
-    "cmd",
-    "source",
-];
 
 /// Whether any agent has a tool with this name. All agents' lists are searched, because an agent may run hooks that
 /// were set up for another agent.
@@ -68,14 +15,19 @@ fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
 }
 
 fn tool_name(input: &Value) -> &str {
-    input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("")
+    text(input, None, |fields| fields.tool).unwrap_or("")
+}
+
+/// The tool's arguments as the agent sent them.
+fn given_arguments(input: &Value) -> Option<&Value> {
+    values(input, None, |fields| fields.arguments).first().copied()
 }
 
 /// The name and the arguments of the tool. The name is in lower case and without separators.
 fn tool_call(input: &Value) -> (String, Value) {
     let name = tool_name(input);
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let given = ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field));
+    let given = given_arguments(input);
     // Some agents pass the arguments as a string of JSON. Others pass a patch as a string that is not JSON.
     let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
@@ -104,8 +56,8 @@ pub fn writes(input: &Value) -> bool {
 /// A key that is the same in the hooks before and after one tool call. The key is the agent's id for the call. If the
 /// call has no id, the key is the call's arguments. If there are no arguments either, the key is empty.
 pub fn call_key(input: &Value) -> String {
-    let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
-    let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);
+    let id = text(input, None, |fields| fields.call).filter(|id| !id.is_empty());
+    let arguments = || given_arguments(input).map(Value::to_string);
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
@@ -120,48 +72,72 @@ pub fn edited_files(input: &Value) -> Vec<String> {
     if !is_known(&plain, |dialect| dialect.edit_tools) {
         return mcp_tool_writes::written_files(tool_name(input), arguments);
     }
-    if arguments["command"].as_str().is_some_and(|command| READ_COMMANDS.contains(&command)) {
+    let read_only = names(None, |fields| fields.read_only_commands);
+    let commands = values(arguments, None, |fields| fields.edit_commands);
+    if commands.into_iter().filter_map(Value::as_str).any(|command| read_only.contains(&command)) {
         return Vec::new();
     }
     let mut found = Vec::new();
-    collect(arguments, &mut found, 0);
+    FileArguments::of_all_agents().collect(arguments, &mut found, 0);
     found.sort();
     found.dedup();
     found
 }
 
-fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
-    match value {
-        Value::String(text) => from_patch(text, found),
-        Value::Object(map) => {
-            for (name, value) in map {
-                match value {
-                    Value::String(path) if FILE_FIELDS.contains(&name.as_str()) && !path.is_empty() => {
-                        found.push(path.clone())
+/// The arguments of edit tools that name files, by the names that all agents use.
+struct FileArguments {
+    files: Vec<&'static str>,
+    edit_lists: Vec<&'static str>,
+    file_lists: Vec<&'static str>,
+    commands: Vec<&'static str>,
+}
+
+impl FileArguments {
+    fn of_all_agents() -> FileArguments {
+        FileArguments {
+            files: names(None, |fields| fields.files),
+            edit_lists: names(None, |fields| fields.edit_lists),
+            file_lists: names(None, |fields| fields.file_lists),
+            commands: names(None, |fields| fields.edit_commands),
+        }
+    }
+
+    fn collect(&self, value: &Value, found: &mut Vec<String>, depth: usize) {
+        match value {
+            Value::String(text) => from_patch(text, found),
+            Value::Object(map) => {
+                map.iter().for_each(|(name, value)| self.collect_member(name, value, found, depth));
+            }
+            _ => {}
+        }
+    }
+
+    fn collect_member(&self, name: &str, value: &Value, found: &mut Vec<String>, depth: usize) {
+        match value {
+            Value::String(path) if self.files.contains(&name) && !path.is_empty() => found.push(path.clone()),
+            Value::String(text) => from_patch(text, found),
+            // If a JSON object contains this field several times, the parser returns a list of all the values. It is
+            // not known which of these values the agent uses.
+            Value::Array(list) if self.files.contains(&name) => {
+                found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
+            }
+            Value::Array(list) if self.file_lists.contains(&name) && depth < 2 => {
+                for item in list {
+                    match item {
+                        Value::String(path) => found.push(path.clone()),
+                        item => self.collect(item, found, depth + 1),
                     }
-                    Value::String(text) => from_patch(text, found),
-                    // If a JSON object contains this field several times, the parser returns a list of all the values.
-                    // It is not known which of these values the agent uses.
-                    Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
-                        found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
-                    }
-                    Value::Array(list) if LIST_FIELDS.contains(&name.as_str()) && depth < 2 => {
-                        for item in list {
-                            match item {
-                                Value::String(path) if name == "files" => found.push(path.clone()),
-                                item => collect(item, found, depth + 1),
-                            }
-                        }
-                    }
-                    // If `apply_patch` is run as a command, one of the items in `command` is the patch.
-                    Value::Array(list) if name == "command" => {
-                        list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found))
-                    }
-                    _ => {}
                 }
             }
+            Value::Array(list) if self.edit_lists.contains(&name) && depth < 2 => {
+                list.iter().for_each(|item| self.collect(item, found, depth + 1));
+            }
+            // If `apply_patch` is run as a command, one of the words of the command is the patch.
+            Value::Array(list) if self.commands.contains(&name) => {
+                list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found));
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 
@@ -172,7 +148,9 @@ fn from_patch(text: &str, found: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agents::hook_input_fields::needed_fields;
     use crate::agents::hook_stdin::extract_needed_json_fields::read_object;
+    use crate::agents::mcp_tool_writes::PATH_FIELDS;
     use serde_json::json;
 
     #[test]
@@ -181,7 +159,7 @@ mod tests {
         let wanted: Vec<String> = PATH_FIELDS.iter().map(|name| format!("/{name}")).collect();
         PATH_FIELDS.iter().zip(&wanted).for_each(|(name, path)| arguments[name] = json!(path));
         let input = json!({ "tool_name": "mcp__x__write_file", "tool_input": arguments }).to_string();
-        let found = edited_files(&read_object(&mut input.as_bytes(), &NEEDED_FIELDS).unwrap());
+        let found = edited_files(&read_object(&mut input.as_bytes(), &needed_fields()).unwrap());
         assert!(wanted.iter().all(|path| found.contains(path)), "{found:?}");
     }
 

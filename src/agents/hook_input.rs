@@ -1,7 +1,8 @@
 //! Parses the input of a hook: the event, the session, and the files of an edit.
 
 use super::announce_own_mcp_calls::MeshCall;
-use super::{edited_paths, shell_tool_writes};
+use super::hook_input_fields::NameList;
+use super::{edited_paths, hook_input_fields, shell_tool_writes};
 use crate::base::limits;
 use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::{Dialect, HookCall, HookKind};
@@ -68,37 +69,53 @@ fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
 
 /// Parses a hook's input; `None` if the event does not concern the mesh.
 pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
-    let text = |names: &[&str]| names.iter().find_map(|name| input[*name].as_str()).map(str::to_owned);
-    let event = text(&["hook_event_name", "hookEventName", "hookName"])
-        .or_else(|| (dialect.unnamed_event)(input).map(str::to_owned))?;
+    let own = Some(dialect);
+    let text = |list: NameList| hook_input_fields::text(input, own, list).map(str::to_owned);
+    let event = text(|fields| fields.event).or_else(|| (dialect.unnamed_event)(input).map(str::to_owned))?;
     let kind = kind_of(dialect, &event)?;
-    let first_root = || input["workspace_roots"][0].as_str().map(str::to_owned);
+    let directories = hook_input_fields::values(input, own, |fields| fields.directories);
+    let first_directory = || directories.iter().find_map(|list| list[0].as_str()).map(str::to_owned);
+    let directory = text(|fields| fields.directory).or_else(first_directory);
+    let continuing = hook_input_fields::names(own, |fields| fields.continuing_reasons);
+    let start_reason = hook_input_fields::text(input, own, |fields| fields.start_reason);
     Some(HookInput {
-        event: event_of(kind, input)?,
+        event: event_of(dialect, kind, input)?,
         call: HookCall { kind, event },
-        session: text(&["session_id", "sessionId", "conversation_id"]).unwrap_or_default(),
-        directory: text(&["cwd"]).or_else(first_root).filter(|path| path.len() <= limits::PATH_MAX).unwrap_or_default(),
-        subagent: text(&["agent_id", "agentId"]).filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX),
-        transcript: text(&["transcript_path", "transcriptPath"]).filter(|path| path.len() <= limits::PATH_MAX),
-        continues: kind == HookKind::Start && input["source"].as_str().is_some_and(|source| GOES_ON.contains(&source)),
+        session: text(|fields| fields.session).unwrap_or_default(),
+        directory: directory.filter(|path| path.len() <= limits::PATH_MAX).unwrap_or_default(),
+        subagent: text(|fields| fields.subagent).filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX),
+        transcript: text(|fields| fields.transcript).filter(|path| path.len() <= limits::PATH_MAX),
+        continues: kind == HookKind::Start && start_reason.is_some_and(|reason| continuing.contains(&reason)),
     })
 }
 
 /// Maximum length of the reason why an agent is waiting, in characters. A longer reason is cut.
 const WAITS_MAX: usize = 300;
 
-/// The values of `source` for a session that continues an earlier session.
-const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
-
 /// The session's background tasks that are still running, as the agent lists them when it stops.
-fn running_tasks(input: &Value) -> Vec<String> {
-    let rows = input["background_tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let runs = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "running" || status == "pending");
-    let ids = rows.iter().filter(runs).filter_map(|row| row["id"].as_str()).filter(|id| id.len() <= limits::WORD_MAX);
+fn running_tasks(dialect: &Dialect, input: &Value) -> Vec<String> {
+    let own = Some(dialect);
+    let lists = hook_input_fields::values(input, own, |fields| fields.tasks);
+    let tasks = lists.into_iter().find_map(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let running = hook_input_fields::names(own, |fields| fields.running_states);
+    let state = |task| hook_input_fields::text(task, own, |fields| fields.task_state);
+    let ids = tasks
+        .iter()
+        .filter(|task| state(task).is_none_or(|state| running.contains(&state)))
+        .filter_map(|task| hook_input_fields::text(task, own, |fields| fields.task_id))
+        .filter(|id| id.len() <= limits::WORD_MAX);
     ids.take(limits::LIST_MAX).map(str::to_owned).collect()
 }
 
-fn event_of(kind: HookKind, input: &Value) -> Option<HookEvent> {
+/// Whether a hook has already made the agent continue.
+fn has_continued(dialect: &Dialect, input: &Value) -> bool {
+    let flags = hook_input_fields::values(input, Some(dialect), |fields| fields.continued_flags);
+    let counters = hook_input_fields::values(input, Some(dialect), |fields| fields.continued_counters);
+    flags.into_iter().any(|flag| flag.as_bool() == Some(true))
+        || counters.into_iter().any(|counter| counter.as_i64().is_some_and(|count| count > 0))
+}
+
+fn event_of(dialect: &Dialect, kind: HookKind, input: &Value) -> Option<HookEvent> {
     Some(match kind {
         HookKind::Start => HookEvent::Start,
         HookKind::Prompt => HookEvent::Prompt,
@@ -115,14 +132,15 @@ fn event_of(kind: HookKind, input: &Value) -> Option<HookEvent> {
         }
         HookKind::AfterTool => HookEvent::AfterTool,
         HookKind::Stop => {
-            let flag = |name: &str| input[name].as_bool().unwrap_or(false);
-            let has_looped = input["loop_count"].as_i64().unwrap_or(0) > 0;
-            let can_go_on = !(flag("stop_hook_active") || flag("stopHookActive") || has_looped);
-            HookEvent::Stop { can_go_on, running: running_tasks(input) }
+            let can_go_on = !has_continued(dialect, input);
+            HookEvent::Stop { can_go_on, running: running_tasks(dialect, input) }
         }
         HookKind::SubagentStop => HookEvent::SubagentStop,
-        HookKind::Waits => HookEvent::Waits(input["message"].as_str().unwrap_or("").chars().take(WAITS_MAX).collect()),
-        HookKind::Interrupt => HookEvent::Stop { can_go_on: false, running: running_tasks(input) },
+        HookKind::Waits => {
+            let reason = hook_input_fields::text(input, Some(dialect), |fields| fields.wait_message);
+            HookEvent::Waits(reason.unwrap_or("").chars().take(WAITS_MAX).collect())
+        }
+        HookKind::Interrupt => HookEvent::Stop { can_go_on: false, running: running_tasks(dialect, input) },
         HookKind::End => HookEvent::End,
     })
 }

@@ -14,6 +14,7 @@ pub mod held_files;
 pub mod hook;
 mod hook_event_handlers;
 pub mod hook_input;
+pub mod hook_input_fields;
 pub mod hook_stdin;
 pub mod hook_text;
 pub mod json_edit;

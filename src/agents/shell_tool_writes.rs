@@ -1,6 +1,7 @@
 //! Finds the commands that a tool call is about to run, and the files that these commands would write.
 
 use super::edited_paths;
+use super::hook_input_fields::{text, values};
 use crate::base::limits;
 use crate::shell_writes::{Disk, MaybeWritten, ShellWrite, written_files};
 use crate::sys::path_normalization;
@@ -10,14 +11,13 @@ use std::path::Path;
 /// The scripts that a tool call is about to run; empty if the call runs no command.
 pub fn commands(input: &Value) -> Vec<String> {
     let Some(arguments) = edited_paths::shell_arguments(input) else { return Vec::new() };
-    let words = ["command", "cmd"].iter().filter_map(|field| arguments.get(*field));
-    words.filter_map(script).collect()
+    values(&arguments, None, |fields| fields.commands).into_iter().filter_map(script).collect()
 }
 
 /// The directory in which a tool call is about to run its commands; `None` if the call names no directory.
 pub fn directory(input: &Value) -> Option<String> {
     let arguments = edited_paths::shell_arguments(input)?;
-    let given = edited_paths::DIRECTORY_FIELDS.iter().find_map(|field| arguments.get(*field)?.as_str());
+    let given = text(&arguments, None, |fields| fields.command_directory);
     given.filter(|path| !path.is_empty() && path.len() <= limits::PATH_MAX).map(str::to_owned)
 }
 
@@ -58,6 +58,7 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agents::hook_input_fields::needed_fields;
     use crate::agents::hook_stdin::extract_needed_json_fields::read_object;
     use serde_json::json;
 
@@ -80,7 +81,7 @@ mod tests {
             (json!({ "tool_name": "Bash", "tool_input": { "command": "ls", "cwd": 5 }, "cwd": "/w" }), None),
             (json!({ "tool_name": "Read", "tool_input": { "directory": "src" } }), None),
         ] {
-            let read = read_object(&mut input.to_string().as_bytes(), &edited_paths::NEEDED_FIELDS).unwrap();
+            let read = read_object(&mut input.to_string().as_bytes(), &needed_fields()).unwrap();
             assert_eq!(directory(&read).as_deref(), want, "{input}");
         }
     }

@@ -30,6 +30,13 @@ pub(super) const AGENT: Agent = Agent {
     },
     hook_list_command: Some("/hooks"),
     dialect: Some(Dialect {
+        fields: InputFields {
+            // The tool for patches gets the patch as its command.
+            edit_commands: &["command"],
+            commands: &["command", "cmd"],
+            command_directory: &["workdir"],
+            ..CLAUDE_FIELDS
+        },
         edit_tools: &["applypatch"],
         shell_tools: &["shell", "exec", "execcommand", "localshell", "unifiedexec"],
         proof: ProofScript {

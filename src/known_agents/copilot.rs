@@ -22,6 +22,22 @@ pub(super) const AGENT: Agent = Agent {
             ("agentStop", HookKind::Stop),
             ("sessionEnd", HookKind::End),
         ],
+        // No recorded input contains `agentId`, `toolUseId`, `toolInput` or `stopHookActive`. These names are written
+        // like Copilot's other names.
+        fields: InputFields {
+            event: &["hookName"],
+            session: &["sessionId"],
+            subagent: &["agentId"],
+            transcript: &["transcriptPath"],
+            call: &["toolUseId"],
+            tool: &["toolName"],
+            arguments: &["toolArgs", "toolInput"],
+            continued_flags: &["stop_hook_active", "stopHookActive"],
+            files: &["path"],
+            edit_commands: &["command"],
+            read_only_commands: &["view"],
+            ..CLAUDE_FIELDS
+        },
         unnamed_event,
         edit_tools: &["edit", "create", "strreplaceeditor", "applypatch"],
         show: |_, text| json!({ "additionalContext": text }),

@@ -36,6 +36,14 @@ pub(super) const AGENT: Agent = Agent {
             ("stop", HookKind::Stop),
             ("sessionEnd", HookKind::End),
         ],
+        fields: InputFields {
+            session: &["conversation_id"],
+            directories: &["workspace_roots"],
+            continued_counters: &["loop_count"],
+            files: &["file_path", "target_file", "target_notebook"],
+            command_directory: &["working_directory"],
+            ..CLAUDE_FIELDS
+        },
         edit_tools: &["write", "editfile", "strreplace", "searchreplace", "editnotebook", "delete", "deletefile"],
         show: |call, text| match call.kind {
             HookKind::Prompt => json!({ "continue": true, "additional_context": text }),

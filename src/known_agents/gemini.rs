@@ -38,6 +38,12 @@ pub(super) const AGENT: Agent = Agent {
             ("AfterAgent", HookKind::Stop),
             ("SessionEnd", HookKind::End),
         ],
+        fields: InputFields {
+            // These names differ between versions of Gemini CLI.
+            files: &["file_path", "absolute_path"],
+            command_directory: &["dir_path", "directory"],
+            ..CLAUDE_FIELDS
+        },
         edit_tools: &["writefile", "replace"],
         deny: |_, reason| json!({ "decision": "deny", "reason": reason }),
         go_on: |reason| json!({ "decision": "deny", "reason": reason }),

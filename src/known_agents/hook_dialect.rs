@@ -9,6 +9,8 @@ use std::path::Path;
 pub struct Dialect {
     /// The agent's names for the hook events.
     pub events: &'static [(&'static str, HookKind)],
+    /// The agent's names for the fields of a hook's input.
+    pub fields: InputFields,
     /// Finds the event of a hook input that does not contain the event's name.
     pub unnamed_event: fn(&Value) -> Option<&'static str>,
     /// The names of tools that write files, in lower case and without separators.
@@ -37,6 +39,62 @@ pub struct Dialect {
     pub is_shared: bool,
     /// The session that `doctor --prove` simulates for this agent.
     pub proof: ProofScript,
+}
+
+/// An agent's names for the fields of a hook's input. A list contains several names if different versions or tools of
+/// the agent use different names.
+#[derive(Debug, Clone, Copy)]
+pub struct InputFields {
+    /// The name of the event.
+    pub event: &'static [&'static str],
+    /// The id of the session.
+    pub session: &'static [&'static str],
+    /// The working directory of the session.
+    pub directory: &'static [&'static str],
+    /// A list of directories. The session works in the first of them.
+    pub directories: &'static [&'static str],
+    /// The id of the subagent that caused the event.
+    pub subagent: &'static [&'static str],
+    /// The path of the session's transcript.
+    pub transcript: &'static [&'static str],
+    /// The id of the tool call.
+    pub call: &'static [&'static str],
+    /// The name of the tool.
+    pub tool: &'static [&'static str],
+    /// The arguments of the tool: an object, or a string that may contain a JSON object.
+    pub arguments: &'static [&'static str],
+    /// Why the session starts.
+    pub start_reason: &'static [&'static str],
+    /// The values of `start_reason` for a session that continues an earlier session.
+    pub continuing_reasons: &'static [&'static str],
+    /// Flags that are true if a hook has already made the agent continue.
+    pub continued_flags: &'static [&'static str],
+    /// Counters that say how often a hook has made the agent continue.
+    pub continued_counters: &'static [&'static str],
+    /// The list of background tasks and subagents, in the input of the hook that runs when the agent stops.
+    pub tasks: &'static [&'static str],
+    /// The id of a task in `tasks`.
+    pub task_id: &'static [&'static str],
+    /// The state of a task in `tasks`.
+    pub task_state: &'static [&'static str],
+    /// The values of `task_state` for a task that has not ended.
+    pub running_states: &'static [&'static str],
+    /// The reason why the agent is waiting for its user.
+    pub wait_message: &'static [&'static str],
+    /// The arguments of an edit tool that contain the path of a file to edit.
+    pub files: &'static [&'static str],
+    /// The arguments of an edit tool that contain a list of edits. Each edit may name its own file.
+    pub edit_lists: &'static [&'static str],
+    /// The arguments of an edit tool that contain a list of files. Each file is a path, or an object like an edit.
+    pub file_lists: &'static [&'static str],
+    /// The arguments of an edit tool that say what the tool does, or that contain a patch.
+    pub edit_commands: &'static [&'static str],
+    /// The values of `edit_commands` with which an edit tool only reads.
+    pub read_only_commands: &'static [&'static str],
+    /// The arguments of a shell tool that contain the command.
+    pub commands: &'static [&'static str],
+    /// The arguments of a shell tool that contain the directory in which the command runs.
+    pub command_directory: &'static [&'static str],
 }
 
 /// How a hook sets environment variables for the shell commands of its session.
@@ -136,9 +194,40 @@ pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("SessionEnd", HookKind::End),
 ];
 
+/// The names that Claude Code uses for the fields of a hook's input. Several agents have copied them.
+pub(super) const CLAUDE_FIELDS: InputFields = InputFields {
+    event: &["hook_event_name"],
+    session: &["session_id"],
+    directory: &["cwd"],
+    directories: &[],
+    subagent: &["agent_id"],
+    transcript: &["transcript_path"],
+    call: &["tool_use_id"],
+    tool: &["tool_name"],
+    arguments: &["tool_input"],
+    start_reason: &["source"],
+    continuing_reasons: &["clear", "resume", "fork", "compact"],
+    continued_flags: &["stop_hook_active"],
+    continued_counters: &[],
+    tasks: &["background_tasks"],
+    task_id: &["id"],
+    task_state: &["status"],
+    running_states: &["running", "pending"],
+    wait_message: &["message"],
+    // It is not known which of the agents that copied this dialect uses `filename`.
+    files: &["file_path", "notebook_path", "filename"],
+    edit_lists: &["edits"],
+    file_lists: &[],
+    edit_commands: &[],
+    read_only_commands: &[],
+    commands: &["command"],
+    command_directory: &[],
+};
+
 /// Claude Code's dialect. Several agents have copied it.
 pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     events: CLAUDE_EVENTS,
+    fields: CLAUDE_FIELDS,
     unnamed_event: |_| None,
     edit_tools: &["edit", "write", "multiedit", "notebookedit"],
     shell_tools: &[

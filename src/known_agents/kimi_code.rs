@@ -13,6 +13,7 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
+        fields: InputFields { call: &["tool_call_id"], files: &["path"], command_directory: &["cwd"], ..CLAUDE_FIELDS },
         edit_tools: &["write", "edit"],
         unheard: &[HookKind::Start, HookKind::AfterTool],
         show: |_, text| json!({ "message": text }),

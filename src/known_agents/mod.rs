@@ -46,7 +46,8 @@ mod vocabulary {
     pub(super) use super::Agent;
     pub(super) use super::agent_signs::{Identity, ProcessSign, UNSEEN};
     pub(super) use super::hook_dialect::{
-        CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, ShellLines, named_input,
+        CLAUDE_FIELDS, CLAUDE_SHAPED, Dialect, HookKind, InputFields, MAIL_CAME, ProofScript, ShellEnvironment,
+        ShellLines, named_input,
     };
     pub(super) use super::settings_file_types::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,

@@ -13,6 +13,13 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
+        fields: InputFields {
+            // OpenCode itself calls this field `callID`, but our plugin sends it under Claude Code's name.
+            call: &["tool_use_id", "callID"],
+            files: &["filePath"],
+            command_directory: &["workdir"],
+            ..CLAUDE_FIELDS
+        },
         edit_tools: &["edit", "write", "multiedit", "applypatch"],
         warn: None,
         shell_lines: Some(ShellLines::BashEnvInUsersShell),

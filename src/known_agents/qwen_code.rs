@@ -13,6 +13,11 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
+        fields: InputFields {
+            call: &["tool_use_id", "tool_call_id"],
+            command_directory: &["directory"],
+            ..CLAUDE_FIELDS
+        },
         edit_tools: &["edit", "writefile", "replace"],
         proof: ProofScript {
             input: |event, file| named_input(event, "write_file", &json!({ "file_path": file, "content": "" })),

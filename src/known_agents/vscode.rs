@@ -16,6 +16,14 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
+        fields: InputFields {
+            event: &["hookEventName"],
+            session: &["sessionId"],
+            files: &["filePath"],
+            edit_lists: &["replacements"],
+            file_lists: &["files"],
+            ..CLAUDE_FIELDS
+        },
         edit_tools: &[
             "createfile",
             "editfiles",

@@ -4,8 +4,8 @@
 
 use crate::choices::Choices;
 use serde_json::{Value, json};
-use slm_mesh::agents::edited_paths::NEEDED_FIELDS;
 use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
+use slm_mesh::agents::hook_input_fields::needed_fields;
 use slm_mesh::agents::hook_stdin::extract_needed_json_fields::read_object;
 use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
@@ -29,12 +29,13 @@ pub fn check(data: &[u8]) {
 
 /// Checks that the reader returns only objects, and that it reads a valid object as any other JSON parser would.
 fn check_reader(bytes: &[u8]) {
-    let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
+    let needed = needed_fields();
+    let read = |bytes: &[u8]| read_object(&mut &*bytes, &needed);
     let found = read(bytes);
     assert!(found.as_ref().is_none_or(Value::is_object), "{found:?}");
     let Ok(value @ Value::Object(_)) = serde_json::from_slice::<Value>(bytes) else { return };
     let text = value.to_string();
-    if NEEDED_FIELDS.embedded.iter().all(|name| !value[*name].is_string()) && !text.contains(&"[".repeat(25)) {
+    if needed.embedded.iter().all(|name| !value[*name].is_string()) && !text.contains(&"[".repeat(25)) {
         assert_eq!(read(text.as_bytes()), Some(value), "{text}");
     }
 }

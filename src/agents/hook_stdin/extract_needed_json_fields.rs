@@ -34,14 +34,14 @@ const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 const REPEATED_MAX: usize = 64;
 
 /// The fields that a caller needs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NeededFields {
     /// The names of fields that are kept even if there is no room for other fields.
-    pub names: &'static [&'static [&'static str]],
+    pub names: Vec<&'static str>,
     /// The names of fields that may be repeated. The values of a repeated field become a list.
-    pub repeated: &'static [&'static str],
+    pub repeated: Vec<&'static str>,
     /// The names of fields whose value may be a string that contains a JSON object.
-    pub embedded: &'static [&'static str],
+    pub embedded: Vec<&'static str>,
     /// Lines that begin with one of these texts, after any spaces, are kept even if the whole text is too long to keep.
     pub line_starts: &'static [&'static str],
 }
@@ -49,7 +49,7 @@ pub struct NeededFields {
 impl NeededFields {
     /// Whether the caller needs the field with this name.
     fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|names| names.contains(&name))
+        self.names.contains(&name)
     }
 }
 
@@ -59,7 +59,7 @@ pub fn read_object(bytes: &mut dyn Read, needed: &NeededFields) -> Option<Value>
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
     let mut bytes = convert_to_utf8(bytes, BUFFER_SIZE);
     let bytes = BufReader::with_capacity(BUFFER_SIZE, &mut *bytes as &mut dyn Read);
-    let mut reader = FieldReader { bytes, needed: *needed, room };
+    let mut reader = FieldReader { bytes, needed, room };
     while reader.peek()? != b'{' {
         reader.take();
     }
@@ -76,7 +76,7 @@ struct Room {
 
 struct FieldReader<'a> {
     bytes: BufReader<&'a mut dyn Read>,
-    needed: NeededFields,
+    needed: &'a NeededFields,
     room: Room,
 }
 
@@ -415,15 +415,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const NEEDED: NeededFields = NeededFields {
-        names: &[&["event", "path"], &["input"]],
-        repeated: &["path"],
-        embedded: &["input"],
-        line_starts: &["*** "],
-    };
-
     fn read(bytes: &[u8]) -> Option<Value> {
-        read_object(&mut &*bytes, &NEEDED)
+        let needed = NeededFields {
+            names: vec!["event", "path", "input"],
+            repeated: vec!["path"],
+            embedded: vec!["input"],
+            line_starts: &["*** "],
+        };
+        read_object(&mut &*bytes, &needed)
     }
 
     #[test]
