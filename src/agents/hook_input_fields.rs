@@ -117,7 +117,8 @@ mod tests {
             let mut found = names(Some(dialect), |fields| fields.session);
             assert!(found.starts_with(dialect.fields.session), "{found:?}");
             let mut all = names(None, |fields| fields.session);
-            (found.sort_unstable(), all.sort_unstable());
+            found.sort_unstable();
+            all.sort_unstable();
             assert_eq!(found, all);
             let object: Value = all.iter().map(|name| (*name, json!(name))).collect();
             let text = text(&object, Some(dialect), |fields| fields.session);

@@ -37,7 +37,7 @@ pub(super) const AGENT: Agent = Agent {
             ("sessionEnd", HookKind::End),
         ],
         fields: InputFields {
-            session: &["conversation_id"],
+            session: &["session_id", "conversation_id"],
             directories: &["workspace_roots"],
             continued_counters: &["loop_count"],
             files: &["file_path", "target_file", "target_notebook"],
