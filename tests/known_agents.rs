@@ -45,6 +45,7 @@ fn the_help_names_each_agent_that_setup_connects() {
 fn each_agent_has_a_file_in_the_list() {
     let helpers = [
         "agent_signs.rs",
+        "all_input_fields.rs",
         "hook_dialect.rs",
         "mod.rs",
         "settings_file_types.rs",

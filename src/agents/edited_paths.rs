@@ -1,7 +1,7 @@
 //! Determines from a tool's name and input which files the tool is about to edit.
 
 use super::announce_own_mcp_calls::{MeshCall, mesh_call};
-use super::hook_input_fields::{names, text, values};
+use super::hook_input_fields::{all_names, text, values};
 use super::mcp_tool_writes;
 use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::Dialect;
@@ -20,7 +20,7 @@ fn tool_name(input: &Value) -> &str {
 
 /// The tool's arguments as the agent sent them.
 fn given_arguments(input: &Value) -> Option<&Value> {
-    values(input, None, |fields| fields.arguments).first().copied()
+    values(input, None, |fields| fields.arguments).next()
 }
 
 /// The name and the arguments of the tool. The name is in lower case and without separators.
@@ -72,9 +72,9 @@ pub fn edited_files(input: &Value) -> Vec<String> {
     if !is_known(&plain, |dialect| dialect.edit_tools) {
         return mcp_tool_writes::written_files(tool_name(input), arguments);
     }
-    let read_only = names(None, |fields| fields.read_only_commands);
-    let commands = values(arguments, None, |fields| fields.edit_commands);
-    if commands.into_iter().filter_map(Value::as_str).any(|command| read_only.contains(&command)) {
+    let read_only = all_names(|fields| fields.read_only_commands);
+    let mut commands = values(arguments, None, |fields| fields.edit_commands);
+    if commands.by_ref().filter_map(Value::as_str).any(|command| read_only.contains(&command)) {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -86,19 +86,19 @@ pub fn edited_files(input: &Value) -> Vec<String> {
 
 /// The arguments of edit tools that name files, by the names that all agents use.
 struct FileArguments {
-    files: Vec<&'static str>,
-    edit_lists: Vec<&'static str>,
-    file_lists: Vec<&'static str>,
-    commands: Vec<&'static str>,
+    files: &'static [&'static str],
+    edit_lists: &'static [&'static str],
+    file_lists: &'static [&'static str],
+    commands: &'static [&'static str],
 }
 
 impl FileArguments {
     fn of_all_agents() -> FileArguments {
         FileArguments {
-            files: names(None, |fields| fields.files),
-            edit_lists: names(None, |fields| fields.edit_lists),
-            file_lists: names(None, |fields| fields.file_lists),
-            commands: names(None, |fields| fields.edit_commands),
+            files: all_names(|fields| fields.files),
+            edit_lists: all_names(|fields| fields.edit_lists),
+            file_lists: all_names(|fields| fields.file_lists),
+            commands: all_names(|fields| fields.edit_commands),
         }
     }
 
@@ -148,7 +148,7 @@ fn from_patch(text: &str, found: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::hook_input_fields::needed_fields;
+    use crate::agents::hook_input_fields::NEEDED_FIELDS;
     use crate::agents::hook_stdin::extract_needed_json_fields::read_object;
     use crate::agents::mcp_tool_writes::PATH_FIELDS;
     use serde_json::json;
@@ -159,7 +159,7 @@ mod tests {
         let wanted: Vec<String> = PATH_FIELDS.iter().map(|name| format!("/{name}")).collect();
         PATH_FIELDS.iter().zip(&wanted).for_each(|(name, path)| arguments[name] = json!(path));
         let input = json!({ "tool_name": "mcp__x__write_file", "tool_input": arguments }).to_string();
-        let found = edited_files(&read_object(&mut input.as_bytes(), &needed_fields()).unwrap());
+        let found = edited_files(&read_object(&mut input.as_bytes(), &NEEDED_FIELDS).unwrap());
         assert!(wanted.iter().all(|path| found.contains(path)), "{found:?}");
     }
 

@@ -73,10 +73,10 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     let text = |list: NameList| hook_input_fields::text(input, own, list).map(str::to_owned);
     let event = text(|fields| fields.event).or_else(|| (dialect.unnamed_event)(input).map(str::to_owned))?;
     let kind = kind_of(dialect, &event)?;
-    let directories = hook_input_fields::values(input, own, |fields| fields.directories);
-    let first_directory = || directories.iter().find_map(|list| list[0].as_str()).map(str::to_owned);
+    let directories = || hook_input_fields::values(input, own, |fields| fields.directories);
+    let first_directory = || directories().find_map(|list| list[0].as_str()).map(str::to_owned);
     let directory = text(|fields| fields.directory).or_else(first_directory);
-    let continuing = hook_input_fields::names(own, |fields| fields.continuing_reasons);
+    let continuing = hook_input_fields::all_names(|fields| fields.continuing_reasons);
     let start_reason = hook_input_fields::text(input, own, |fields| fields.start_reason);
     Some(HookInput {
         event: event_of(dialect, kind, input)?,
@@ -95,9 +95,9 @@ const WAITS_MAX: usize = 300;
 /// The session's background tasks that are still running, as the agent lists them when it stops.
 fn running_tasks(dialect: &Dialect, input: &Value) -> Vec<String> {
     let own = Some(dialect);
-    let lists = hook_input_fields::values(input, own, |fields| fields.tasks);
-    let tasks = lists.into_iter().find_map(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let running = hook_input_fields::names(own, |fields| fields.running_states);
+    let mut lists = hook_input_fields::values(input, own, |fields| fields.tasks);
+    let tasks = lists.find_map(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let running = hook_input_fields::all_names(|fields| fields.running_states);
     let state = |task| hook_input_fields::text(task, own, |fields| fields.task_state);
     let ids = tasks
         .iter()
@@ -109,10 +109,10 @@ fn running_tasks(dialect: &Dialect, input: &Value) -> Vec<String> {
 
 /// Whether a hook has already made the agent continue.
 fn has_continued(dialect: &Dialect, input: &Value) -> bool {
-    let flags = hook_input_fields::values(input, Some(dialect), |fields| fields.continued_flags);
-    let counters = hook_input_fields::values(input, Some(dialect), |fields| fields.continued_counters);
-    flags.into_iter().any(|flag| flag.as_bool() == Some(true))
-        || counters.into_iter().any(|counter| counter.as_i64().is_some_and(|count| count > 0))
+    let mut flags = hook_input_fields::values(input, Some(dialect), |fields| fields.continued_flags);
+    let mut counters = hook_input_fields::values(input, Some(dialect), |fields| fields.continued_counters);
+    flags.any(|flag| flag.as_bool() == Some(true))
+        || counters.any(|counter| counter.as_i64().is_some_and(|count| count > 0))
 }
 
 fn event_of(dialect: &Dialect, kind: HookKind, input: &Value) -> Option<HookEvent> {

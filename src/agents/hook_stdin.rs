@@ -5,7 +5,7 @@ mod convert_to_utf8;
 pub mod extract_needed_json_fields;
 mod keep_start_and_matching_lines;
 
-use super::hook_input_fields::needed_fields;
+use super::hook_input_fields::NEEDED_FIELDS;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use extract_needed_json_fields::{BUFFER_SIZE, read_object};
 use serde_json::Value;
@@ -49,7 +49,7 @@ impl Read for TimedStdin {
 /// If the input contains no JSON object. The error says what is wrong.
 pub fn read_input() -> Result<Value, String> {
     let mut stdin = TimedStdin { stdin: io::stdin().lock(), failure: None };
-    let input = read_object(&mut stdin, &needed_fields());
+    let input = read_object(&mut stdin, &NEEDED_FIELDS);
     input.ok_or_else(|| match stdin.failure {
         Some(error) => format!("standard input can't be read ({error})"),
         None => "the input is not a JSON object".into(),

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The scripts that a tool call is about to run; empty if the call runs no command.
 pub fn commands(input: &Value) -> Vec<String> {
     let Some(arguments) = edited_paths::shell_arguments(input) else { return Vec::new() };
-    values(&arguments, None, |fields| fields.commands).into_iter().filter_map(script).collect()
+    values(&arguments, None, |fields| fields.commands).filter_map(script).collect()
 }
 
 /// The directory in which a tool call is about to run its commands; `None` if the call names no directory.
@@ -58,7 +58,7 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::hook_input_fields::needed_fields;
+    use crate::agents::hook_input_fields::NEEDED_FIELDS;
     use crate::agents::hook_stdin::extract_needed_json_fields::read_object;
     use serde_json::json;
 
@@ -81,7 +81,7 @@ mod tests {
             (json!({ "tool_name": "Bash", "tool_input": { "command": "ls", "cwd": 5 }, "cwd": "/w" }), None),
             (json!({ "tool_name": "Read", "tool_input": { "directory": "src" } }), None),
         ] {
-            let read = read_object(&mut input.to_string().as_bytes(), &needed_fields()).unwrap();
+            let read = read_object(&mut input.to_string().as_bytes(), &NEEDED_FIELDS).unwrap();
             assert_eq!(directory(&read).as_deref(), want, "{input}");
         }
     }

@@ -106,8 +106,8 @@ impl ErrorKind {
     }
 }
 
-/// Splits a text such as the text of an error into its first clause, which is the problem, and the rest, which is the
-/// cure. A semicolon separates the clauses.
+/// Splits the text of an error, or a similar text, into two parts: its first clause, which is the problem, and the
+/// rest, which is the cure. A semicolon separates them.
 pub fn problem_and_cure(text: &str) -> (&str, Option<&str>) {
     text.split_once("; ").map_or((text, None), |(problem, cure)| (problem, Some(cure)))
 }

@@ -59,7 +59,7 @@ impl Hasher for CountedHasher {
 pub enum ConnId {
     /// A client of the socket, or a guest. The number is never reused.
     Client(u64),
-    /// The HTTP thread. All HTTP requests share this value, so no session can attach over it.
+    /// The HTTP thread. All HTTP requests share this value, so no session can attach over HTTP.
     Http,
 }
 

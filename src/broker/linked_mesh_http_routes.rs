@@ -96,7 +96,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
     // address, because for the daemon, a loopback address would mean the daemon's own machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
-    // A SuperLocalMemory daemon requests no people, because it would mistake them for sessions.
+    // A SuperLocalMemory daemon does not ask for people, because it would mistake them for sessions.
     let people = query_number(&head.target, "people") == Some(1);
     let mut listed = run(mesh, &operations_for_linked_meshes::PEERS, None, json!({ "people": people }), now)?;
     let mesh_id = listed["mesh"].take();

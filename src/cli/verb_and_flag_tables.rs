@@ -64,7 +64,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
          tracked by git, or shared by all your repositories, name the directory of the hooks",
     ),
     ("secret", "", "Generate a value for SLM_MESH_SHARED_SECRET, the secret that the machines of a mesh share"),
-    ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),
+    (
+        "pipe",
+        "",
+        "Connect standard input and output to the broker; for an ssh:// address, ssh runs this verb on the hub",
+    ),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Show help for a verb or a topic"),
     ("mcp", "", "Serve MCP on standard input and output; agents start this"),

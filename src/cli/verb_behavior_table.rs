@@ -106,7 +106,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
         ..row(&peers::list_peers::PEERS, render::peers)
     },
     row(&peers::WHOAMI, render::whoami),
-    row(&peers::give_back_taken_over_name::DECLINE, render::decline),
+    row(&peers::give_up_taken_over_name::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
     CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::SEND, render::message_sent) },
     CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },

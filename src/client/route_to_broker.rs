@@ -4,7 +4,7 @@
 use super::check_hub_has_joined_mesh::{HubMesh, log_id};
 use super::connect_to_leading_hub::{Candidate, HubGroup, SEARCH_MAX};
 use super::discovered_hub::{self, DiscoveredHub};
-use super::forwarding_child_process::Carrier;
+use super::end_and_reap_forwarding_process::Carrier;
 use super::leader_search::leader_hint;
 use super::stream::BrokerStream;
 use super::{Client, Server, ssh_hub};

@@ -1,7 +1,7 @@
 //! Connects to a hub through ssh, which runs `slm-mesh pipe` on the hub.
 
 use super::Client;
-use super::forwarding_child_process::Carrier;
+use super::end_and_reap_forwarding_process::Carrier;
 use super::ssh_stream_with_heartbeat::SshStream;
 use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};

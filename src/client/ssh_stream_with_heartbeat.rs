@@ -234,7 +234,8 @@ impl Incoming {
     }
 }
 
-/// Writes a ping as a request. The id of the request contains the number of its question. The hub repeats the id.
+/// Writes a ping as a request. The id of the request contains the number of the question that the ping asks. The hub
+/// repeats the id.
 fn line_of(ping: Heartbeat) -> String {
     rpc::request(&json!(format!("{PING_ID}{}", ping.question())), "ping", &json!({}))
 }

@@ -204,7 +204,7 @@ impl Mesh {
         self.turn.store.counters.event_last
     }
 
-    /// Returns the latest events of these types, oldest first; of all types if there are no `types`.
+    /// Returns the latest events of these types, oldest first. If `types` is empty, returns events of all types.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -61,7 +61,7 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::show_all_messages::LOG,
-    &peers::give_back_taken_over_name::DECLINE,
+    &peers::give_up_taken_over_name::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
@@ -92,7 +92,7 @@ pub const OPS: &[&Op] = &[
     &mail::wakeups::REPORT,
 ];
 
-/// The operations that only HTTP routes run. They are no methods of the socket.
+/// The operations that only HTTP routes run. They can't be called over the socket.
 pub const HTTP_OPS: &[&Op] = &[
     &peers::http_registration::REGISTER,
     &peers::http_registration::UNREGISTER,

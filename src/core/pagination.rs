@@ -25,7 +25,7 @@ pub const fn limit(max: i64, help: &'static str) -> Arg {
 
 /// The argument `rows`, with which a program gets more rows than `limit` allows.
 pub const fn rows() -> Arg {
-    Arg::new("rows", ArgKind::Int { min: 1, max: limits::ROWS_MAX }, "Maximum number of rows, instead of `limit`")
+    Arg::new("rows", ArgKind::Int { min: 1, max: limits::ROWS_MAX }, "Maximum number of rows; replaces `limit`")
         .at(CliPlace::Hidden)
         .not_in_tool()
 }

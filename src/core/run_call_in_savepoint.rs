@@ -3,7 +3,7 @@
 use super::mail::{receipts, wakeups};
 use super::op_definition::WAITING_SINCE;
 use super::pagination::Page;
-use super::peers::{give_back_taken_over_name, sessions};
+use super::peers::{give_up_taken_over_name, sessions};
 use super::transaction_and_pending_effects::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
@@ -37,8 +37,8 @@ pub enum ClientKind {
     /// A program reads the answers over HTTP. It gets whole lists and long values, up to the limits for HTTP. It may act
     /// as a peer that the mesh does not know, and it may give relative paths.
     HttpProgram {
-        /// The name of the rate limit to which the call counts, which several peers may share; `None` if the call is not
-        /// limited.
+        /// The name of the rate limit that the call counts against. Several peers may share a limit. `None` if the call
+        /// is not limited.
         budget: Option<String>,
     },
 }
@@ -99,7 +99,7 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Returns the name of the rate limit to which the call counts; `None` if the call is not limited.
+    /// Returns the name of the rate limit that the call counts against; `None` if the call is not limited.
     pub fn budget(&self) -> Option<&str> {
         match &self.client {
             ClientKind::Interactive => Some(self.me()),
@@ -301,7 +301,7 @@ impl Mesh {
         // After a caller has given back a name, the caller acts as a new peer. So the notices for the new peer are
         // added.
         let new =
-            value["you"]["id"].as_str().filter(|_| is(call.op, &give_back_taken_over_name::DECLINE)).map(PeerId::from);
+            value["you"]["id"].as_str().filter(|_| is(call.op, &give_up_taken_over_name::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
         if let Some(notice) = notice.flatten()

@@ -258,7 +258,7 @@ struct NewEntry<'a> {
     expires: Option<i64>,
 }
 
-/// When the next entry expires, in ms.
+/// Returns the time at which the next entry expires, in ms.
 ///
 /// # Errors
 /// When the database can't be read.

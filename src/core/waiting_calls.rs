@@ -149,7 +149,7 @@ pub(super) struct Waiting {
     /// The waiting calls that the current rule has ended. Each call is stored with its former position. If the rule
     /// fails, these calls are put back.
     ended: Vec<(usize, WaitingCall)>,
-    /// The number of waiting calls ahead of the call that is running.
+    /// The call that is running now may have waited before. This is the number of calls that wait ahead of it.
     n_ahead: usize,
 }
 

@@ -32,7 +32,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     if leaders.len() > 1 {
         let names: Vec<String> = leaders.iter().map(|one| one.hub.to_string()).collect();
         let found = format!("several hubs say that they lead: {}", names.join(", "));
-        let cure = "set the same SLM_MESH_STORE on all hubs, or list in SLM_MESH_HOST only hubs that share a mesh";
+        let cure = "set the same SLM_MESH_STORE on all hubs, or make sure that all hubs in SLM_MESH_HOST share a mesh";
         checks.push(Check::error("leader", found, cure));
     }
     // Even if none of these hubs leads, a standby may know a leader that is missing from the settings. In that case,
@@ -67,8 +67,8 @@ fn about(one: &HubAnswer) -> String {
 fn errors_of_other_meshes(answers: &[HubAnswer], group: &HubGroup) -> Vec<Option<Error>> {
     let error_of = |one: &HubAnswer, expected| match &one.role {
         Ok(HubRole::Leads { mesh, .. }) => mesh.check(&one.hub, expected, group.places()).err(),
-        // A standby may report trouble. The report says more than an error about a different log would say, so this
-        // function returns no error for such a standby.
+        // If a standby reports trouble, this function returns no error for it, because the report says more than such
+        // an error.
         Ok(HubRole::StandsBy { log: Some(log), trouble: None, .. }) if expected.is_some_and(|own| own != *log) => {
             Some(has_another_log(&one.hub, group.places()))
         }

@@ -85,7 +85,8 @@ pub struct InputFields {
     pub files: &'static [&'static str],
     /// The arguments of an edit tool that contain a list of edits. Each edit may name its own file.
     pub edit_lists: &'static [&'static str],
-    /// The arguments of an edit tool that contain a list of files. Each file is a path, or an object like an edit.
+    /// The arguments of an edit tool that contain a list of files. Each file is a path, or an object of the same form
+    /// as an edit in `edit_lists`.
     pub file_lists: &'static [&'static str],
     /// The arguments of an edit tool that say what the tool does, or that contain a patch.
     pub edit_commands: &'static [&'static str],

@@ -8,6 +8,7 @@
 
 pub mod agent_signs;
 mod aider;
+pub mod all_input_fields;
 mod claude_code;
 mod cline;
 mod codex;
@@ -72,8 +73,8 @@ pub struct Agent {
     pub short_name: &'static str,
     /// How to recognise a process that this agent started.
     pub identity: Identity,
-    /// Fields of `_meta` in the definition of an MCP tool with which a server asks this agent to offer the tool to its
-    /// model at once.
+    /// Fields of `_meta` in the definition of an MCP tool. With these fields, a server asks this agent to offer the
+    /// tool to its model immediately.
     pub tool_meta: &'static [&'static str],
     /// The command with which the user lists the hooks that this agent runs; `None` if it is unknown.
     pub hook_list_command: Option<&'static str>,

@@ -49,7 +49,7 @@ pub enum ShellWrite {
 }
 
 impl ShellWrite {
-    /// The path of the file, the link or the folder, or the glob.
+    /// The path of the file, link or folder. If the write is a glob, the glob itself.
     pub fn path(&self) -> &Path {
         match self {
             ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) | ShellWrite::Matches(path) => {

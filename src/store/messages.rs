@@ -87,14 +87,14 @@ const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sende
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
                        channel, mesh_url, rejection, bytes_read, offered, read, acked, pushed FROM message";
-/// The SQL condition that a message is unread: the numbers of the states before [`MessageState::Read`]. The indexes of
-/// unread messages have the same condition.
+/// The SQL condition for unread messages. It is true for the numbers of the states before [`MessageState::Read`]. The
+/// indexes of unread messages have the same condition.
 macro_rules! unread {
     () => {
         "state < 2"
     };
 }
-/// The SQL condition that a message is not unread.
+/// The SQL condition for all other messages.
 macro_rules! not_unread {
     () => {
         "state >= 2"

@@ -354,8 +354,7 @@ fn following_the_log_waits_for_messages_between_others() {
 
 #[test]
 fn messages_to_a_group_in_one_millisecond_are_not_taken_for_one() {
-    // All calls of this script happen in the same millisecond, because an agent may make several tool calls at the same
-    // time.
+    // An agent may make several tool calls at the same time. So all calls of this script happen in the same millisecond.
     check(
         "
         a joins

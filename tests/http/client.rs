@@ -216,7 +216,7 @@ pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
-/// The string in a JSON value, which must be a string.
+/// The text of a JSON value. The value must be a string.
 #[track_caller]
 pub fn word(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("want a string, got {value}")).to_owned()

@@ -29,6 +29,18 @@ fn the_101st_message_is_answered_with_429() {
 }
 
 #[test]
+fn a_message_to_nobody_counts_too() {
+    let broker = Broker::start();
+    let mut http = broker.http();
+    let (a, b) = (http.peer("/p"), http.peer("/p"));
+    for to in ["build-2", "00000000-0000-4000-8000-000000000000"].repeat(50) {
+        let reply = http.post("/send", &mail(&a, to));
+        assert_eq!((reply.status, &reply.body["ok"]), (200, &json!(false)), "{to}");
+    }
+    assert_eq!(http.post("/send", &mail(&a, &b)).status, 429);
+}
+
+#[test]
 fn inventing_senders_does_not_help() {
     let broker = Broker::start();
     let mut http = broker.http();

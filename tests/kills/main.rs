@@ -148,8 +148,8 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
         World { place: &place, peers, files, ledger: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
-        // These verbs (subcommands) act as a session. They take no locks, because the session itself takes locks as the
-        // same peer.
+        // These verbs (subcommands) act as a session, so the session and the verbs are one peer. The session takes locks,
+        // and the verbs take none.
         let is_shell = kind == "verbs" && me.name == SHELL;
         let label = if is_shell { "shell".into() } else { me.name.clone() };
         let dice = Dice::new(seed * 1000 + n as u64);

@@ -5,7 +5,7 @@
 use crate::choices::Choices;
 use serde_json::{Value, json};
 use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
-use slm_mesh::agents::hook_input_fields::needed_fields;
+use slm_mesh::agents::hook_input_fields::NEEDED_FIELDS;
 use slm_mesh::agents::hook_stdin::extract_needed_json_fields::read_object;
 use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
@@ -29,8 +29,8 @@ pub fn check(data: &[u8]) {
 
 /// Checks that the reader returns only objects, and that it reads a valid object as any other JSON parser would.
 fn check_reader(bytes: &[u8]) {
-    let needed = needed_fields();
-    let read = |bytes: &[u8]| read_object(&mut &*bytes, &needed);
+    let needed = &NEEDED_FIELDS;
+    let read = |bytes: &[u8]| read_object(&mut &*bytes, needed);
     let found = read(bytes);
     assert!(found.as_ref().is_none_or(Value::is_object), "{found:?}");
     let Ok(value @ Value::Object(_)) = serde_json::from_slice::<Value>(bytes) else { return };

@@ -50,7 +50,8 @@ fn each_part_of_the_core_and_the_broker_keeps_its_fields_private() {
     check("keep these fields private, because other parts must use methods", &breaches);
 }
 
-/// For each file of the store with questions about the mesh, the part of the core that alone may ask these questions.
+/// The files of the store that contain questions about the mesh. Each row has a file, and the only part of the core
+/// that may ask its questions.
 const STORE_QUESTIONS: &[(&str, &str)] = &[
     ("peers", "core/peers/"),
     ("returnable_name_takeovers", "core/peers/"),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-/// What an open page has to remember: the port, its cookie, and its key.
+/// What an open page has to remember: the port of the broker, and the page's own cookie and key.
 #[derive(Clone)]
 pub struct Page {
     pub port: u16,

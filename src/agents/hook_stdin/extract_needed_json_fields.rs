@@ -34,14 +34,14 @@ const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 const REPEATED_MAX: usize = 64;
 
 /// The fields that a caller needs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct NeededFields {
     /// The names of fields that are kept even if there is no room for other fields.
-    pub names: Vec<&'static str>,
+    pub names: &'static [&'static [&'static str]],
     /// The names of fields that may be repeated. The values of a repeated field become a list.
-    pub repeated: Vec<&'static str>,
+    pub repeated: &'static [&'static str],
     /// The names of fields whose value may be a string that contains a JSON object.
-    pub embedded: Vec<&'static str>,
+    pub embedded: &'static [&'static str],
     /// Lines that begin with one of these texts, after any spaces, are kept even if the whole text is too long to keep.
     pub line_starts: &'static [&'static str],
 }
@@ -49,7 +49,7 @@ pub struct NeededFields {
 impl NeededFields {
     /// Whether the caller needs the field with this name.
     fn has(&self, name: &str) -> bool {
-        self.names.contains(&name)
+        self.names.iter().any(|names| names.contains(&name))
     }
 }
 
@@ -417,9 +417,9 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Option<Value> {
         let needed = NeededFields {
-            names: vec!["event", "path", "input"],
-            repeated: vec!["path"],
-            embedded: vec!["input"],
+            names: &[&["event", "path", "input"]],
+            repeated: &["path"],
+            embedded: &["input"],
             line_starts: &["*** "],
         };
         read_object(&mut &*bytes, &needed)

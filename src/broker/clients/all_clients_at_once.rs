@@ -1,4 +1,4 @@
-//! What happens to all clients at once: when this hub begins to lead, when it stops leading, and when the broker ends.
+//! Handles all clients at once when this hub begins to lead, when it stops leading, and when the broker ends.
 
 use super::Clients;
 use super::client_machine_and_ancestors::Origin;

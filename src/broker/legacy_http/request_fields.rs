@@ -28,7 +28,7 @@ impl Fields {
     pub fn word(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|text| !text.is_empty())
     }
-    /// Returns the peer's id in a field; `None` if it is missing or empty. Fails if it is longer than any peer's id.
+    /// Returns the peer's id in a field; `None` if it is missing or empty. Fails if the id is longer than an id may be.
     pub fn short_id(&self, name: &str) -> Result<Option<&str>, Error> {
         match self.word(name) {
             Some(id) if id.len() > limits::WORD_MAX => {

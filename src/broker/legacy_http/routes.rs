@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 /// The agent types, under the names that clients of slm-mesh 1.x use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
-/// Maximum length of the id in a filter of messages, in bytes. No message is found with a longer one.
-const SENDER_BYTES_MAX: usize = 256;
+/// Maximum length of a recipient and of the sender in a filter of messages, in bytes. No peer has a longer id. Mail from
+/// an unregistered sender with a longer id can't be filtered by this sender.
+const RECIPIENT_BYTES_MAX: usize = 256;
 /// Instead of a name, a client sends this word to let the broker choose a name.
 const AUTO: &str = "auto";
 
@@ -72,7 +73,7 @@ fn run_locally(mesh: &mut Mesh, op: &'static Op, me: &str, args: Value, now: i64
     run(mesh, op, Some(me), args, now)
 }
 
-/// Runs an operation that counts to the rate limit `budget`. In slm-mesh 1.x, only messages and registrations are
+/// Runs an operation that counts against the rate limit `budget`. In slm-mesh 1.x, only messages and registrations are
 /// limited.
 fn run_limited(
     mesh: &mut Mesh,
@@ -145,6 +146,10 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         // In slm-mesh 1.x, a scope without a directory or repository, and an unknown scope, have no effect.
         _ => "machine",
     };
+    let asked = if scope == "directory" { project.as_deref() } else { root };
+    if scope != "machine" && asked.is_some_and(|path| path.len() > limits::PATH_MAX) {
+        return Ok(json!({ "ok": true, "peers": [] }));
+    }
     let args = match scope {
         "directory" => json!({ "scope": scope, "project": project }),
         "repo" => json!({ "scope": scope, "workTree": root, "repo": repo }),
@@ -180,8 +185,9 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if payload.len() > limits::PAYLOAD_MAX {
         return Err(no(format!("Payload too large (max {} bytes)", limits::PAYLOAD_MAX)));
     }
-    if to != "all" && to != "cli" && !is_uuid(to) && mesh.peers().get(to).is_none() {
-        return Err(no("Invalid peer ID format"));
+    let unknown = if to == "cli" || is_uuid(to) { "Peer not found or inactive" } else { "Invalid peer ID format" };
+    if to.len() > RECIPIENT_BYTES_MAX {
+        return Err(no(unknown));
     }
     // In slm-mesh 1.x, people are not peers. A copy for a person would be one message more than clients expect, so
     // people get none.
@@ -196,7 +202,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let budget = known.map_or_else(|| "unregistered".to_owned(), |id| format!("http {id}"));
     mesh.peers().require_local(shortened(from).into())?;
     let sent = run_limited(mesh, &mail::SEND, Some(from), Some(budget), args, now)
-        .map_err(|error| in_old_words(error, "Peer not found or inactive"))?;
+        .map_err(|error| in_old_words(error, unknown))?;
     if to != "all" {
         return Ok(json!({ "ok": true, "messageId": sent["messageId"] }));
     }
@@ -206,7 +212,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 fn messages(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let id = fields.word("peerId").ok_or_else(|| no("peerId is required"))?;
     let (limit, from) = (fields.limit(20), fields.word("from"));
-    if limit == 0 || from.is_some_and(|from| from.len() > SENDER_BYTES_MAX) {
+    if limit == 0 || from.is_some_and(|from| from.len() > RECIPIENT_BYTES_MAX) {
         return Ok(json!({ "ok": true, "messages": [] }));
     }
     let filter = if fields.text("filter").unwrap_or("unread") == "unread" { "unread" } else { "all" };
@@ -254,6 +260,9 @@ fn state(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 
 fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let (file, holder) = (fields.word("filePath"), fields.short_id("peerId")?);
+    if file.is_some_and(|file| file.len() > limits::PATH_MAX) {
+        return Err(no(format!("filePath too long (max {} bytes)", limits::PATH_MAX)));
+    }
     match fields.word("action") {
         None => Err(no("action is required")),
         Some("lock") => {
@@ -273,16 +282,8 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         }
         Some("query") => {
             let path = file.map(|file| absolute(mesh, file, holder));
-            // In slm-mesh 1.x, a query finds only the lock on the path itself, but not locks on folders or patterns. If the
-            // directory of the caller is unknown, a relative path stands for all files whose paths end with it.
-            let fits = |row: &Value| {
-                let locked = row["filePath"].as_str().unwrap_or("");
-                path.as_ref().is_none_or(|path| {
-                    locked == path || !path.starts_with('/') && locked.ends_with(&format!("/{path}"))
-                })
-            };
-            let mut rows = all_rows(mesh, &locks::QUERY, holder, json!({}), "locks", now)?;
-            rows.retain(fits);
+            // In slm-mesh 1.x, a query finds only the lock on the path itself, but not locks on folders or patterns.
+            let rows = all_rows(mesh, &locks::QUERY, holder, json!({ "exact": path }), "locks", now)?;
             Ok(json!({ "ok": true, "locks": rows }))
         }
         Some(other) => Err(unknown_action(other)),
@@ -369,7 +370,8 @@ fn unknown_action(action: &str) -> Error {
     no(format!("Unknown action: {}", action.chars().take(60).collect::<String>()))
 }
 
-/// Replaces the error for something that does not exist by the words that clients of slm-mesh 1.x expect.
+/// If the error says that something does not exist, replaces its text with the words that clients of slm-mesh 1.x
+/// expect.
 fn in_old_words(error: Error, words: &str) -> Error {
     if error.kind == ErrorKind::NotFound { no(words) } else { error }
 }

@@ -133,7 +133,20 @@ pub static UNLOCK: Op = Op {
 pub static QUERY: Op = Op {
     name: "lock.query",
     summary: "List active locks and the peers that wait for them, or only the locks on certain files",
-    args: &[FILE, FILES, pagination::next_page(pagination::CURSOR_MAX), GIT_ROOTS, REPOS],
+    args: &[
+        FILE,
+        FILES,
+        Arg::new(
+            "exact",
+            PATH,
+            "Only the lock on exactly this path; a relative path stands for all paths that end with it",
+        )
+        .at(CliPlace::Hidden)
+        .not_in_tool(),
+        pagination::next_page(pagination::CURSOR_MAX),
+        GIT_ROOTS,
+        REPOS,
+    ],
     actor: Auth::Optional,
     verb: Some("lock list"),
     tool: Some(("lock", Some("query"))),
@@ -308,18 +321,21 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let matcher = LockMatcher::new(&asked);
     // Whether a lock and the paths in the call share a file. Locks in other work trees count, too.
     let touches = |lock: &&LockRow| asked.paths.is_empty() || matcher.collides(lock);
+    let is_exact = |lock: &&LockRow| args.text("exact").is_none_or(|path| is_path_or_ends_with(&lock.path, path));
     // The locks are listed in the order in which they were granted. A renewed lock keeps its position.
-    let mut found: Vec<&LockRow> = locks.all().filter(touches).collect();
+    let mut found: Vec<&LockRow> = locks.all().filter(touches).filter(is_exact).collect();
     found.sort_by_key(|lock| cursor(lock));
     if let Some(after) = args.text("after") {
         let after = pagination::parse_cursor(after)?;
         found.retain(|lock| cursor(lock) > after);
     }
-    let (mut page, queue) = (ctx.page(), wait_queue_and_forced_unlock::matchers(waiting));
+    // A program over HTTP does not see who waits for a lock.
+    let queue = (!ctx.is_http_program()).then(|| wait_queue_and_forced_unlock::matchers(waiting));
+    let mut page = ctx.page();
     for lock in &found {
         let mut row = lock_view(peers, lock, ctx.now);
-        if !ctx.is_http_program() {
-            row["queue"] = json!(wait_queue_and_forced_unlock::names_for(peers, lock, &queue));
+        if let Some(queue) = &queue {
+            row["queue"] = json!(wait_queue_and_forced_unlock::names_for(peers, lock, queue));
         }
         if !page.add(row) {
             break;
@@ -330,6 +346,11 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     pagination::add_cursor(&mut value, found.len() - page.len(), last);
     value["locks"] = Value::Array(page.into_rows());
     Ok(Outcome::Ready(value))
+}
+
+/// Whether `path` is the path itself. A relative path also stands for all paths that end with it.
+fn is_path_or_ends_with(locked: &str, path: &str) -> bool {
+    locked == path || !path.starts_with('/') && locked.strip_suffix(path).is_some_and(|folder| folder.ends_with('/'))
 }
 
 /// Returns the position of a lock in the order of the grants.

@@ -383,11 +383,11 @@ impl Locks {
         self.release(turn, peers, journal, ends, Some("the call was cancelled"), now)
     }
 
-    /// Releases the lock on one path. Returns false if this holder and owner have no lock on the path.
+    /// Releases the lock on one path. Returns false if there is no lock on the path with this holder and this owner.
     ///
     /// # Errors
     /// When the database can't be written.
-    #[allow(clippy::too_many_arguments)] // the lock, its owner, and the parts that its end changes
+    #[allow(clippy::too_many_arguments)] // the lock, its owner, and the parts that change when the lock ends
     pub fn release_path(
         &mut self,
         turn: &mut Turn,
@@ -450,8 +450,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the matching locks. The events of these locks contain the reason; `None` if the holder itself releases the
-    /// locks. Ends only as many locks as one turn may change. The remaining locks count as expired from now on, and the next turns end them.
+    /// Ends the matching locks. Their events contain the `reason`; `None` if the holder itself releases them. Ends only
+    /// as many locks as one turn may change. The others count as expired from now on, and the next turns end them.
     ///
     /// # Errors
     /// When the database can't be written.

@@ -105,7 +105,7 @@ fn filter<'a>(
         // messages.
         newest: view != MailView::Unread && after.is_none(),
         limit,
-        // The page of the answer is shorter than this, so it ends earlier.
+        // The page of the answer allows fewer bytes than this, so the page is full before this limit is reached.
         bytes: limits::ROWS_BYTES_MAX,
         ..MessageFilter::default()
     }
@@ -127,7 +127,8 @@ fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(
     Err(Error::usage("waitSeconds", text))
 }
 
-/// Marks the messages in an answer as read, or at least those in a view of unread mail as offered.
+/// Marks the messages in an answer as read if `are_read` is true. Otherwise, marks the messages in a view of unread
+/// mail as offered.
 fn mark_messages(mesh: &mut Mesh, found: &[Message], view: MailView, are_read: bool, now: i64) -> Result<(), Error> {
     let Mesh { turn, peers, mail, journal, .. } = mesh;
     for message in found {

@@ -5,7 +5,7 @@ use crate::base::error::Error;
 use crate::core::Mesh;
 use crate::store::{Message, MessageFilter, Store};
 
-/// When the next message expires, in ms.
+/// Returns the time at which the next message expires, in ms.
 ///
 /// # Errors
 /// When the database can't be read.

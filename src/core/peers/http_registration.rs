@@ -1,5 +1,5 @@
 //! The registrations, the heartbeats and the departures of the clients of the old HTTP API. Only the HTTP routes run
-//! these operations, because other clients become peers with their connections.
+//! these operations, because other clients become peers when they connect.
 
 use super::{Peer, Peers, no_peer};
 use crate::base::domain_enums::{LeaveReason, PeerKind};
@@ -63,7 +63,8 @@ pub static HEARTBEAT: Op = Op {
     run: heartbeat,
 };
 
-/// Removes a summary. Clients of the old HTTP API send an empty summary for this, which `summary` refuses.
+/// Removes a summary. For this, clients of the old HTTP API send an empty summary. The operation `summary` would refuse
+/// it.
 pub static CLEAR_SUMMARY: Op = Op {
     name: "http.clear_summary",
     summary: "Remove the caller's summary",

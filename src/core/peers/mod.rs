@@ -7,7 +7,7 @@
 
 mod attachments;
 pub(in crate::core) mod caller_resolver;
-pub mod give_back_taken_over_name;
+pub mod give_up_taken_over_name;
 pub mod http_registration;
 pub mod list_peers;
 mod machine_of_connection;

@@ -163,7 +163,8 @@ impl Peers {
     }
 
     /// Returns the other sessions that may have made a call that came from this peer's connection. There are such
-    /// sessions only if the client runs several sessions in one process, and if neither a key nor an announcement says which of them is calling.
+    /// sessions only if the client runs several sessions in one process, and if neither a key nor an announcement says
+    /// which of them makes the call.
     pub(in crate::core) fn other_possible_callers(&self, ctx: &CallContext, actor: &PeerId) -> Vec<&PeerId> {
         let own = self.attachments.get(ctx.conn).filter(|one| !ctx.is_announced && !one.is_keyed);
         let own = own.filter(|one| one.peers() == std::slice::from_ref(actor));

@@ -1,7 +1,7 @@
 //! How an agent's session attaches over its connection, how it returns to its former peer, and how it leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
-use super::give_back_taken_over_name::set_takeover;
+use super::give_up_taken_over_name::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::domain_enums::{LeaveReason, LockOwner, PeerKind};

@@ -2,8 +2,8 @@
 //! line or from standard input. A path is found only if it is a plain literal.
 
 use super::inline_script_tokens::{Language, Token, tokens};
+use super::inline_script_variables::{bindings, is_sign, name};
 use super::options::Spec;
-use super::script_variables::{bindings, is_sign, name};
 use super::script_writes::{ScriptWrite, Snippet};
 use super::uncalled_code::{without_uncalled_blocks, without_uncalled_functions};
 use super::{Run, formatters, run_script};

@@ -12,7 +12,7 @@ mod inline_script_tokens;
 mod inline_scripts;
 mod options;
 mod patch;
-mod script_variables;
+mod inline_script_variables;
 mod script_writes;
 mod sed_script;
 mod uncalled_code;

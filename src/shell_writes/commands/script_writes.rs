@@ -1,7 +1,7 @@
 //! Finds the calls in a script that write files or run commands.
 
 use super::inline_script_tokens::{Language, Token};
-use super::script_variables::{Binding, is_sign, list_literal, name, path_literal};
+use super::inline_script_variables::{Binding, is_sign, list_literal, name, path_literal};
 use std::collections::{HashMap, HashSet};
 
 /// The effect of a function on the paths in its arguments.

@@ -1,7 +1,7 @@
 //! Removes the parts of a script that certainly do not run.
 
 use super::inline_script_tokens::{Language, Token};
-use super::script_variables::name;
+use super::inline_script_variables::name;
 use std::collections::HashMap;
 
 /// Removes from a Python script the code that never runs: blocks after `if False` or `if 0`, and functions whose names

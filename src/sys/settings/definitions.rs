@@ -77,8 +77,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Name or id of the peer to act as. With this setting, unlike with --as, slm-mesh inbox marks the peer's \
-               mail as read even without --take",
+        help: "Name or id of the peer to act as. With this setting, `slm-mesh inbox` marks the peer's mail as \
+               read. With --as, it does so only together with --take",
     },
     Setting {
         name: SESSION,
