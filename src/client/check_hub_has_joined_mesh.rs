@@ -60,7 +60,7 @@ impl HubMesh {
     /// use any hub that shares a log.
     ///
     /// # Errors
-    /// If the hub has another mesh. The error names the hub and what to do.
+    /// If the hub belongs to a different mesh. The error names the hub and what to do.
     pub fn check(&self, hub: &Candidate, joined: Option<LogId>, places: &DataDir) -> Result<(), Error> {
         match (self, joined) {
             (HubMesh::Unshared, _) => Err(shares_no_log(hub)),

@@ -170,7 +170,7 @@ impl PendingCall {
         }
     }
 
-    /// Makes the call report progress while the call waits. Each report contains the client's token.
+    /// Lets the call send progress reports while it waits. Each report contains the client's token.
     pub fn report_progress(&mut self, token: Value) {
         self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
     }

@@ -2,7 +2,7 @@
 //! answers clients. The other hubs apply these changes to their databases.
 //!
 //! [`ReplicatedLog`] is the interface of a log. The implementation in [`etcd`] stores the log in etcd. The simulator in
-//! `tests/simulate` has another implementation, in memory and with faults.
+//! `tests/simulate` has another implementation, which is in memory and injects faults.
 //!
 //! **Invariant:** each position gets one entry, in order, and only from the hub that leads at that moment. A hub that
 //! no longer leads can't store anything, no matter when its request arrives.

@@ -127,7 +127,7 @@ mod tests {
         (0..6).for_each(|_| link.note_delivery(&cut, 0));
         let waits = SendState::FailedUntil(BACKOFF_MAX.as_millis() as i64);
         link.note_poll(true);
-        assert_eq!(link.state, waits, "only the messages fail; all polls were answered");
+        assert_eq!(link.state, waits, "all polls were answered, and only the messages failed");
         link.note_poll(false);
         assert_eq!(link.state, waits);
         link.note_poll(true);

@@ -20,7 +20,7 @@ use std::{fs, io};
 
 /// The suffixes that the hook managers pre-commit and lefthook add to the name of an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
-/// The directory to which the hook manager overcommit moves existing hooks.
+/// The directory to which Overcommit, a hook manager, moves existing hooks.
 const MOVED: &str = "old-hooks";
 /// Maximum time for the program to print its version.
 const RUNS_WITHIN: Duration = Duration::from_secs(5);

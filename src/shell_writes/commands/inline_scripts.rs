@@ -1,11 +1,11 @@
 //! Finds the files that a script in Python, JavaScript or another language writes. The script comes from the command
 //! line or from standard input. A path is found only if it is a plain literal.
 
+use super::inline_script_dead_code::{without_uncalled_blocks, without_uncalled_functions};
 use super::inline_script_tokens::{Language, Token, tokens};
 use super::inline_script_variables::{bindings, is_sign, name};
 use super::options::Spec;
 use super::script_writes::{ScriptWrite, Snippet};
-use super::uncalled_code::{without_uncalled_blocks, without_uncalled_functions};
 use super::{Run, formatters, run_script};
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::{Field, Shell};

@@ -15,7 +15,7 @@ mod patch;
 mod inline_script_variables;
 mod script_writes;
 mod sed_script;
-mod uncalled_code;
+mod inline_script_dead_code;
 mod wrappers;
 
 use super::evaluator::{Evaluator, StreamText};
