@@ -1,6 +1,7 @@
 //! Checks that each known agent has a file, a row in the README, and recorded inputs of its hooks.
 
-use slm_mesh::known_agents::hook_dialect::{HookKind, InputFields};
+use slm_mesh::known_agents::all_input_fields::ALL_INPUT_FIELDS;
+use slm_mesh::known_agents::hook_dialect::HookKind;
 use slm_mesh::known_agents::support_table::{Evidence, Support};
 use slm_mesh::known_agents::wakeup_means::Means;
 use slm_mesh::known_agents::{AGENTS, Agent, by_client_name, by_environment, by_id, by_kind, by_process, by_program};
@@ -163,70 +164,10 @@ fn no_other_code_names_an_agent() {
     assert!(breaches.is_empty(), "facts of an agent belong into src/known_agents:\n{}", breaches.join("\n"));
 }
 
-/// All names and values in the fields of an agent's hook inputs. The pattern names each part, so that a new part cannot
-/// be forgotten.
-fn words_of(fields: InputFields) -> Vec<&'static str> {
-    let InputFields {
-        event,
-        session,
-        directory,
-        directories,
-        subagent,
-        transcript,
-        call,
-        tool,
-        arguments,
-        start_reason,
-        continuing_reasons,
-        continued_flags,
-        continued_counters,
-        tasks,
-        task_id,
-        task_state,
-        running_states,
-        wait_message,
-        files,
-        edit_lists,
-        file_lists,
-        edit_commands,
-        read_only_commands,
-        commands,
-        command_directory,
-    } = fields;
-    [
-        event,
-        session,
-        directory,
-        directories,
-        subagent,
-        transcript,
-        call,
-        tool,
-        arguments,
-        start_reason,
-        continuing_reasons,
-        continued_flags,
-        continued_counters,
-        tasks,
-        task_id,
-        task_state,
-        running_states,
-        wait_message,
-        files,
-        edit_lists,
-        file_lists,
-        edit_commands,
-        read_only_commands,
-        commands,
-        command_directory,
-    ]
-    .concat()
-}
-
 #[test]
 fn the_readers_of_hook_inputs_name_no_field() {
-    let dialects = AGENTS.iter().filter_map(|agent| agent.dialect);
-    let words: BTreeSet<&str> = dialects.flat_map(|dialect| words_of(dialect.fields)).collect();
+    let words = ALL_INPUT_FIELDS.lists().concat();
+    assert!(words.len() > 30, "{words:?}");
     for file in ["hook_input.rs", "hook_input_fields.rs", "edited_paths.rs", "shell_tool_writes.rs"] {
         let text = read(&format!("src/agents/{file}"));
         let code = text.split("#[cfg(test)]").next().unwrap();

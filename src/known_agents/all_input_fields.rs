@@ -74,6 +74,13 @@ macro_rules! collect {
             },)*
         };
 
+        impl InputFields {
+            /// The lists of names and values, one for each field.
+            pub fn lists(&self) -> Vec<&'static [&'static str]> {
+                vec![$(self.$field),*]
+            }
+        }
+
         /// The names of all agents, in the order of the agents.
         pub static ALL_INPUT_FIELDS: InputFields = InputFields {
             $($field: COLLECTED.$field.as_slice(),)*

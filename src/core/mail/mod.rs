@@ -115,10 +115,14 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         }
     }
     // Over HTTP, a message to an unknown recipient costs as much as any other. Elsewhere, a misspelt name costs nothing.
-    let to_pay = if ctx.is_http_program() { [10, 0] } else { [0, 10] };
-    rates.charge_call(peers, ctx, to_pay[0])?;
+    let is_charged_first = ctx.is_http_program();
+    if is_charged_first {
+        rates.charge_call(peers, ctx, 10)?;
+    }
     let (group, recipients) = recipients(peers, channels, ctx, args.word("to"), args)?;
-    rates.charge_call(peers, ctx, to_pay[1])?;
+    if !is_charged_first {
+        rates.charge_call(peers, ctx, 10)?;
+    }
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
         None => None,
