@@ -12,9 +12,9 @@ use super::desktop_notifications::Notifications;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::links_to_other_meshes::MeshLinks;
 use super::log;
-use super::own_methods::BrokerInfo;
 use super::process_exits::ProcessExits;
 use super::push_to_http_registered_peers::PushTargets;
+use super::run_broker_operations::BrokerInfo;
 use super::shutdown_reasons::{ShutdownDecision, ShutdownReason};
 use super::startup::{MeshOpener, PathState, RuntimeFiles};
 use super::web::event_stream::PageStreams;
@@ -79,7 +79,7 @@ pub struct LoopContext {
     pub shutdown: ShutdownDecision,
     /// The open web pages, which show changes to the mesh.
     pub pages: PageStreams,
-    /// The settings and other values that the broker's own methods need.
+    /// The settings and other values that the operations about the broker itself need.
     pub info: BrokerInfo,
 }
 

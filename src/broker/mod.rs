@@ -20,7 +20,7 @@ pub mod legacy_http;
 mod linked_mesh_http_routes;
 mod links_to_other_meshes;
 mod log_rate_limit;
-pub mod own_methods;
+pub mod run_broker_operations;
 mod process_exits;
 mod push_connection;
 mod push_to_http_registered_peers;

@@ -7,7 +7,7 @@ use super::restore_file::RestoreOptions;
 use super::sandbox_command_from_locked_files::ShieldOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::usage_errors::{lexopt_error, on_command_line, unexpected, unknown_flag, unknown_verb, usage, usage_error};
-use super::verb_and_flag_tables::{FLAGS, all_verbs, flag_name, placeholder, takes_value, with_dashes};
+use super::verb_and_flag_tables::{FLAGS, all_verbs, flag_name, placeholder, takes_command, takes_value, with_dashes};
 use super::verb_behavior_table::{self, CliOperation};
 use super::word_value;
 use crate::base::error::Error;
@@ -428,14 +428,14 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// Returns the verb if it is `lock` or `shield`, which accept a command after `--`. The verb is the first word that is
+/// Returns the verb if it accepts a command after `--`. The verb is the first word that is
 /// neither a flag nor a flag's value.
 fn command_verb(words: &[OsString]) -> Option<&'static str> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let text = word.to_string_lossy();
         if !text.starts_with('-') {
-            return ["lock", "shield"].into_iter().find(|verb| word == verb);
+            return all_verbs().find(|verb| word == verb && takes_command(verb));
         }
         let name = text.trim_start_matches('-');
         if !name.contains('=') && takes_value(name) == Some(true) {

@@ -8,11 +8,12 @@ use super::args::ParsedCommand;
 use super::message_pages::{self, SearchedList};
 use super::retry_on_lost_connection::RetryLimit;
 use super::usage_errors::on_command_line;
-use super::verb_behavior_table::{CliOperation, RowStream};
+use super::verb_behavior_table::{CliOperation, render_row};
 use super::{call_params, load_environment, mark_read, pause_while_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::core::Op;
+use crate::core::op_behavior::RowStream;
 use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
@@ -144,7 +145,7 @@ fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
 /// Prints the rows of an answer.
 fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Result<(), End> {
     for row in stream.rows(answer) {
-        print(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })?;
+        print(&if parsed.json { render::json_line(row) } else { render_row(stream, row) })?;
     }
     Ok(())
 }

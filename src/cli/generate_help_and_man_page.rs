@@ -8,7 +8,6 @@ use crate::agents::{marketplace_plugin_files, setup_environment};
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
-use crate::broker::own_methods::BROKER_OPS;
 use crate::core::mcp_tools::{TOOLS, name};
 use crate::core::{Arg, CliPlace, OPS};
 use crate::known_agents;
@@ -148,10 +147,7 @@ fn method_list() -> String {
         let name = |arg: &Arg| if arg.required { format!(" {}", arg.name) } else { format!(" [{}]", arg.name) };
         args.iter().map(name).collect()
     };
-    let of_mesh = OPS.iter().map(|op| (op.name, op.args, op.summary));
-    let of_broker = BROKER_OPS.iter().map(|method| (method.name, method.args, method.summary));
-    let rows = of_mesh.chain(of_broker);
-    rows.map(|(name, args, summary)| format!("{name}{}\n    {summary}\n", arg_names(args))).collect()
+    OPS.iter().map(|op| format!("{}{}\n    {}\n", op.name, arg_names(op.args), op.summary)).collect()
 }
 
 /// Returns the tables that the README contains between its markers.

@@ -30,6 +30,7 @@ pub mod web;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
+use crate::core::op_behavior::RowStream;
 use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::known_agents::agent_signs;
 use crate::sys::data_dir::DataDir;
@@ -44,7 +45,7 @@ use retry_on_lost_connection::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
-use verb_behavior_table::{CliOperation, RowStream, SendLocation};
+use verb_behavior_table::{CliOperation, SendLocation};
 
 /// Runs the program and returns its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
@@ -102,7 +103,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::Shield(options) => sandbox_command_from_locked_files::run_shielded(options, parsed),
         CliCommand::Transcript(options) => print_peer_transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(parsed),
-        CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
+        CliCommand::Operation(row) => match row.op.behavior.stream.filter(|_| parsed.follow) {
             Some(stream) => follow::follow(row, stream, parsed),
             None if !parsed.command_line.is_empty() => run_under_lock::run_under_lock(row, parsed),
             None => call_operation(row, parsed),
@@ -122,8 +123,9 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let op = row.op;
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
-    let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
-    let is_wait = row.stream == Some(RowStream::Events) && params.contains_key("waitSeconds");
+    let mut client =
+        if row.op.behavior.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
+    let is_wait = row.op.behavior.stream == Some(RowStream::Events) && params.contains_key("waitSeconds");
     if is_wait && !params.contains_key("after") && !params.contains_key("since") {
         // If the connection breaks, the call is repeated. The cursor `after` makes the repeated call return the events
         // that occurred in between.
@@ -139,7 +141,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
         }
         client.call(op.name, &Value::Object(params.clone()))
     };
-    let answer = match row.stream {
+    let answer = match row.op.behavior.stream {
         Some(RowStream::Log) => message_pages::collect(SearchedList::Log, &params, call),
         Some(RowStream::Messages) if params.contains_key("search") => {
             message_pages::collect(SearchedList::Inbox, &params, call)
@@ -151,7 +153,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
         add_own_hub(&places, &mut answer);
     }
     let (status, is_read) = render::print_answer(row, &answer, parsed)?;
-    if row.stream == Some(RowStream::Messages) && is_read {
+    if row.op.behavior.stream == Some(RowStream::Messages) && is_read {
         mark_read(&mut client, &Value::Object(params), &answer);
     }
     Ok(status)

@@ -33,7 +33,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     // A gap in the events ends a wait early, so an empty answer with a gap is not a timeout.
     let waited_in_vain = parsed.args.contains_key("waitSeconds")
         && answer["gap"] != json!(true)
-        && row.stream.is_some_and(|stream| stream.rows(answer).is_empty());
+        && row.op.behavior.stream.is_some_and(|stream| stream.rows(answer).is_empty());
     let status = match rendered {
         Rendered::NotFound(_) => ErrorKind::NotFound.codes().exit,
         Rendered::Text(_) if waited_in_vain => ErrorKind::TimedOut.codes().exit,

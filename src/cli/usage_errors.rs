@@ -1,7 +1,7 @@
 //! The errors about a command line that can't be parsed.
 
 use super::verb_and_flag_tables::{
-    all_verbs, closest_word, common_flags, flag_name, usage_line, verb_flags, with_dashes,
+    all_verbs, closest_word, common_flags, flag_name, takes_text, usage_line, verb_flags, with_dashes,
 };
 use crate::base::error::{Error, ErrorKind};
 use crate::core::op_definition::ArgRole;
@@ -31,8 +31,7 @@ pub(super) fn unexpected(verb: &str, word: &str) -> Error {
 pub(super) fn unknown_flag(verb: &str, name: &str) -> Error {
     let known = common_flags().into_iter().chain(verb_flags(verb)).map(|flag| flag.name);
     let known: Vec<String> = known.collect();
-    let takes_text = usage_line(verb).contains("…") && !verb.contains("lock") || verb == "state set";
-    let cure = if takes_text { "; put -- before a value that begins with -" } else { "" };
+    let cure = if takes_text(verb) { "; put -- before a value that begins with -" } else { "" };
     usage_error(&format!("{verb}: no flag {}; the flags of {verb} are {}{cure}", with_dashes(name), known.join(", ")))
 }
 

@@ -2,7 +2,7 @@
 //! this file. The parser, the help, the man page, the README and the completions use all these tables.
 
 use super::verb_behavior_table;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, OPS};
 
 /// Verbs that are not operations. Each has a name, the words after the name, and a sentence for the help.
@@ -208,6 +208,18 @@ pub fn verb_args(verb: &str) -> &'static [Arg] {
     verb_behavior_table::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
 }
 
+/// Whether a verb can run a command, which stands after `--`.
+pub fn takes_command(verb: &str) -> bool {
+    verb_behavior_table::of_verb(verb).is_some_and(|row| row.takes_command)
+        || VERBS.iter().any(|(known, words, _)| *known == verb && words.starts_with("--"))
+}
+
+/// Whether a verb takes a text that may begin with a dash, such as a message.
+pub fn takes_text(verb: &str) -> bool {
+    let words = verb_args(verb).iter().filter(|arg| matches!(arg.place, CliPlace::Positional | CliPlace::Rest));
+    words.into_iter().any(|arg| arg.role == ArgRole::Value && matches!(arg.kind, ArgKind::Text { .. }))
+}
+
 /// The flags that every verb accepts.
 pub fn common_flags() -> Vec<FlagHelp> {
     FLAGS.iter().filter(|flag| flag.verbs.is_empty()).map(CliFlag::help).collect()
@@ -272,14 +284,15 @@ pub fn all_verbs() -> impl Iterator<Item = &'static str> {
 pub fn usage_line(verb: &str) -> String {
     let mut parts = vec![verb.to_owned()];
     // Everything after `--` belongs to the command, so the flags come before `--`.
-    let mut command = if verb == "lock" { "[-- COMMAND…]" } else { "" };
+    let row = verb_behavior_table::of_verb(verb);
+    let mut command = if row.is_some_and(|row| row.takes_command) { "[-- COMMAND…]" } else { "" };
     match VERBS.iter().find(|(known, ..)| *known == verb) {
         Some((_, words, _)) if words.starts_with("--") => command = words,
         Some((_, words, _)) => parts.extend(Some((*words).to_owned()).filter(|words| !words.is_empty())),
         None => {
             for arg in verb_args(verb).iter().filter(|arg| matches!(arg.place, CliPlace::Positional | CliPlace::Rest)) {
-                let optional = !arg.required && (arg.place == CliPlace::Positional || verb == "lock list");
-                parts.push(if optional { format!("[{}]", placeholder(arg)) } else { placeholder(arg) });
+                let is_needed = arg.required || arg.place == CliPlace::Rest && row.is_some_and(|row| row.needs_file);
+                parts.push(if is_needed { placeholder(arg) } else { format!("[{}]", placeholder(arg)) });
             }
         }
     }

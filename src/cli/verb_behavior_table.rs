@@ -1,11 +1,12 @@
-//! How the command line handles each operation that has a verb: how it prints the result, whether it may start a
-//! broker, and which parameters it adds to the user's arguments.
+//! How the command line handles each operation that has a verb: how it prints the result, and which
+//! parameters it adds to the user's arguments.
 //!
 //! **Invariant:** every operation that has a verb has one row here, and no other code in `cli` depends on an
 //! operation's name. A test enforces both rules.
 
 use super::args::ParsedCommand;
 use super::render;
+use crate::core::op_behavior::RowStream;
 use crate::core::{Op, channels, event_journal, locks, mail, peers, shared_key_value_entries, status};
 use serde_json::Value;
 
@@ -19,34 +20,12 @@ pub enum Rendered {
     NotFound(String),
 }
 
-/// The kinds of rows that a verb can wait for (`--wait`) or follow (`--follow`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowStream {
-    /// Messages, which are reported as read after they are printed.
-    Messages,
-    /// Events. A call can ask for the events after a given sequence number.
-    Events,
-    /// Messages of the log, which arrive in pages. A call can ask for the messages after a given sequence number.
-    Log,
-}
-
-impl RowStream {
-    /// Returns the rows of an answer.
-    pub fn rows(self, answer: &Value) -> &[Value] {
-        let list = match self {
-            RowStream::Messages | RowStream::Log => "messages",
-            RowStream::Events => "events",
-        };
-        answer[list].as_array().map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// One row as text.
-    pub fn render_row(self, row: &Value) -> String {
-        match self {
-            RowStream::Messages => render::message(row),
-            RowStream::Events => render::event(row),
-            RowStream::Log => render::log_message(row),
-        }
+/// Returns one row of a stream as text.
+pub fn render_row(stream: RowStream, row: &Value) -> String {
+    match stream {
+        RowStream::Messages => render::message(row),
+        RowStream::Events => render::event(row),
+        RowStream::Log => render::log_message(row),
     }
 }
 
@@ -69,11 +48,11 @@ pub struct CliOperation {
     pub op: &'static Op,
     /// Renders the result for people.
     pub render: fn(&Value, &ParsedCommand) -> Rendered,
-    /// Whether the verb starts a broker if none is running.
-    pub starts_broker: bool,
     /// Whether the verb needs at least one file. The operation accepts files in either of two arguments, so neither
     /// argument can be mandatory.
     pub needs_file: bool,
+    /// Whether the verb can run a command, which stands after `--`.
+    pub takes_command: bool,
     /// Which calls include the caller's directory and repository.
     pub location: SendLocation,
     /// Whether the answer leaves out the agent whose shell runs the verb.
@@ -81,20 +60,17 @@ pub struct CliOperation {
     /// Whether the verb also shows why this machine's hub takes no part in the mesh. If another hub leads, that hub
     /// can't know the reason.
     pub shows_own_hub: bool,
-    /// The rows that the verb can wait for or follow.
-    pub stream: Option<RowStream>,
 }
 
 const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) -> CliOperation {
     CliOperation {
         op,
         render,
-        starts_broker: true,
         needs_file: false,
+        takes_command: false,
         location: SendLocation::Never,
         excludes_caller: false,
         shows_own_hub: false,
-        stream: None,
     }
 }
 
@@ -109,12 +85,8 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&peers::give_up_taken_over_name::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
     CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::SEND, render::message_sent) },
-    CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },
-    CliOperation {
-        location: SendLocation::WithSmallScope,
-        stream: Some(RowStream::Log),
-        ..row(&mail::show_all_messages::LOG, render::log)
-    },
+    row(&mail::INBOX, render::inbox),
+    CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::show_all_messages::LOG, render::log) },
     row(&channels::JOIN, render::channel_joined),
     row(&channels::LEAVE, render::channel_left),
     row(&channels::LIST, render::channels),
@@ -122,13 +94,17 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&shared_key_value_entries::SET, render::state_set),
     row(&shared_key_value_entries::LIST, render::state_entries),
     row(&shared_key_value_entries::DELETE, render::state_deleted),
-    CliOperation { needs_file: true, location: SendLocation::Always, ..row(&locks::LOCK, render::locks_granted) },
+    CliOperation {
+        needs_file: true,
+        takes_command: true,
+        location: SendLocation::Always,
+        ..row(&locks::LOCK, render::locks_granted)
+    },
     CliOperation { needs_file: true, ..row(&locks::UNLOCK, render::locks_released) },
     row(&locks::QUERY, render::locks),
-    CliOperation { stream: Some(RowStream::Events), ..row(&event_journal::READ, render::events) },
+    row(&event_journal::READ, render::events),
     row(&event_journal::EMIT, render::event_emitted),
-    // Asking for the status must not change the status, so the verb starts no broker.
-    CliOperation { starts_broker: false, shows_own_hub: true, ..row(&status::STATUS, render::mesh_status) },
+    CliOperation { shows_own_hub: true, ..row(&status::STATUS, render::mesh_status) },
 ];
 
 /// Returns the operation that a verb calls. `broadcast` calls the same operation as `send`.
@@ -157,7 +133,8 @@ mod tests {
     fn what_can_be_followed_has_the_flag_for_it() {
         let follow =
             super::super::verb_and_flag_tables::FLAGS.iter().find(|flag| flag.name == "follow").expect("--follow");
-        let verbs: Vec<_> = CLI_OPERATIONS.iter().filter(|row| row.stream.is_some()).map(|row| row.op.verb).collect();
+        let verbs: Vec<_> =
+            CLI_OPERATIONS.iter().filter(|row| row.op.behavior.stream.is_some()).map(|row| row.op.verb).collect();
         assert_eq!(verbs, follow.verbs.iter().map(|verb| Some(*verb)).collect::<Vec<_>>());
     }
 }

@@ -14,6 +14,8 @@ use crate::base::domain_enums::PeerKind;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::limits;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::ChannelMember;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +37,8 @@ pub static JOIN: Op = Op {
     verb: Some("join"),
     tool: Some(("inbox", Some("join"))),
     repeatable: true,
-    run: join,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(join),
 };
 
 /// Leaves a channel.
@@ -47,7 +50,8 @@ pub static LEAVE: Op = Op {
     verb: Some("leave"),
     tool: Some(("inbox", Some("leave"))),
     repeatable: true,
-    run: leave,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(leave),
 };
 
 /// Lists the channels.
@@ -59,7 +63,8 @@ pub static LIST: Op = Op {
     verb: Some("channels"),
     tool: Some(("inbox", Some("channels"))),
     repeatable: true,
-    run: list,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(list),
 };
 
 /// Maximum number of members that an answer lists by name for each channel.

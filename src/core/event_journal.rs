@@ -13,6 +13,8 @@ use crate::base::error::Error;
 use crate::base::id_types::{CountedMap, PeerId, PublicIds};
 use crate::base::json_text::json_text;
 use crate::base::{limits, time_format};
+use crate::core::op_behavior::{OpBehavior, RowStream};
+use crate::core::op_definition::Runner;
 use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -45,7 +47,8 @@ pub static READ: Op = Op {
     verb: Some("events"),
     tool: Some(("events", Some("read"))),
     repeatable: true,
-    run: read,
+    behavior: OpBehavior { stream: Some(RowStream::Events), ..OpBehavior::USUAL },
+    run: Runner::Rule(read),
 };
 
 /// Publishes an event on behalf of a client.
@@ -66,7 +69,8 @@ pub static EMIT: Op = Op {
     verb: Some("events emit"),
     tool: Some(("events", Some("emit"))),
     repeatable: false,
-    run: emit,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(emit),
 };
 
 /// Subscribes a connection to events, which are then pushed to this connection.
@@ -79,7 +83,8 @@ pub static SUBSCRIBE: Op = Op {
     verb: None,
     tool: Some(("events", Some("subscribe"))),
     repeatable: true,
-    run: subscribe,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(subscribe),
 };
 
 /// Ends the subscription of a connection.
@@ -91,7 +96,8 @@ pub static UNSUBSCRIBE: Op = Op {
     verb: None,
     tool: Some(("events", Some("unsubscribe"))),
     repeatable: true,
-    run: unsubscribe,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(unsubscribe),
 };
 
 /// Maximum size, in bytes, of a shared-state value that an event contains. A client must request a longer value itself.

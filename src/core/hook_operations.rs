@@ -19,6 +19,8 @@ use crate::base::domain_enums::{LeaveReason, LockOwner};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::base::{limits, path_overlap};
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::LockRow;
 use serde_json::{Value, json};
 
@@ -60,7 +62,8 @@ pub static EDIT: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: edit,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(edit),
 };
 
 /// Returns mail for a hook to show.
@@ -84,7 +87,8 @@ pub static MAIL: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: mail,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(mail),
 };
 
 /// Ends a turn.
@@ -101,7 +105,8 @@ pub static END: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: end,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(end),
 };
 
 fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

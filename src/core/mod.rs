@@ -9,6 +9,7 @@
 //! that returns random numbers.
 
 mod arguments_that_identify_session;
+pub mod broker_operations;
 pub mod channels;
 mod commit_or_roll_back_turn;
 pub mod event_journal;
@@ -19,6 +20,7 @@ pub mod mail;
 pub mod mcp_tools;
 mod mesh_opening_parameters;
 pub mod notify_holder_of_overwrite;
+pub mod op_behavior;
 pub mod op_definition;
 pub mod pagination;
 pub mod peers;
@@ -90,6 +92,13 @@ pub const OPS: &[&Op] = &[
     &notify_holder_of_overwrite::CHANGED,
     &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
+    &broker_operations::PING,
+    &broker_operations::LAST_EVENT,
+    &broker_operations::INFO,
+    &broker_operations::STOP,
+    &broker_operations::OPEN_PAGE,
+    &broker_operations::HUB_STATUS,
+    &broker_operations::SNAPSHOT,
 ];
 
 /// The operations that only HTTP routes run. They can't be called over the socket.

@@ -7,6 +7,8 @@ use super::op_definition::ArgKind;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::{limits, untrusted_text};
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::Message;
 use serde_json::json;
 
@@ -36,7 +38,8 @@ pub static CHANGED: Op = Op {
     verb: None,
     tool: None,
     repeatable: false,
-    run: changed,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(changed),
 };
 
 fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

@@ -3,9 +3,11 @@
 //!
 //! **Invariant:** the code of an operation receives only [`Args`] that have passed [`Op::check`].
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::json_text::json_length;
 use crate::base::limits;
+use crate::core::broker_operations::BrokerRequest;
+use crate::core::op_behavior::OpBehavior;
 use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
 
@@ -179,6 +181,18 @@ pub enum Auth {
     Hook,
 }
 
+/// A rule: the code of an operation of the mesh.
+pub type RuleFn = fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>;
+
+/// What runs an operation.
+#[derive(Debug, Clone, Copy)]
+pub enum Runner {
+    /// A rule of the mesh.
+    Rule(RuleFn),
+    /// The broker.
+    Broker(BrokerRequest),
+}
+
 /// The definition of an operation.
 pub struct Op {
     /// The name of the method on the socket: a noun, or `noun.action`.
@@ -195,8 +209,10 @@ pub struct Op {
     pub tool: Option<(&'static str, Option<&'static str>)>,
     /// Whether a client that has lost the connection may repeat a call without asking its user.
     pub repeatable: bool,
-    /// The function that runs the operation.
-    pub run: fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>,
+    /// How the broker and the clients handle calls of the operation.
+    pub behavior: OpBehavior,
+    /// What runs the operation.
+    pub run: Runner,
 }
 
 impl std::fmt::Debug for Op {
@@ -215,6 +231,19 @@ impl Op {
     /// caller began to wait.
     pub fn has_line(&self) -> bool {
         self.args.iter().any(|arg| arg.name == WAITING_SINCE)
+    }
+
+    /// The rule that runs the operation.
+    ///
+    /// # Errors
+    /// If the broker runs the operation. A caller that looks at [`Op::run`] first never gets this error.
+    pub fn rule(&self) -> Result<RuleFn, Error> {
+        match self.run {
+            Runner::Rule(rule) => Ok(rule),
+            Runner::Broker(_) => {
+                Err(Error::new(ErrorKind::Internal, format!("{} is not an operation of the mesh", self.name)))
+            }
+        }
     }
 
     /// Checks that all arguments are known and well-formed. An argument with the value null counts as absent.

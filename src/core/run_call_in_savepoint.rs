@@ -1,12 +1,11 @@
 //! Runs calls: finds the acting peer, runs the operation inside a savepoint, and stores calls that must wait.
 
-use super::mail::{receipts, wakeups};
+use super::op_behavior::{Notices, OpBehavior, RowStream};
 use super::op_definition::WAITING_SINCE;
 use super::pagination::Page;
-use super::peers::{give_up_taken_over_name, sessions};
 use super::transaction_and_pending_effects::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
-use super::{Args, ConnId, Mesh, Op, mail};
+use super::{Args, ConnId, Mesh, Op};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::limits;
@@ -153,11 +152,6 @@ pub struct Call {
 const BUG: &str = "a bug in slm-mesh stopped this call, and nothing was changed; please report this bug and \
                    include the last lines of broker.log";
 
-/// Whether two operations are the same.
-fn is(op: &Op, other: &Op) -> bool {
-    std::ptr::eq(op, other)
-}
-
 impl Mesh {
     /// Runs one call. The answer is an [`Effect::Reply`] of this turn, or of a later turn if the call has to wait.
     pub fn call(&mut self, call: Call, now: i64) {
@@ -187,15 +181,10 @@ impl Mesh {
         if let Some(id) = &ctx.actor {
             self.peers.touch(id, now);
         }
-        let waits_for_wakeup = |op: &Op| is(op, &wakeups::WAIT);
-        let n_waiting = self
-            .waiting
-            .iter()
-            .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
-            .count();
-        // Calls that wait for a wakeup do not count towards the limit. A connection has at most one such call for each
-        // peer and wakeup channel.
-        ctx.must_answer_now = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
+        let counts = |op: &Op| op.behavior.counts_as_waiting;
+        let n_waiting =
+            self.waiting.iter().filter(|waiting| waiting.ctx.conn == call.conn && counts(waiting.op)).count();
+        ctx.must_answer_now = n_waiting >= limits::WAITS_MAX && counts(call.op);
         let since = call.args.int(WAITING_SINCE).unwrap_or(now).min(now);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, since, reason: None }, None);
         self.resume_waiting(now);
@@ -217,7 +206,7 @@ impl Mesh {
     /// # Errors
     /// When the operation fails, or when it would have to wait.
     pub fn run_within_savepoint(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
-        match (op.run)(self, ctx, args)? {
+        match op.rule()?(self, ctx, args)? {
             Outcome::Ready(value) => Ok(value),
             Outcome::Refused(error) => Err(error),
             Outcome::Pending(..) => Err(Error::new(
@@ -261,7 +250,7 @@ impl Mesh {
     /// its position in the queue. The call keeps this position if it must wait again.
     fn step(&mut self, mut call: WaitingCall, former: Option<usize>) {
         let place = self.waiting.begin(former, call.since);
-        let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
+        let result = self.in_savepoint(|mesh| match call.op.rule()?(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call)?)),
             other => Ok(other),
         });
@@ -293,16 +282,16 @@ impl Mesh {
 
     /// Adds notices for the caller, such as the number of unread messages, to a result.
     fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Result<Value, Error> {
-        if is(call.op, &receipts::MARK_READ) || is(call.op, &sessions::DETACH) {
-            return Ok(value);
-        }
-        let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
+        let OpBehavior { notices, stream, .. } = call.op.behavior;
+        let shows_mail =
+            stream == Some(RowStream::Messages) && stream.is_some_and(|stream| !stream.rows(&value).is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
-        // After a caller has given back a name, the caller acts as a new peer. So the notices for the new peer are
-        // added.
-        let new =
-            value["you"]["id"].as_str().filter(|_| is(call.op, &give_up_taken_over_name::DECLINE)).map(PeerId::from);
-        let actor = new.as_ref().or(call.ctx.actor.as_ref());
+        let new = value["you"]["id"].as_str().filter(|_| notices == Notices::ForNewPeer).map(PeerId::from);
+        let actor = match notices {
+            Notices::ForCaller => call.ctx.actor.as_ref(),
+            Notices::ForNewPeer => new.as_ref().or(call.ctx.actor.as_ref()),
+            Notices::None => return Ok(value),
+        };
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
         if let Some(notice) = notice.flatten()
             && let Some(object) = value.as_object_mut()

@@ -13,6 +13,8 @@ use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::json_text::visible_json_length;
 use crate::base::{limits, time_format};
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
@@ -56,7 +58,8 @@ pub static GET: Op = Op {
     verb: Some("state get"),
     tool: Some(("state", Some("get"))),
     repeatable: true,
-    run: get,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(get),
 };
 
 /// Writes an entry.
@@ -81,7 +84,8 @@ pub static SET: Op = Op {
     verb: Some("state set"),
     tool: Some(("state", Some("set"))),
     repeatable: false,
-    run: set,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(set),
 };
 
 /// Lists entries.
@@ -103,7 +107,8 @@ pub static LIST: Op = Op {
     verb: Some("state list"),
     tool: Some(("state", Some("list"))),
     repeatable: true,
-    run: list,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(list),
 };
 
 /// Removes an entry.
@@ -115,7 +120,8 @@ pub static DELETE: Op = Op {
     verb: Some("state delete"),
     tool: Some(("state", Some("delete"))),
     repeatable: false,
-    run: delete,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(delete),
 };
 
 fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

@@ -3,6 +3,8 @@
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -21,7 +23,9 @@ pub static STATUS: Op = Op {
     verb: Some("status"),
     tool: Some(("status", None)),
     repeatable: true,
-    run: status,
+    // Asking for the status must not change the status.
+    behavior: OpBehavior { starts_broker: false, ..OpBehavior::USUAL },
+    run: Runner::Rule(status),
 };
 
 fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {

@@ -6,12 +6,12 @@ use crate::base::domain_enums::MessageState;
 use crate::base::error::Error;
 use crate::base::json_text::{json_length, json_text, push_quoted_json, visible_json_length};
 use crate::base::{limits, untrusted_text};
+use crate::core::Op;
+use crate::core::op_behavior::RowStream;
 use crate::core::op_definition::{ArgKind, WAITING_SINCE};
-use crate::core::{Op, event_journal};
 use crate::sys;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
-use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -195,7 +195,7 @@ impl PendingCall {
     /// needs a cursor, so that it misses no event.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
-        ptr::eq(self.op, &event_journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
+        self.reads_events() && self.may_wait() && !["after", "since"].iter().any(is_given)
     }
 
     /// Whether the session must parse this answer, because it may contain unread messages, a new peer for the session,
@@ -209,14 +209,14 @@ impl PendingCall {
 
     /// Whether the broker's answer to this call contains an event that is too long for a tool result.
     pub fn has_long_event(&self, answer: &str) -> bool {
-        ptr::eq(self.op, &event_journal::READ) && untrusted_text::visible_length(answer) > limits::RESULT_MAX
+        self.reads_events() && untrusted_text::visible_length(answer) > limits::RESULT_MAX
     }
 
     /// If this call reads events, removes each payload that is too long for a tool result. A note in its place says how
     /// to see the payload.
     pub fn leave_out_long_payloads(&self, answer: &mut Value) {
         let events = answer.get_mut("events").and_then(Value::as_array_mut);
-        for row in events.filter(|_| ptr::eq(self.op, &event_journal::READ)).into_iter().flatten() {
+        for row in events.filter(|_| self.reads_events()).into_iter().flatten() {
             if visible_json_length(row) > limits::PAGE_MAX {
                 let after = row["seq"].as_i64().unwrap_or(0) - 1;
                 let note = format!(
@@ -225,6 +225,10 @@ impl PendingCall {
                 row["payload"] = json!({ "note": note, "bytes": json_length(&row["payload"]) });
             }
         }
+    }
+
+    fn reads_events(&self) -> bool {
+        self.op.behavior.stream == Some(RowStream::Events)
     }
 
     /// Makes a repetition of this call ask only for events after the event `seq`.

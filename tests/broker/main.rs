@@ -68,9 +68,9 @@ fn a_detached_start_returns_when_clients_can_connect() {
 }
 
 #[test]
-fn the_brokers_own_methods_are_documented() {
+fn every_method_of_the_socket_is_documented() {
     let help = Place::new().ok(&["help", "protocol"]);
-    for method in slm_mesh::broker::own_methods::BROKER_OPS {
+    for method in slm_mesh::core::OPS {
         let summary = format!("\n    {}\n", method.summary);
         let described = help.split(&format!("\n{}", method.name)).nth(1);
         assert!(described.is_some_and(|text| text.contains(&summary)), "{}: {help}", method.name);

@@ -5,6 +5,8 @@ use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::core::ConnId::Client;
+use slm_mesh::core::op_behavior::OpBehavior;
+use slm_mesh::core::op_definition::Runner;
 use slm_mesh::core::{self, Call, Effect, FormerHost, Mesh, MeshSettings, Op};
 use slm_mesh::store::Store;
 
@@ -281,11 +283,12 @@ static BUG: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: |mesh, ctx, _| {
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(|mesh, ctx, _| {
         let set = &core::shared_key_value_entries::SET;
-        (set.run)(mesh, ctx, &set.check(core::object(json!({ "key": "k", "value": "v" })))?)?;
+        set.rule()?(mesh, ctx, &set.check(core::object(json!({ "key": "k", "value": "v" })))?)?;
         panic!("a bug, on purpose")
-    },
+    }),
 };
 
 #[test]

@@ -147,7 +147,8 @@ impl World {
             4 => self.mesh.cancel(Client(choices.below(CONNS as usize) as u64 + 1), &json!(self.next), self.now),
             5..8 => self.ask_route(choices),
             _ => {
-                let op = OPS[choices.below(OPS.len())];
+                let rules: Vec<&Op> = OPS.iter().copied().filter(|op| op.rule().is_ok()).collect();
+                let op = rules[choices.below(rules.len())];
                 let conn = choices.below(CONNS as usize + 1) as u64;
                 let args = self.arguments(choices, op);
                 self.call(choices, conn, op, args);

@@ -166,6 +166,26 @@ fn every_operation_is_in_the_list() {
     check("add each operation to OPS or HTTP_OPS in src/core/mod.rs", &breaches);
 }
 
+#[test]
+fn no_code_recognises_a_certain_operation() {
+    let mut breaches = Vec::new();
+    for source in sources(&["src"]) {
+        for (n, line) in source.code() {
+            let compares = ["op.name ==", "op.name !=", "op.verb ==", "op.verb !="]
+                .iter()
+                .any(|way| line.split(way).nth(1).is_some_and(|other| other.trim_start().starts_with(['"', '&'])));
+            let is_constant = |name: &str| name.len() > 1 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            let points = line.split("ptr::eq(").nth(1).is_some_and(|rest| {
+                rest.split(')').next().unwrap_or("").split(|c: char| !c.is_alphanumeric() && c != '_').any(is_constant)
+            });
+            if compares || points {
+                breaches.push(format!("{}:{n}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    check("let the operation declare in OpBehavior what is special about it", &breaches);
+}
+
 /// The name of the type that a line declares with `pub` or `pub(…)`.
 fn public_type(line: &str) -> Option<String> {
     let rest = line.trim_start().strip_prefix("pub")?;

@@ -1,5 +1,4 @@
-//! Handles the lines of a client: parses them, passes them to the mesh or to the broker's own methods, and sends the
-//! responses.
+//! Handles the lines of a client: parses them, passes each call to the mesh or to the broker, and sends the responses.
 
 use super::client_machine_and_ancestors::{Origin, RemoteOrigin};
 use super::connection::ClientConnection;
@@ -8,8 +7,9 @@ use super::retired_methods::retired;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::ConnId;
 use crate::broker::event_loop::LoopContext;
-use crate::broker::own_methods::{run_method, works_on_standby, yield_to_newer};
-use crate::core::peers::sessions::ATTACH;
+use crate::broker::run_broker_operations::{run_broker_operation, yield_to_newer};
+use crate::core::op_behavior::ConnectionChange;
+use crate::core::op_definition::Runner;
 use crate::core::{self, Auth, Call};
 use crate::wire::line_splitter::LINE_MAX;
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
@@ -20,6 +20,8 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
+/// The parameters that say who calls. Every operation accepts them.
+const CALLER_PARAMS: [&str; 4] = ["as", "shellSession", "shellAgent", "whoami"];
 /// The error for an unknown method shows at most this many characters of the method's name.
 const METHOD_SHOWN: usize = 60;
 
@@ -79,7 +81,7 @@ pub fn serve(
 /// Whether a message may begin a session. Examples are an attach and a call from an agent's hook.
 fn may_begin_session(message: &RpcMessage) -> bool {
     let (RpcMessage::Request { method, .. } | RpcMessage::Notification { method, .. }) = message else { return false };
-    core::op(method).is_some_and(|op| std::ptr::eq(op, &ATTACH) || op.actor == Auth::Hook)
+    core::op(method).is_some_and(|op| op.behavior.connection == ConnectionChange::Attach || op.actor == Auth::Hook)
 }
 
 fn serve_message(
@@ -128,7 +130,10 @@ fn serve_notice(
         // A message without an id runs an operation, but asks for no reply.
         _ => {
             if let Some(op) = core::op(method) {
-                call_operation(context, token, connection, Value::Null, op, params);
+                // The broker's own operations do nothing but answer, except for `broker.stop`, which must be answered.
+                if matches!(op.run, Runner::Rule(_)) {
+                    call_operation(context, token, connection, Value::Null, op, params);
+                }
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
                 // A session of slm-mesh 0.1.0 on another machine reports its origin with this method. Such a session is
@@ -153,26 +158,27 @@ fn serve_request(
         return connection.write(&rpc::error_response(&id, &error));
     }
     let machine = connection.origin.machine();
-    let refusal = context.role.refusal().filter(|_| !works_on_standby(method));
-    let answered = if refusal.is_none() { run_method(context, method, machine, &params) } else { None };
-    match answered {
-        Some(Ok(value)) => return connection.write(&rpc::response(&id, &value)),
-        Some(Err(error)) => return connection.write(&rpc::error_response(&id, &error)),
-        None => {}
-    }
     if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str) {
         yield_to_newer(context, version, machine);
     }
-    if let Some(refusal) = refusal {
-        return connection.write(&rpc::error_response(&id, &refusal));
-    }
-    match core::op(method) {
-        Some(op) => call_operation(context, token, connection, id, op, params),
+    let op = core::op(method);
+    let refusal = context.role.refusal().filter(|_| !op.is_some_and(|op| op.behavior.on_standby));
+    let answer = match op.map(|op| (op, op.run)) {
+        _ if refusal.is_some() => refusal.map_or(Ok(Value::Null), Err),
+        Some((op, Runner::Rule(_))) => return call_operation(context, token, connection, id, op, params),
+        Some((op, Runner::Broker(request))) => {
+            params.retain(|name, _| !CALLER_PARAMS.contains(&name.as_str()));
+            op.check(params).and_then(|args| run_broker_operation(context, request, machine, &args))
+        }
         None => {
             let method: String = method.chars().take(METHOD_SHOWN).collect();
             let text = format!("no method {method}; for a list of all methods, run slm-mesh help protocol");
-            connection.write(&rpc::error_response(&id, &Error::new(ErrorKind::UnknownMethod, text)));
+            Err(Error::new(ErrorKind::UnknownMethod, text))
         }
+    };
+    match answer {
+        Ok(value) => connection.write(&rpc::response(&id, &value)),
+        Err(error) => connection.write(&rpc::error_response(&id, &error)),
     }
 }
 
@@ -207,7 +213,7 @@ fn call_operation(
     // A caller on this machine can't fake its ancestors.
     let is_known = acting.is_some() || mesh.is_attached(ConnId::Client(token));
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
-    let is_attach = std::ptr::eq(op, &ATTACH);
+    let is_attach = op.behavior.connection == ConnectionChange::Attach;
     if is_attach {
         // A session that attaches is a peer of its own, even inside another session. So its ancestors are stored, but
         // do not identify it. For a script, only the script's own process is stored. So the commands of the script act

@@ -5,10 +5,10 @@ use super::snapshot_sender::SnapshotSource;
 use super::{HubConfig, Leader, StandbyThread, TurnEnd};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::LogId;
-use crate::core::Mesh;
+use crate::core::{Args, Mesh};
 use crate::replication::etcd::{EtcdLog, EtcdUpkeep, MemberHealth};
 use crate::sys;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ impl Leading {
     ///
     /// # Errors
     /// See [`SnapshotSource::answer`].
-    pub fn give_snapshot(&mut self, mesh: &Mesh, args: &Map<String, Value>) -> Result<Value, Error> {
+    pub fn give_snapshot(&mut self, mesh: &Mesh, args: &Args) -> Result<Value, Error> {
         self.snapshots.answer(args, &self.upkeep, || mesh.checkpointer())
     }
 

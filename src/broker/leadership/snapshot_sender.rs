@@ -6,12 +6,13 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::base::path_suffix::with_suffix;
 use crate::broker::log;
+use crate::core::Args;
 use crate::replication::etcd::EtcdUpkeep;
 use crate::store::Checkpointer;
 use crate::sys;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -27,8 +28,6 @@ const PIECE: u64 = 384 << 10;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Disk space that must remain free after a copy is made, in bytes.
 const ROOM_LEFT: u64 = 16 << 20;
-/// Maximum length of a ticket or of the name of a hub, in bytes.
-const WORD_MAX: usize = 300;
 
 /// Makes copies for other hubs, one at a time.
 pub struct SnapshotSource {
@@ -95,14 +94,11 @@ impl SnapshotSource {
     /// When the request does not come from a hub, or copying fails.
     pub fn answer(
         &mut self,
-        args: &Map<String, Value>,
+        args: &Args,
         upkeep: &EtcdUpkeep,
         open: impl FnOnce() -> Result<Checkpointer, Error>,
     ) -> Result<Value, Error> {
-        let word = |name: &str| args.get(name).and_then(Value::as_str).filter(|word| word.len() <= WORD_MAX);
-        let (Some(hub), Some(ticket)) = (word("hub"), word("ticket")) else {
-            return Err(Error::usage("hub.snapshot", "expected the fields `hub` and `ticket`"));
-        };
+        let (hub, ticket) = (args.word("hub"), args.word("ticket"));
         if self.current.as_ref().is_some_and(|copy| copy.ticket != ticket && copy.asked.elapsed() < IDLE_MAX) {
             return Ok(json!({ "ok": true }));
         }
@@ -112,7 +108,7 @@ impl SnapshotSource {
             let state = CopyState::Preparing(prepared);
             self.current = Some(Copy { ticket: ticket.to_owned(), state, asked: Instant::now() });
         }
-        let from = args.get("from").and_then(Value::as_u64).unwrap_or(0);
+        let from = args.int("from").unwrap_or(0).cast_unsigned();
         let answer = self.current.as_mut().map_or(Ok(json!({ "ok": true })), |copy| copy.piece(from));
         if answer.as_ref().is_ok_and(|piece| piece["size"] == piece["next"] && piece["size"].is_u64())
             || answer.is_err()
@@ -212,6 +208,8 @@ fn prepare(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::broker_operations::SNAPSHOT;
+    use crate::core::object;
     use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings};
     use crate::store::Store;
     use std::io::Write;
@@ -270,8 +268,8 @@ mod tests {
         let mut source = SnapshotSource::new(&directory);
         assert_eq!(files(&directory), [""; 0]);
         let ask = |source: &mut SnapshotSource, hub: &str, store: &Store| {
-            let args = json!({ "hub": hub, "ticket": hub });
-            source.answer(args.as_object().unwrap(), &upkeep, || Ok(store.checkpointer().unwrap()))
+            let args = SNAPSHOT.check(object(json!({ "hub": hub, "ticket": hub }))).unwrap();
+            source.answer(&args, &upkeep, || Ok(store.checkpointer().unwrap()))
         };
         assert_eq!(ask(&mut source, "vanished", &bad).unwrap(), json!({ "ok": true }));
         assert_eq!(ask(&mut source, "next", &store).unwrap(), json!({ "ok": true }), "one at a time");

@@ -9,7 +9,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::limits;
 use crate::core::mail;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::peers::{Peer, Peers};
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::Message;
@@ -31,7 +32,8 @@ pub static PEERS: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: peers,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(peers),
 };
 
 /// Accepts a message from a linked mesh.
@@ -63,7 +65,8 @@ pub static SEND: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: send,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(send),
 };
 
 /// Reports which messages from a linked mesh were read.
@@ -84,7 +87,8 @@ pub static RECEIPTS: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: receipts,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(receipts),
 };
 
 /// Returns the online peers of this mesh, without peers of linked meshes.

@@ -27,6 +27,8 @@ use crate::base::id_types::PeerId;
 use crate::base::json_text::visible_json_length;
 use crate::base::path_overlap;
 use crate::base::{limits, time_format};
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::LockRow;
 use request_conflicts::{LockMatcher, LockRequest, Repository};
 use serde_json::{Value, json};
@@ -101,7 +103,8 @@ pub static LOCK: Op = Op {
     verb: Some("lock"),
     tool: Some(("lock", Some("lock"))),
     repeatable: true,
-    run: lock,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(lock),
 };
 
 /// Releases locks.
@@ -126,7 +129,8 @@ pub static UNLOCK: Op = Op {
     verb: Some("unlock"),
     tool: Some(("lock", Some("unlock"))),
     repeatable: true,
-    run: unlock,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(unlock),
 };
 
 /// Lists locks.
@@ -151,7 +155,8 @@ pub static QUERY: Op = Op {
     verb: Some("lock list"),
     tool: Some(("lock", Some("query"))),
     repeatable: true,
-    run: query,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(query),
 };
 
 /// Checks which of the given files other peers have locked.
@@ -171,7 +176,8 @@ pub static CHECK: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: check,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(check),
 };
 
 fn requested_paths(args: &Args) -> Vec<String> {

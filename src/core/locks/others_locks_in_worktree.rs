@@ -11,6 +11,8 @@ use crate::base::id_types::PeerId;
 use crate::base::limits;
 use crate::base::path_overlap;
 use crate::core::arguments_that_identify_session::KEYED_CALLS;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::core::pagination::{self, Page};
 use crate::core::peers::Peers;
 use crate::store::LockRow;
@@ -34,7 +36,8 @@ pub static OTHERS: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: others,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(others),
 };
 
 fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

@@ -27,6 +27,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, PeerId, PublicIds};
 use crate::base::json_text::JsonObjectText;
 use crate::base::limits;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::{Message, MessageFilter, Store};
 use duplicate_hook_reports::HookEvents;
 pub use read_inbox::INBOX;
@@ -90,7 +92,8 @@ pub static SEND: Op = Op {
     verb: Some("send"),
     tool: Some(("send", None)),
     repeatable: false,
-    run: send,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(send),
 };
 
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

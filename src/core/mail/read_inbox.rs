@@ -6,7 +6,8 @@ use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::id_types::{ChannelName, PeerId};
 use crate::base::limits;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::{OpBehavior, RowStream};
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::pagination::{self, Page};
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -64,7 +65,8 @@ pub static INBOX: Op = Op {
     verb: Some("inbox"),
     tool: Some(("inbox", Some("read"))),
     repeatable: true,
-    run: inbox,
+    behavior: OpBehavior { stream: Some(RowStream::Messages), ..OpBehavior::USUAL },
+    run: Runner::Rule(inbox),
 };
 
 /// The messages that an inbox call shows.

@@ -8,7 +8,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::{Notices, OpBehavior};
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::peers::{Peer, Peers};
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
@@ -31,7 +32,8 @@ pub static MARK_READ: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: mark_read,
+    behavior: OpBehavior { notices: Notices::None, ..OpBehavior::USUAL },
+    run: Runner::Rule(mark_read),
 };
 
 fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

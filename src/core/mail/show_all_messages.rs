@@ -10,7 +10,8 @@ use super::{Mail, MailView, WORD};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::{limits, time_format};
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::{OpBehavior, RowStream};
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::pagination;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;
@@ -60,7 +61,8 @@ pub static LOG: Op = Op {
     verb: Some("log"),
     tool: None,
     repeatable: true,
-    run: log,
+    behavior: OpBehavior { stream: Some(RowStream::Log), ..OpBehavior::USUAL },
+    run: Runner::Rule(log),
 };
 
 fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

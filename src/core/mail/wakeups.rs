@@ -13,7 +13,8 @@ use crate::base::id_types::PeerId;
 use crate::base::{limits, time_format};
 use crate::core::arguments_that_identify_session::{OPTIONAL_NAMING, session_args};
 use crate::core::hook_operations;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::peers::Peers;
 use crate::core::transaction_and_pending_effects::{Effect, Turn};
 use crate::core::waiting_calls::{WaitReason, Waiting, WaitingCall};
@@ -46,7 +47,9 @@ pub static WAIT: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: wait,
+    // A connection has at most one such call for each peer and wakeup channel.
+    behavior: OpBehavior { counts_as_waiting: false, ..OpBehavior::USUAL },
+    run: Runner::Rule(wait),
 };
 
 /// Reports the result of an attempt.
@@ -65,7 +68,8 @@ pub static REPORT: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: report,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(report),
 };
 
 /// An attempt to wake a session.

@@ -51,11 +51,11 @@
 //!
 //! If several sessions match, a caller that would write is refused. A caller that only reads acts as no peer.
 
-use super::sessions::{ATTACH, DETACH};
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::process_identity::Process;
+use crate::core::op_behavior::ConnectionChange;
 use crate::core::{Auth, Call, ConnId, Op};
 use crate::store::PeerRow;
 use serde_json::json;
@@ -429,7 +429,7 @@ pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
 
 /// Whether an operation concerns the connection itself, and not one of the peers for which the connection acts.
 fn is_about_connection(op: &Op) -> bool {
-    [&ATTACH, &DETACH].iter().any(|known| std::ptr::eq(op, *known))
+    op.behavior.connection != ConnectionChange::Unchanged
 }
 
 /// Makes the error for a caller inside an agent that has no session on the mesh yet. Without this error, the caller

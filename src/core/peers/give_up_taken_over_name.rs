@@ -8,6 +8,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::mail::wakeups::repeat_waits;
+use crate::core::op_behavior::{Notices, OpBehavior};
+use crate::core::op_definition::Runner;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::{LockRow, PeerRow, TakeoverRow};
@@ -22,7 +24,8 @@ pub static DECLINE: Op = Op {
     verb: Some("decline"),
     tool: Some(("inbox", Some("decline"))),
     repeatable: false,
-    run: decline,
+    behavior: OpBehavior { notices: Notices::ForNewPeer, ..OpBehavior::USUAL },
+    run: Runner::Rule(decline),
 };
 
 fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {

@@ -9,7 +9,8 @@ use crate::base::{limits, untrusted_text};
 use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::PeerRow;
@@ -36,7 +37,8 @@ pub static REGISTER: Op = Op {
     verb: None,
     tool: None,
     repeatable: false,
-    run: register,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(register),
 };
 
 /// Ends a registration.
@@ -48,7 +50,8 @@ pub static UNREGISTER: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: unregister,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(unregister),
 };
 
 /// Records that a client is alive.
@@ -60,7 +63,8 @@ pub static HEARTBEAT: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: heartbeat,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(heartbeat),
 };
 
 /// Removes a summary. For this, clients of the old HTTP API send an empty summary. The operation `summary` would refuse
@@ -73,7 +77,8 @@ pub static CLEAR_SUMMARY: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: clear_summary,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(clear_summary),
 };
 
 fn clear_summary(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {

@@ -3,7 +3,8 @@
 use super::{Peer, no_peer};
 use crate::base::error::Error;
 use crate::base::{limits, path_overlap};
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use serde_json::{Value, json};
 
@@ -47,7 +48,8 @@ pub static PEERS: Op = Op {
     verb: Some("peers"),
     tool: Some(("peers", None)),
     repeatable: true,
-    run: list,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(list),
 };
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

@@ -35,6 +35,8 @@ use crate::base::error::Error;
 use crate::base::id_types::{PeerId, uuid};
 use crate::base::process_identity::Process;
 use crate::base::{limits, time_format};
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::Runner;
 use crate::store::{PeerRow, Store, TakeoverRow};
 use attachments::Attachments;
 use peer_table::PeerTable;
@@ -178,7 +180,8 @@ pub static WHOAMI: Op = Op {
     verb: Some("whoami"),
     tool: None,
     repeatable: true,
-    run: whoami,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(whoami),
 };
 
 /// Changes the summary of a peer.
@@ -192,7 +195,8 @@ pub static SUMMARY: Op = Op {
     verb: Some("summary"),
     tool: Some(("summary", None)),
     repeatable: true,
-    run: summary,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(summary),
 };
 
 fn whoami(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {

@@ -11,7 +11,8 @@ use crate::base::limits;
 use crate::base::process_identity::Process;
 use crate::core::arguments_that_identify_session::{NAMING, session_args};
 use crate::core::hook_operations::session_of_hook;
-use crate::core::op_definition::{ArgKind, ArgRole};
+use crate::core::op_behavior::OpBehavior;
+use crate::core::op_definition::{ArgKind, ArgRole, Runner};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
@@ -41,7 +42,8 @@ pub static ANNOUNCE: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: announce,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(announce),
 };
 
 /// A call that a hook announced.

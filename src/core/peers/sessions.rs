@@ -13,7 +13,8 @@ use crate::core::arguments_that_identify_session::NAMING;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_behavior::{ConnectionChange, Notices, OpBehavior};
+use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::transaction_and_pending_effects::{Effect, Turn};
 use crate::core::waiting_calls::{Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
@@ -52,7 +53,8 @@ pub static ATTACH: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: attach,
+    behavior: OpBehavior { connection: ConnectionChange::Attach, ..OpBehavior::USUAL },
+    run: Runner::Rule(attach),
 };
 
 /// Ends a session cleanly.
@@ -64,7 +66,8 @@ pub static DETACH: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: detach,
+    behavior: OpBehavior { connection: ConnectionChange::Detach, notices: Notices::None, ..OpBehavior::USUAL },
+    run: Runner::Rule(detach),
 };
 
 /// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already registered one.
@@ -77,7 +80,8 @@ pub static BEGIN: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: begin,
+    behavior: OpBehavior::USUAL,
+    run: Runner::Rule(begin),
 };
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

@@ -1,0 +1,132 @@
+//! The operations about the broker itself. The core only defines them. The broker runs them, because it knows what they
+//! need, such as its role among several hubs.
+
+use crate::core::op_behavior::{Notices, OpBehavior};
+use crate::core::op_definition::{ArgKind, Runner};
+use crate::core::{Arg, Auth, CliPlace, Op};
+
+/// What the broker is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerRequest {
+    /// Answer, as proof that the broker is alive.
+    Ping,
+    /// Return the number of the last event.
+    LastEvent,
+    /// Describe the broker.
+    Info,
+    /// End the broker.
+    Stop,
+    /// Create a code that opens the web page.
+    OpenPage,
+    /// Describe the hubs of this mesh.
+    HubStatus,
+    /// Return a piece of a database copy.
+    Snapshot,
+}
+
+/// Proves that the broker is alive.
+pub static PING: Op = Op {
+    name: "ping",
+    summary: "Answer at once, as proof that the broker is alive and that its hub is the leader; if several hubs share \
+              the mesh, the answer also names their log",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    behavior: QUIET,
+    run: Runner::Broker(BrokerRequest::Ping),
+};
+
+/// Returns the number of the last event.
+pub static LAST_EVENT: Op = Op {
+    name: "events.cursor",
+    summary: "Return the number of the last event, so that the caller can wait for all later events",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    behavior: QUIET,
+    run: Runner::Broker(BrokerRequest::LastEvent),
+};
+
+/// Describes the broker.
+pub static INFO: Op = Op {
+    name: "broker.info",
+    summary: "Show the broker's version, process id and HTTP port, and its address for other machines; callers on its \
+              own machine also see a fingerprint of its settings",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    behavior: OpBehavior { on_standby: true, ..QUIET },
+    run: Runner::Broker(BrokerRequest::Info),
+};
+
+/// Ends the broker.
+pub static STOP: Op = Op {
+    name: "broker.stop",
+    summary: "End the broker. Only callers on the same machine may do this",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: false,
+    behavior: OpBehavior { on_standby: true, ..QUIET },
+    run: Runner::Broker(BrokerRequest::Stop),
+};
+
+/// Creates a code that opens the web page.
+pub static OPEN_PAGE: Op = Op {
+    name: "web.open",
+    summary: "Create a code that opens the web page once and expires after a minute. Only callers on the same machine \
+              may do this",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    behavior: QUIET,
+    run: Runner::Broker(BrokerRequest::OpenPage),
+};
+
+/// Describes the hubs of this mesh.
+pub static HUB_STATUS: Op = Op {
+    name: "hub.status",
+    summary: "Show which hub leads, how far behind the other hubs are, and the state of etcd",
+    args: &[],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    behavior: OpBehavior { on_standby: true, ..QUIET },
+    run: Runner::Broker(BrokerRequest::HubStatus),
+};
+
+/// Returns a piece of a database copy to another hub.
+pub static SNAPSHOT: Op = Op {
+    name: "hub.snapshot",
+    summary: "Give another hub one piece of a database copy; all other callers are refused",
+    args: &[
+        hidden("hub", HUB_TEXT, "The address of the hub that requests the copy").required(),
+        hidden("ticket", HUB_TEXT, "The ticket that the requesting hub put into etcd").required(),
+        hidden("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
+    ],
+    actor: Auth::Optional,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    behavior: QUIET,
+    run: Runner::Broker(BrokerRequest::Snapshot),
+};
+
+/// Programs call these operations, and show nobody the results.
+const QUIET: OpBehavior = OpBehavior { notices: Notices::None, ..OpBehavior::USUAL };
+
+const HUB_TEXT: ArgKind = ArgKind::Text { min: 1, max: 300 };
+
+const fn hidden(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
+    Arg::new(name, kind, help).at(CliPlace::Hidden).not_in_tool()
+}
