@@ -38,9 +38,10 @@ pub struct Message {
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
-    /// The reason why the linked mesh refused the message. While the message waits, this is the reason why the last
-    /// attempt got no clear answer.
+    /// The reason why the linked mesh refused the message.
     pub rejection: Option<String>,
+    /// The reason why the last attempt to forward the message got no clear answer. `None` once there is a clear answer.
+    pub unclear: Option<String>,
     /// The number of bytes of the payload that the recipient has seen. Long messages are shown in parts.
     pub bytes_read: i64,
     /// The time, in ms, at which the message was first offered to the recipient.
@@ -86,7 +87,7 @@ pub struct MessageFilter<'a> {
 const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
-                       channel, mesh_url, rejection, bytes_read, offered, read, acked, pushed FROM message";
+                       channel, mesh_url, rejection, unclear, bytes_read, offered, read, acked, pushed FROM message";
 /// The SQL condition for unread messages. It is true for the numbers of the states before [`MessageState::Read`]. The
 /// indexes of unread messages have the same condition.
 macro_rules! unread {
@@ -133,6 +134,7 @@ fn read_columns(mut row: NamedColumns<'_, '_>) -> rusqlite::Result<Message> {
         channel: row.get("channel")?,
         mesh: row.get::<Option<String>>("mesh_url")?.map(MeshUrl::from),
         rejection: row.get("rejection")?,
+        unclear: row.get("unclear")?,
         bytes_read: row.get("bytes_read")?,
         offered: row.get("offered")?,
         read: row.get("read")?,
@@ -171,6 +173,7 @@ impl Store {
             "channel": m.channel,
             "mesh_url": m.mesh.as_deref(),
             "rejection": m.rejection,
+            "unclear": m.unclear,
             "bytes_read": m.bytes_read,
             "offered": m.offered,
             "read": m.read,
@@ -288,6 +291,7 @@ impl Store {
             "channel": m.channel,
             "mesh_url": m.mesh.as_deref(),
             "rejection": m.rejection,
+            "unclear": m.unclear,
             "bytes_read": m.bytes_read,
             "offered": m.offered,
             "read": m.read,

@@ -6,9 +6,7 @@ use crate::base::domain_enums::PeerKind;
 use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::process_identity::Process;
 use rusqlite::{Row, types::Type};
-
-/// The number that is stored if the process id of a peer is unknown.
-const NO_PID: i64 = 0;
+use serde_json::json;
 
 /// The stored data of a peer.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -93,28 +91,10 @@ impl PeerRow {
     }
 }
 
-/// Joins the keys of a session into the value of one column. A single key is stored unchanged, as in versions that
-/// allowed only one key. Several keys are stored as a JSON array, oldest first.
-fn join_keys(p: &PeerRow) -> String {
-    let key = p.session_key().unwrap_or("");
-    if p.older_keys.is_empty() && !key.starts_with('[') {
-        return key.to_owned();
-    }
-    let all: Vec<&str> = p.older_keys.iter().map(String::as_str).chain([key]).collect();
-    serde_json::json!(all).to_string()
-}
-
-/// Splits a value from `join_keys` into the newest key and the older keys.
-fn split_keys(column: String) -> (String, Vec<String>) {
-    let all = Some(&column).filter(|text| text.starts_with('['));
-    let mut older: Vec<String> = all.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    (older.pop().unwrap_or(column), older)
-}
-
-fn read_kind(row: &Row<'_>, key: String) -> rusqlite::Result<PeerKind> {
+fn read_kind(row: &Row<'_>) -> rusqlite::Result<PeerKind> {
     let word: String = row.get("kind")?;
     Ok(match word.as_str() {
-        "session" => PeerKind::Session { key: Some(key).filter(|key| !key.is_empty()) },
+        "session" => PeerKind::Session { key: row.get("session_key")? },
         "human" => PeerKind::Human,
         "http" => PeerKind::Http { push_socket: row.get("push_socket")? },
         "link" => PeerKind::Linked { mesh: row.get::<_, Option<String>>("mesh_url")?.unwrap_or_default().into() },
@@ -134,12 +114,12 @@ fn read_process(row: &Row<'_>) -> rusqlite::Result<Option<Process>> {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
-    let (key, older_keys) = split_keys(row.get("session_key")?);
+    let older_keys: Option<String> = row.get("older_session_keys")?;
     Ok(PeerRow {
         id: row.get::<_, String>("id")?.into(),
         name: row.get("name")?,
-        kind: read_kind(row, key)?,
-        older_keys,
+        kind: read_kind(row)?,
+        older_keys: older_keys.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default(),
         agent: row.get("agent")?,
         project: row.get("project")?,
         git_root: row.get("git_root")?,
@@ -148,7 +128,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
         summary: row.get("summary")?,
         transcript: row.get("transcript")?,
         host: row.get("host")?,
-        pid: Some(row.get("pid")?).filter(|pid| *pid != NO_PID),
+        pid: row.get("pid")?,
         process: read_process(row)?,
         first_seen: row.get("first_seen")?,
         last_seen: row.get("last_seen")?,
@@ -182,11 +162,12 @@ impl Store {
             "summary": p.summary,
             "transcript": p.transcript,
             "host": p.host,
-            "pid": p.pid.unwrap_or(NO_PID),
+            "pid": p.pid,
             "agent_pid": p.process.map(|process| process.pid),
             "agent_start": p.process.map(|process| process.start.cast_signed()),
             "push_socket": p.push_socket(),
-            "session_key": join_keys(p),
+            "session_key": p.session_key(),
+            "older_session_keys": (!p.older_keys.is_empty()).then(|| json!(p.older_keys).to_string()),
             "mesh_url": p.mesh().map(MeshUrl::as_str),
             "first_seen": p.first_seen,
             "last_seen": p.last_seen,

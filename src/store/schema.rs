@@ -24,11 +24,12 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/9.sql"),
     include_str!("migrations/10.sql"),
     include_str!("migrations/11.sql"),
+    include_str!("migrations/12.sql"),
 ];
 
 /// The oldest version whose changes can be applied to tables of the newest version. A step that removes or renames a
 /// column raises this number.
-pub(super) const REPLAYABLE_SINCE: u32 = 11;
+pub(super) const REPLAYABLE_SINCE: u32 = 12;
 
 /// Creates the tables of a new file, or upgrades an older file. Each missing step is applied in a separate transaction.
 ///
@@ -140,6 +141,32 @@ mod tests {
         let blocks = list("SELECT type, block FROM event_block ORDER BY type, block");
         let expected = [("file_locked", 0), ("state_changed", 0), ("state_changed", 1)];
         assert_eq!(blocks, expected.map(|(kind, block)| (kind.to_owned(), Some(block))));
+    }
+
+    #[test]
+    fn the_keys_of_a_session_get_columns_of_their_own() {
+        let mut db = Connection::open_in_memory().unwrap();
+        upgrade(&mut db, 0..11).unwrap();
+        let keys = ["", "one", r#"["one","two","three"]"#, r#"["[strange"]"#, r#"["a\"b","c"]"#];
+        for (n, key) in keys.iter().enumerate() {
+            db.execute(
+                "INSERT INTO peer VALUES (?1, 'n', 'session', 'a', '/', NULL, NULL, NULL, '', 'h', ?1, NULL, ?2, 1, 1, 0, \
+                 NULL, NULL, NULL, NULL)",
+                rusqlite::params![n as i64, key],
+            )
+            .unwrap();
+        }
+        migrate(&mut db).unwrap();
+        let mut query = db.prepare("SELECT pid, session_key, older_session_keys FROM peer ORDER BY id").unwrap();
+        let rows =
+            query.query_map([], |row| Ok((row.get("pid")?, row.get("session_key")?, row.get("older_session_keys")?)));
+        let rows: Vec<(Option<i64>, Option<String>, Option<String>)> = rows.unwrap().map(Result::unwrap).collect();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(rows[0], (None, None, None));
+        assert_eq!(rows[1], (Some(1), text("one"), None));
+        assert_eq!(rows[2], (Some(2), text("three"), text(r#"["one","two"]"#)));
+        assert_eq!(rows[3], (Some(3), text("[strange"), None));
+        assert_eq!(rows[4], (Some(4), None, None));
     }
 
     #[test]

@@ -12,11 +12,12 @@ CREATE TABLE counters(
 INSERT INTO counters VALUES (1, 0, 0, 0, 0, 0, 0);
 
 -- `agent_pid` and `agent_start` together identify the process of the agent, if the agent's hooks, or commands of
--- slm-mesh in its shell, registered the session.
+-- slm-mesh in its shell, registered the session. `older_session_keys` is a JSON list of the keys that the session had
+-- before, oldest first.
 CREATE TABLE peer(
   id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, agent TEXT NOT NULL,
   project TEXT NOT NULL, git_root TEXT, git_branch TEXT, repo TEXT, summary TEXT NOT NULL,
-  host TEXT NOT NULL, pid INTEGER NOT NULL, push_socket TEXT, session_key TEXT NOT NULL,
+  host TEXT NOT NULL, pid INTEGER, push_socket TEXT, session_key TEXT, older_session_keys TEXT,
   first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, online INTEGER NOT NULL, mesh_url TEXT,
   agent_pid INTEGER, agent_start INTEGER, transcript TEXT);
 
@@ -25,12 +26,14 @@ CREATE TABLE peer(
 CREATE TABLE peer_number(num INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 
 -- `thread` is the first message of the conversation to which a reply belongs; null for a message that is not a reply.
+-- `rejection` is the reason why a linked mesh refused the message. `unclear` is the reason why the last attempt to
+-- forward a waiting message got no clear answer.
 CREATE TABLE message(
   seq INTEGER PRIMARY KEY, sender INTEGER NOT NULL, recipient INTEGER NOT NULL, recipient_group TEXT NOT NULL,
   type TEXT NOT NULL, body TEXT NOT NULL, reply_to INTEGER, key TEXT,
   created INTEGER NOT NULL, expires INTEGER,
   state INTEGER NOT NULL, channel TEXT, bytes_read INTEGER NOT NULL,
-  offered INTEGER, read INTEGER, acked INTEGER, pushed INTEGER, mesh_url TEXT, rejection TEXT, thread INTEGER);
+  offered INTEGER, read INTEGER, acked INTEGER, pushed INTEGER, mesh_url TEXT, rejection TEXT, thread INTEGER, unclear TEXT);
 
 -- Of the three indexes by recipient, a new message is only in the index of unread messages, where a hundred recipients
 -- share a few pages. When the message is read, it moves to the two indexes of the history, together with the messages

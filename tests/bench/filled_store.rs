@@ -81,8 +81,8 @@ pub fn fill(file: &Path, n_rows: usize) {
     };
     for n in 0..N_PEERS {
         run(
-            "INSERT INTO peer(id,name,kind,agent,project,summary,host,pid,session_key,first_seen,last_seen,online) \
-             VALUES (?1,?2,'session','bench','/bench','','host',1,'',?3,?3,0)",
+            "INSERT INTO peer(id,name,kind,agent,project,summary,host,pid,first_seen,last_seen,online) \
+             VALUES (?1,?2,'session','bench','/bench','','host',1,?3,?3,0)",
             &[&peer(n), &format!("peer-{n}"), &began],
         );
         run("INSERT INTO peer_number(num,id) VALUES (?,?)", &[&number(n), &peer(n)]);

@@ -132,7 +132,7 @@ impl Mesh {
         self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
             let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
-            let message = Message { mesh: Some(url), rejection: Some(why.to_owned()), ..was.clone() };
+            let message = Message { mesh: Some(url), unclear: Some(why.to_owned()), ..was.clone() };
             if message != was { mail.put_receipt(turn, journal, &was, &message) } else { Ok(()) }
         })
     }
@@ -155,6 +155,7 @@ impl Mesh {
                 channel: None,
                 mesh: Some(url.clone()),
                 rejection: rejection.map(str::to_owned),
+                unclear: None,
                 ..was.clone()
             };
             mail.put_receipt(turn, journal, &was, &message)?;

@@ -327,7 +327,7 @@ pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usi
 /// Returns the channel through which a message was offered. For a message to a linked mesh, returns the address of that
 /// mesh. If that mesh has not accepted the message, the reason follows the address.
 fn reached(m: &Message) -> Option<String> {
-    match (&m.mesh, &m.rejection) {
+    match (&m.mesh, m.rejection.as_ref().or(m.unclear.as_ref())) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
         (Some(mesh), None) => Some(mesh.to_string()),
         _ => m.channel.clone(),

@@ -1,0 +1,29 @@
+-- Each column has one meaning. `session_key` was a key or a JSON list of keys, or empty; `pid` was 0 for an unknown
+-- process; and `rejection` was also the reason why the last attempt to forward a message got no clear answer.
+ALTER TABLE message ADD COLUMN unclear TEXT;
+UPDATE message SET unclear = rejection, rejection = NULL WHERE rejection IS NOT NULL AND state < 2;
+CREATE TABLE new_peer(
+  id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, agent TEXT NOT NULL,
+  project TEXT NOT NULL, git_root TEXT, git_branch TEXT, repo TEXT, summary TEXT NOT NULL,
+  host TEXT NOT NULL, pid INTEGER, push_socket TEXT, session_key TEXT, older_session_keys TEXT,
+  first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, online INTEGER NOT NULL, mesh_url TEXT,
+  agent_pid INTEGER, agent_start INTEGER, transcript TEXT);
+INSERT INTO new_peer SELECT
+  id, name, kind, agent, project, git_root, git_branch, repo, summary,
+  host, nullif(pid, 0), push_socket, nullif(session_key, ''), NULL,
+  first_seen, last_seen, online, mesh_url, agent_pid, agent_start, transcript FROM peer;
+DROP TABLE peer;
+ALTER TABLE new_peer RENAME TO peer;
+-- The newest key is the text behind the last quotation mark of the list, if its end, "], is removed. The program was
+-- built without SQLite's functions for JSON, so a list with escaped characters is not split, and the session gets a new
+-- key.
+UPDATE peer SET session_key = NULL WHERE session_key LIKE '[%' AND instr(session_key, '\') > 0;
+WITH list(id, text) AS (
+    SELECT id, substr(session_key, 1, length(session_key) - 2) FROM peer WHERE session_key LIKE '["%"]'),
+  split(id, text, newest_at) AS (
+    SELECT id, text, length(rtrim(text, replace(text, '"', ''))) + 1 FROM list)
+  UPDATE peer SET
+    session_key = substr(split.text, split.newest_at),
+    older_session_keys =
+      CASE WHEN split.newest_at > 3 THEN substr(split.text, 1, split.newest_at - 3) || ']' END
+  FROM split WHERE split.id = peer.id;
