@@ -136,6 +136,51 @@ text_id! {
     MeshUrl
 }
 
+/// Defines a type for numbers that the broker gives out in ascending order. 0 is before the first number.
+macro_rules! ascending_number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub i64);
+
+        impl $name {
+            /// The highest possible number.
+            pub const MAX: $name = $name(i64::MAX);
+
+            /// The number that follows.
+            pub fn next(self) -> $name {
+                $name(self.0.saturating_add(1))
+            }
+
+            /// The number before.
+            pub fn previous(self) -> $name {
+                $name(self.0.saturating_sub(1))
+            }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+ascending_number! {
+    /// The sequence number of a message.
+    MessageSeq
+}
+
+ascending_number! {
+    /// The sequence number of an event.
+    EventSeq
+}
+
+ascending_number! {
+    /// The fencing token of a grant of locks. A later grant has a higher token, so a program that stores the highest
+    /// token it has seen can refuse a holder whose lock has expired.
+    FencingToken
+}
+
 /// The id of the log that several hubs share. The hub that created the log chose this number at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogId(pub u128);
@@ -235,19 +280,19 @@ impl PublicIds {
     }
 
     /// The public id of the message with this sequence number.
-    pub fn message(self, seq: i64) -> String {
-        self.id(MESSAGE, seq)
+    pub fn message(self, seq: MessageSeq) -> String {
+        self.id(MESSAGE, seq.0)
     }
 
     /// The public id of the event with this sequence number.
-    pub fn event(self, seq: i64) -> String {
-        self.id(EVENT, seq)
+    pub fn event(self, seq: EventSeq) -> String {
+        self.id(EVENT, seq.0)
     }
 
     /// The sequence number in the id of a message of this mesh; `None` if the text is not such an id.
-    pub fn message_seq(self, id: &str) -> Option<i64> {
+    pub fn message_seq(self, id: &str) -> Option<MessageSeq> {
         let seq = i64::from_str_radix(id.get(24..)?, 16).ok()?;
-        (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(seq)
+        (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(MessageSeq(seq))
     }
 
     /// Formats an id digit by digit. Almost every answer contains an id, and `format!` would take many times more
@@ -279,9 +324,12 @@ mod tests {
     #[test]
     fn an_id_has_the_digits_of_its_mesh_its_kind_and_its_number() {
         let ids = PublicIds::new(0x0123_4567_89ab_cdef_0fed_cba9_8765_4321);
-        assert_eq!(ids.message(0x1a), "01234567-89ab-4cde-8f0f-00000000001a");
-        assert_eq!(ids.event(0xffff_ffff_ffff), "01234567-89ab-4cde-9f0f-ffffffffffff");
-        assert_eq!(ids.message_seq(&ids.message(7).to_uppercase()), Some(7));
-        assert_eq!((ids.message_seq(&ids.event(7)), PublicIds::new(1).message_seq(&ids.message(7))), (None, None));
+        assert_eq!(ids.message(MessageSeq(0x1a)), "01234567-89ab-4cde-8f0f-00000000001a");
+        assert_eq!(ids.event(EventSeq(0xffff_ffff_ffff)), "01234567-89ab-4cde-9f0f-ffffffffffff");
+        assert_eq!(ids.message_seq(&ids.message(MessageSeq(7)).to_uppercase()), Some(MessageSeq(7)));
+        assert_eq!(
+            (ids.message_seq(&ids.event(EventSeq(7))), PublicIds::new(1).message_seq(&ids.message(MessageSeq(7)))),
+            (None, None)
+        );
     }
 }

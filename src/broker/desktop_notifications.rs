@@ -9,6 +9,7 @@
 //! broker ends before it has shown an alert, the next broker shows the alert.
 
 use super::log;
+use crate::base::id_types::MessageSeq;
 use crate::base::untrusted_text;
 use crate::core::Mesh;
 use crate::sys;
@@ -111,7 +112,7 @@ pub struct Notifications {
     /// The directory with the file that contains `shown_upto` for the next broker.
     places: DataDir,
     /// The sequence number of a message. This message and all earlier messages need no notification.
-    shown_upto: i64,
+    shown_upto: MessageSeq,
     /// When the next notification is due, in ms; `None` if no alert is waiting.
     due: Option<i64>,
     /// The earliest time of the next notification, in ms.
@@ -138,7 +139,7 @@ impl Notifications {
         Notifications {
             notifier,
             places: places.clone(),
-            shown_upto: 0,
+            shown_upto: MessageSeq::default(),
             due: None,
             rests_until: 0,
             running: None,
@@ -157,7 +158,7 @@ impl Notifications {
             return;
         }
         let last = mesh.last_message();
-        let saved = self.places.read(&self.places.alerts()).and_then(|text| text.trim().parse().ok());
+        let saved = self.places.read(&self.places.alerts()).and_then(|text| text.trim().parse().ok().map(MessageSeq));
         // If the saved number is larger than `last`, it comes from an earlier database that has been replaced.
         match saved.filter(|seq| *seq <= last) {
             Some(seq) => {
@@ -271,7 +272,7 @@ fn joined((alerts, n_more): (Vec<Value>, u64)) -> Option<Value> {
 }
 
 /// Saves `shown_upto` for the next broker. If this fails, the next broker shows some of the alerts again.
-fn save(places: &DataDir, shown_upto: i64) {
+fn save(places: &DataDir, shown_upto: MessageSeq) {
     if let Err(error) = places.write(&places.alerts(), &format!("{shown_upto}\n")) {
         log(&error.text);
     }

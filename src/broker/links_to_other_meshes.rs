@@ -10,6 +10,7 @@ mod link_send_schedule;
 
 use super::log;
 use crate::base::error::Error;
+use crate::base::id_types::MessageSeq;
 use crate::core::Mesh;
 use crate::core::federation::handle_forwarding_answer::Delivery;
 use crate::core::federation::outbox_to_linked_meshes::ForwardedMessage;
@@ -61,7 +62,7 @@ const TURN_SHARE: Duration = Duration::from_millis(1);
 enum LinkNews {
     Roster(usize, RemoteRoster),
     Unreachable(usize, String),
-    Delivery(usize, i64, Delivery),
+    Delivery(usize, MessageSeq, Delivery),
     /// The reply to a request for receipts; `None` if there was no valid reply.
     Receipts(usize, Option<Vec<RemoteReceipt>>),
     /// The thread that posts messages has ended.

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** the output is bounded, and a message counts as sent only after its whole line was sent.
 
+use crate::base::id_types::MessageSeq;
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -24,7 +25,7 @@ pub struct PushConnection {
     output: Vec<u8>,
     sent: usize,
     /// For each message in `output`, the position of the message's end, and the message's sequence number.
-    message_ends: Vec<(usize, i64)>,
+    message_ends: Vec<(usize, MessageSeq)>,
 }
 
 /// Connects to the socket at this path, if it belongs to this user. Blocks if the file system does not respond.
@@ -60,7 +61,7 @@ impl PushConnection {
     ///
     /// # Errors
     /// When the client has left too much output unread.
-    pub fn enqueue(&mut self, text: &str, seq: Option<i64>) -> Result<(), NotReading> {
+    pub fn enqueue(&mut self, text: &str, seq: Option<MessageSeq>) -> Result<(), NotReading> {
         if self.n_unsent() + text.len() > OUTPUT_MAX {
             return Err(NotReading);
         }
@@ -87,7 +88,7 @@ impl PushConnection {
     }
 
     /// Returns the sequence numbers of messages that were sent completely since the last call.
-    pub fn drain_sent(&mut self) -> Vec<i64> {
+    pub fn drain_sent(&mut self) -> Vec<MessageSeq> {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
         self.message_ends.retain(|(end, _)| *end > sent);
@@ -144,7 +145,7 @@ mod tests {
         // The client begins with a backlog, and then reads as fast as new lines come. So it never catches up.
         let backlog = 40;
         for seq in 0..400 {
-            connection.enqueue(&line, Some(seq)).expect("the client reads");
+            connection.enqueue(&line, Some(MessageSeq(seq))).expect("the client reads");
             connection.send().unwrap();
             sent.extend(connection.drain_sent());
             while seq >= backlog && n_read < (line.len() + 1) * (seq - backlog) as usize {
@@ -155,7 +156,7 @@ mod tests {
             assert!(connection.output.len() <= 2 * OUTPUT_MAX);
         }
         sent.extend(connection.drain_sent());
-        assert!(sent.len() > 300 && sent.iter().copied().eq(0..sent.len() as i64), "{sent:?}");
+        assert!(sent.len() > 300 && sent.iter().copied().eq((0..sent.len() as i64).map(MessageSeq)), "{sent:?}");
         assert!((0..200).any(|_| connection.enqueue(&line, None).is_err()));
     }
 

@@ -10,7 +10,7 @@ use super::event_loop::{LoopContext, TokenSource};
 use super::push_connection::PushConnection;
 use super::push_to_old_websocket_clients::Subscribers;
 use crate::base::domain_enums::EventKind;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::time_format;
 use crate::core::Mesh;
 use crate::store::Event;
@@ -43,7 +43,7 @@ enum SocketState {
     Connected(PushConnection, i64),
     /// The broker is connecting. These lines wait for the connection. If a line contains a message, the message's
     /// sequence number is stored with the line.
-    Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
+    Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<MessageSeq>)>),
     /// The broker will try to connect at this time, in ms.
     RetryAt(i64),
     /// The broker has failed to connect too often.
@@ -97,7 +97,7 @@ impl PushTargets {
     }
 
     /// Pushes a message to its recipient.
-    pub fn push_message(&mut self, mesh: &Mesh, peer: &str, seq: i64, from: &str, body: &str, now: i64) {
+    pub fn push_message(&mut self, mesh: &Mesh, peer: &str, seq: MessageSeq, from: &str, body: &str, now: i64) {
         let payload = json!({ "messageId": mesh.ids().message(seq), "fromPeer": from, "text": body });
         self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
@@ -137,7 +137,7 @@ impl PushTargets {
         self.subscribers.enqueue_for_all(text);
     }
 
-    fn push(&mut self, mesh: &Mesh, peer: &str, text: &str, seq: Option<i64>, now: i64) {
+    fn push(&mut self, mesh: &Mesh, peer: &str, text: &str, seq: Option<MessageSeq>, now: i64) {
         if let Some(place) = self.subscribers.find(mesh, peer) {
             return self.subscribers.enqueue(place, text, seq);
         }
@@ -152,7 +152,7 @@ impl PushTargets {
     }
 
     /// Sends as much as the sockets accept. Returns the sequence numbers of the messages that were sent completely.
-    pub fn flush(&mut self, now: i64) -> Vec<i64> {
+    pub fn flush(&mut self, now: i64) -> Vec<MessageSeq> {
         let mut sent = Vec::new();
         for socket in self.sockets.values_mut() {
             socket.send(now);
@@ -244,7 +244,7 @@ impl PeerSocket {
 
     /// Queues a line. Drops the line if the peer can't be reached or does not read. This is harmless, because the peer
     /// can also read its mailbox and the event stream.
-    fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
+    fn enqueue(&mut self, text: &str, seq: Option<MessageSeq>, now: i64) {
         match &mut self.state {
             SocketState::Connected(connection, _) => {
                 if connection.enqueue(text, seq).is_err() {

@@ -5,6 +5,7 @@
 //! **Invariant:** everything except hellos is ignored, and no line is answered.
 
 use super::push_connection::PushConnection;
+use crate::base::id_types::MessageSeq;
 use crate::base::limits;
 use crate::core::Mesh;
 use serde_json::Value;
@@ -66,7 +67,7 @@ impl Subscribers {
     }
 
     /// Queues a line for the connection with this index.
-    pub fn enqueue(&mut self, place: usize, text: &str, seq: Option<i64>) {
+    pub fn enqueue(&mut self, place: usize, text: &str, seq: Option<MessageSeq>) {
         if let Some(subscriber) = self.subscribers.get_mut(place) {
             // If a client does not read, the next flush drops its connection. The client reconnects by itself.
             subscriber.is_gone |= subscriber.connection.enqueue(text, seq).is_err();
@@ -80,7 +81,7 @@ impl Subscribers {
 
     /// Sends as many queued lines as the sockets accept. Returns the sequence numbers of the messages that were sent
     /// completely.
-    pub fn flush(&mut self) -> Vec<i64> {
+    pub fn flush(&mut self) -> Vec<MessageSeq> {
         let mut sent = Vec::new();
         for subscriber in &mut self.subscribers {
             subscriber.is_gone |= subscriber.connection.send().is_err();

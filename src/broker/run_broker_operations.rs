@@ -48,7 +48,7 @@ pub fn run_broker_operation(
 ) -> Result<Value, Error> {
     match request {
         BrokerRequest::Ping => Ok(context.role.mesh_identity()),
-        BrokerRequest::LastEvent => Ok(json!({ "ok": true, "seq": context.mesh.last_event() })),
+        BrokerRequest::LastEvent => Ok(json!({ "ok": true, "seq": context.mesh.last_event().0 })),
         BrokerRequest::Info => Ok(info(context, caller)),
         BrokerRequest::Stop => stop(context, caller),
         BrokerRequest::OpenPage => open_page(context, caller),

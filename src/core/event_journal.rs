@@ -10,7 +10,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, p
 use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::EventKind;
 use crate::base::error::Error;
-use crate::base::id_types::{CountedMap, PeerId, PublicIds};
+use crate::base::id_types::{CountedMap, EventSeq, PeerId, PublicIds};
 use crate::base::json_text::json_text;
 use crate::base::{limits, time_format};
 use crate::core::op_behavior::{OpBehavior, RowStream};
@@ -117,22 +117,23 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let last = turn.store.counters.event_last;
     // A caller that waits without a cursor gets only events that happen after the wait has begun.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
+    let after = args.int("after").map(EventSeq);
+    let cursor = after.max(since).or(ctx.event_cursor).or(waits.then_some(last));
     let limit = args.int("rows").or(args.int("limit")).unwrap_or(50);
     let newest = args.flag("newest").unwrap_or(cursor.is_none());
-    let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest, limit: limit + 1 };
+    let filter = EventFilter { types: &types, after: cursor.unwrap_or_default(), newest, limit: limit + 1 };
     let mut found = turn.store.events(&filter)?;
-    let first = turn.store.first_event()?.unwrap_or(last + 1);
+    let first = turn.store.first_event()?.unwrap_or(last.next());
     // A cursor beyond the last event comes from a different database, so there is a gap. There is also a gap if events
     // after the cursor have been removed. The caller must learn of a gap at once, even if the caller asked to wait.
-    let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
+    let gap = after.is_some_and(|after| after > last || after.next() < first && after < last);
     let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
         && !is_ahead
         && !gap
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
-        return Ok(Outcome::Pending(WaitReason::Events(cursor.unwrap_or(0)), until));
+        return Ok(Outcome::Pending(WaitReason::Events(cursor.unwrap_or_default()), until));
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
@@ -150,8 +151,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         rows.reverse();
     }
     let seq = match rows.last() {
-        Some(row) if more || cursor.is_none() => row["seq"].as_i64().unwrap_or(last),
-        _ => last,
+        Some(row) if more || cursor.is_none() => row["seq"].as_i64().unwrap_or(last.0),
+        _ => last.0,
     };
     let (ok, events) = (Value::Bool(true), Value::Array(rows));
     let mut value =
@@ -175,7 +176,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     rates.charge_call(peers, ctx, 10)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
     journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me(), ctx.now)?;
-    Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last })))
+    Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last.0 })))
 }
 
 fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -191,7 +192,7 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     // MCP has no notification that would show an event to a model, so an MCP server does not pass on pushed events.
     let note = "pushed events are not shown over MCP; to wait for events, use action read with waitSeconds, and \
                 give this `seq` as `after`";
-    Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last, "note": note })))
+    Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last.0, "note": note })))
 }
 
 fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
@@ -206,7 +207,7 @@ fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, 
 impl Mesh {
     /// Returns the sequence number of the last event. A client that wants only later events uses this number as a
     /// cursor.
-    pub fn last_event(&self) -> i64 {
+    pub fn last_event(&self) -> EventSeq {
         self.turn.store.counters.event_last
     }
 
@@ -215,7 +216,8 @@ impl Mesh {
     /// # Errors
     /// When the database can't be read.
     pub fn latest_events(&self, types: &[&str], limit: i64) -> Result<Vec<Event>, Error> {
-        let mut found = self.turn.store.events(&EventFilter { types, after: 0, newest: true, limit })?;
+        let mut found =
+            self.turn.store.events(&EventFilter { types, newest: true, limit, ..EventFilter::default() })?;
         found.reverse();
         Ok(found)
     }
@@ -317,12 +319,12 @@ impl Change<'_> {
             Change::FileLocked(lock) => (
                 json!({
                     "filePath": lock.path, "lockedBy": lock.holder.as_str(), "reason": lock.reason,
-                    "token": lock.token,
+                    "token": lock.token.0,
                 }),
                 None,
             ),
             Change::FileUnlocked { lock, reason } => {
-                (json!({ "filePath": lock.path, "unlockedBy": lock.holder.as_str(), "token": lock.token }), *reason)
+                (json!({ "filePath": lock.path, "unlockedBy": lock.holder.as_str(), "token": lock.token.0 }), *reason)
             }
             Change::Custom { payload, .. } => (payload.clone(), None),
         };
@@ -377,7 +379,7 @@ impl Journal {
         change: &Change,
         by: &str,
         now: i64,
-    ) -> Result<i64, Error> {
+    ) -> Result<EventSeq, Error> {
         let (kind, payload) = (change.kind(), json_text(&change.payload(self.ids)));
         let earlier = if let Change::StateChanged(entry) = change { entry.last_event } else { None };
         let at = turn.time_of_row(now);
@@ -401,7 +403,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<Option<i64>, Error> {
+    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<Option<EventSeq>, Error> {
         let mut next = entry.last_event;
         for _ in 0..BLANKED_MAX {
             let Some(seq) = next else { break };
@@ -440,7 +442,7 @@ impl Journal {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({
             "id": self.ids.event(event.seq), "type": event.kind.word(), "payload": payload,
-            "emittedBy": event.by.as_str(), "createdAt": time_format::iso(event.at), "seq": event.seq,
+            "emittedBy": event.by.as_str(), "createdAt": time_format::iso(event.at), "seq": event.seq.0,
             "emittedByName": peers.name_of(&event.by),
         })
     }

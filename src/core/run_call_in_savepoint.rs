@@ -7,7 +7,7 @@ use super::transaction_and_pending_effects::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{EventSeq, MessageSeq, PeerId};
 use crate::base::limits;
 use crate::base::process_identity::Process;
 use serde_json::{Value, json};
@@ -58,8 +58,10 @@ pub struct CallContext {
     /// The latest time at which a waiting call runs again, in ms. At that time, the call is answered, unless it waits
     /// for a wakeup. `None` if the call has not waited yet.
     pub until: Option<i64>,
-    /// If the call waits for events or messages, this is the sequence number after which they must come.
-    pub cursor: Option<i64>,
+    /// If the call waits for events, this is the sequence number after which they must come.
+    pub event_cursor: Option<EventSeq>,
+    /// If the call waits for messages, this is the sequence number after which they must come.
+    pub message_cursor: Option<MessageSeq>,
     /// If the call waits for a wakeup, this is the time at which the wait ends, in ms.
     pub wakeup_end: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
@@ -80,7 +82,8 @@ impl CallContext {
             is_announced: false,
             now,
             until: None,
-            cursor: None,
+            event_cursor: None,
+            message_cursor: None,
             wakeup_end: None,
             must_answer_now: true,
             id: Value::Null,
@@ -162,7 +165,8 @@ impl Mesh {
             is_announced: false,
             now,
             until: None,
-            cursor: None,
+            event_cursor: None,
+            message_cursor: None,
             wakeup_end: None,
             must_answer_now: false,
             id: call.id.clone(),
@@ -258,7 +262,8 @@ impl Mesh {
             Ok(Outcome::Pending(reason, until)) => {
                 call.ctx.until = Some(until);
                 match reason {
-                    WaitReason::Events(cursor) | WaitReason::Messages(cursor) => call.ctx.cursor = Some(cursor),
+                    WaitReason::Events(cursor) => call.ctx.event_cursor = Some(cursor),
+                    WaitReason::Messages(cursor) => call.ctx.message_cursor = Some(cursor),
                     WaitReason::Wakeup(_, end) => call.ctx.wakeup_end = Some(end),
                     WaitReason::Mail(_) | WaitReason::Locks(_) => {}
                 }

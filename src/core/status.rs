@@ -81,7 +81,7 @@ impl Mesh {
             "peers": { "active": active, "stale": stale, "total": active + stale, "away": count("away") },
             "messages": { "total": counters.messages, "undelivered": counters.unread },
             "locks": { "active": self.locks.all().len() },
-            "events": { "total": counters.events, "last": counters.event_last },
+            "events": { "total": counters.events, "last": counters.event_last.0 },
             "db": { "sizeBytes": size, "walSizeBytes": wal_size },
             "waiting": self.waiting.len(), "connections": self.peers.connection_count(),
             "host": settings.host, "rate": { "messagesPer10s": settings.rate_max },

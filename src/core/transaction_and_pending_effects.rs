@@ -7,7 +7,7 @@
 use super::waiting_calls::WaitReason;
 use super::{ConnId, mail, shared_key_value_entries};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::process_identity::Process;
 use crate::store::{Changeset, Event, LogPosition, Message, Store, StoreError};
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub enum Effect {
     /// An error that must be written to the log, because no caller waits for the result.
     Log(Error),
     /// A message for a peer that receives pushes on a Unix socket of its own.
-    PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
+    PeerPush { peer: PeerId, seq: MessageSeq, from: PeerId, body: String },
     /// The person at this machine has received a new alert.
     Alert,
     /// A new event. Observers and peers with push sockets receive it.

@@ -4,7 +4,7 @@ use super::locks::request_conflicts::LockRequest;
 use super::peers::Peers;
 use super::transaction_and_pending_effects::Dirty;
 use super::{Args, CallContext, ConnId, Op};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{EventSeq, MessageSeq, PeerId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -18,9 +18,9 @@ pub enum WaitReason {
     /// The call is waiting for a message to this peer.
     Mail(PeerId),
     /// The call is waiting for an event after this cursor.
-    Events(i64),
+    Events(EventSeq),
     /// The call is waiting for any message after this cursor.
-    Messages(i64),
+    Messages(MessageSeq),
     /// The call is waiting for a message that may wake this peer. The wait ends at this time, in ms, even if there is
     /// no such message.
     Wakeup(PeerId, i64),
@@ -272,7 +272,8 @@ mod tests {
             is_announced: false,
             now: 0,
             until: None,
-            cursor: None,
+            event_cursor: None,
+            message_cursor: None,
             wakeup_end: None,
             must_answer_now: false,
             id: json!(id),
@@ -287,8 +288,8 @@ mod tests {
             Some(WaitReason::Mail("a".into())),
             Some(WaitReason::Wakeup("b".into(), 9)),
             Some(WaitReason::Mail("b".into())),
-            Some(WaitReason::Messages(1)),
-            Some(WaitReason::Events(1)),
+            Some(WaitReason::Messages(MessageSeq(1))),
+            Some(WaitReason::Events(EventSeq(1))),
             None,
         ];
         let changes: Vec<Dirty> = (0..16)

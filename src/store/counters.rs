@@ -7,6 +7,7 @@
 
 use super::named_columns::update_row;
 use super::{Store, StoreError, StoreResult};
+use crate::base::id_types::{EventSeq, FencingToken, MessageSeq};
 use rusqlite::Connection;
 use std::fs::File;
 use std::io::{self, Write};
@@ -24,11 +25,11 @@ const BLOCK: i64 = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.
-    pub message_last: i64,
+    pub message_last: MessageSeq,
     /// The sequence number of the last event.
-    pub event_last: i64,
+    pub event_last: EventSeq,
     /// The last fencing token that was granted.
-    pub token_last: i64,
+    pub token_last: FencingToken,
     /// The number of messages in the database.
     pub messages: i64,
     /// The number of unread messages.
@@ -40,13 +41,13 @@ pub struct Counters {
 impl Counters {
     /// The last sequence numbers of messages and events, and the last fencing token.
     fn last(&self) -> [i64; 3] {
-        [self.message_last, self.event_last, self.token_last]
+        [self.message_last.0, self.event_last.0, self.token_last.0]
     }
 
     /// Whether only messages and events have been added since `stored` was written.
     fn only_adds_rows(&self, stored: &Counters) -> bool {
-        let n_messages = self.message_last - stored.message_last;
-        let n_events = self.event_last - stored.event_last;
+        let n_messages = self.message_last.0 - stored.message_last.0;
+        let n_events = self.event_last.0 - stored.event_last.0;
         let expected = Counters {
             message_last: self.message_last,
             event_last: self.event_last,
@@ -61,7 +62,7 @@ impl Counters {
     /// Raises the last sequence numbers and the last fencing token to at least the values in `floor`. So all new
     /// numbers will be higher than these values.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
-        let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
+        let lasts = [&mut self.message_last.0, &mut self.event_last.0, &mut self.token_last.0];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
     }
 }
@@ -208,13 +209,16 @@ pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
         })
     })?;
     let highest = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
-    let message_last = counters.message_last.max(highest("SELECT max(seq) FROM message")?.unwrap_or(0));
-    let event_last = counters.event_last.max(highest("SELECT max(seq) FROM event")?.unwrap_or(0));
-    let n_added = message_last - counters.message_last;
+    let message_last =
+        highest("SELECT max(seq) FROM message")?.map_or(counters.message_last, MessageSeq).max(counters.message_last);
+    let event_last =
+        highest("SELECT max(seq) FROM event")?.map_or(counters.event_last, EventSeq).max(counters.event_last);
+    let n_added = message_last.0 - counters.message_last.0;
     (counters.messages, counters.unread) = (counters.messages + n_added, counters.unread + n_added);
-    counters.events += event_last - counters.event_last;
+    counters.events += event_last.0 - counters.event_last.0;
     (counters.message_last, counters.event_last) = (message_last, event_last);
-    counters.token_last = counters.token_last.max(highest("SELECT max(token) FROM lock")?.unwrap_or(0));
+    let token_last = highest("SELECT max(token) FROM lock")?.map_or(counters.token_last, FencingToken);
+    counters.token_last = token_last.max(counters.token_last);
     Ok(counters)
 }
 
@@ -226,7 +230,7 @@ mod tests {
 
     fn send(store: &mut Store, sent: &mut Vec<Message>) {
         let mut message = Message { sender: "a".into(), recipient: "b".into(), ..Message::default() };
-        message.created = store.counters.message_last;
+        message.created = store.counters.message_last.0;
         store.add_message(&mut message).unwrap();
         sent.push(message);
     }
@@ -246,23 +250,23 @@ mod tests {
             send(store, sent);
         }
         if done(1) {
-            store.add_event(&EventKind::from_word("build.done"), "a", store.counters.event_last, "{}", None).unwrap();
+            store.add_event(&EventKind::from_word("build.done"), "a", store.counters.event_last.0, "{}", None).unwrap();
         }
         if done(2) {
             read_oldest(store, sent);
         }
         if done(3) {
-            let (_, unread) = store.prune_messages(store.counters.message_last - 4, 1).unwrap();
+            let (_, unread) = store.prune_messages(store.counters.message_last.0 - 4, 1).unwrap();
             sent.drain(..unread.len());
         }
         if done(4) {
-            store.prune_events(store.counters.event_last - 4, 1).unwrap();
+            store.prune_events(store.counters.event_last.0 - 4, 1).unwrap();
         }
         if done(5) {
             store.next_token();
         }
         if done(6) {
-            store.raise(store.counters.message_last + 3).unwrap();
+            store.raise(store.counters.message_last.0 + 3).unwrap();
         }
     }
 
@@ -290,6 +294,6 @@ mod tests {
         turn(&mut store, &mut Vec::new(), 0b11);
         store.commit().unwrap();
         let written: i64 = store.db.query_row("SELECT message_last FROM counters", [], |row| row.get(0)).unwrap();
-        assert_eq!((written, store.counters.message_last), (0, 2));
+        assert_eq!((written, store.counters.message_last.0), (0, 2));
     }
 }

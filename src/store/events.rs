@@ -3,14 +3,14 @@
 use super::named_columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::domain_enums::EventKind;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{EventSeq, PeerId};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// The event's sequence number in the stream.
-    pub seq: i64,
+    pub seq: EventSeq,
     /// The type of the event.
     pub kind: EventKind,
     /// The peer that caused the event.
@@ -27,7 +27,7 @@ pub struct EventFilter<'a> {
     /// The names of the event types to read. An empty list means all types.
     pub types: &'a [&'a str],
     /// Read only events after this sequence number.
-    pub after: i64,
+    pub after: EventSeq,
     /// Read the newest events first, instead of the oldest ones.
     pub newest: bool,
     /// Read at most this many events.
@@ -51,7 +51,7 @@ pub struct ValueEvent {
     /// The payload, as JSON text.
     pub payload: String,
     /// The sequence number of the event that contains the previous value of the same state entry.
-    pub earlier: Option<i64>,
+    pub earlier: Option<EventSeq>,
 }
 
 const COLUMNS: &str = "seq, type, by, at, payload";
@@ -76,9 +76,9 @@ impl Store {
         by: &str,
         at: i64,
         payload: &str,
-        earlier: Option<i64>,
-    ) -> StoreResult<i64> {
-        let seq = self.counters.event_last + 1;
+        earlier: Option<EventSeq>,
+    ) -> StoreResult<EventSeq> {
+        let seq = self.counters.event_last.next();
         write_row!(self, "INSERT", "event", {
             "seq": seq,
             "type": kind.word(),
@@ -94,8 +94,8 @@ impl Store {
     }
 
     /// Records that the block of the event `seq` contains an event of this type.
-    fn add_event_block(&mut self, kind: &EventKind, seq: i64) -> StoreResult<()> {
-        let number = seq / BLOCK;
+    fn add_event_block(&mut self, kind: &EventKind, seq: EventSeq) -> StoreResult<()> {
+        let number = seq.0 / BLOCK;
         if self.event_block.number != number {
             self.event_block = KnownBlock { number, types: Vec::new() };
         }
@@ -111,17 +111,17 @@ impl Store {
     pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let sort = |found: &mut Vec<Event>| {
-            found.sort_by_key(|event| if filter.newest { -event.seq } else { event.seq });
+            found.sort_by_key(|event| if filter.newest { -event.seq.0 } else { event.seq.0 });
             found.dedup_by_key(|event| event.seq);
         };
         let mut found = Vec::new();
         if filter.types.is_empty() {
             let sql = format!("SELECT {COLUMNS} FROM event WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
             let mut query = self.db.prepare_cached(&sql)?;
-            found = query.query_map([filter.after, filter.limit], read)?.collect::<rusqlite::Result<_>>()?;
+            found = query.query_map(params![filter.after, filter.limit], read)?.collect::<rusqlite::Result<_>>()?;
         }
         // If enough events have been found, the remaining types are searched only up to the last of these events.
-        let (mut low, mut high) = (filter.after.saturating_add(1), i64::MAX);
+        let (mut low, mut high) = (filter.after.next(), EventSeq::MAX);
         for kind in filter.types {
             let sql = format!(
                 "SELECT {COLUMNS} FROM (SELECT type AS wanted, block FROM event_block \
@@ -144,14 +144,14 @@ impl Store {
     }
 
     /// The sequence number of the oldest event in the table. `None` if the table is empty.
-    pub fn first_event(&self) -> StoreResult<Option<i64>> {
+    pub fn first_event(&self) -> StoreResult<Option<EventSeq>> {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
     /// The sequence number of the last event at or before `time`. Later events have higher sequence numbers, so a
     /// binary search by time works without an index of times.
-    pub fn event_at(&self, time: i64) -> StoreResult<i64> {
-        let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
+    pub fn event_at(&self, time: i64) -> StoreResult<EventSeq> {
+        let (mut low, mut high) = (self.first_event()?.map_or(0, |first| first.0 - 1), self.counters.event_last.0);
         let mut query =
             self.db.prepare_cached("SELECT seq, at FROM event WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1")?;
         while low < high {
@@ -162,18 +162,18 @@ impl Store {
                 _ => low = middle,
             }
         }
-        Ok(low)
+        Ok(EventSeq(low))
     }
 
     /// Reads an event that contains a value of a state entry. Returns `None` if the event has been deleted.
-    pub fn value_event(&self, seq: i64) -> StoreResult<Option<ValueEvent>> {
+    pub fn value_event(&self, seq: EventSeq) -> StoreResult<Option<ValueEvent>> {
         let mut query = self.db.prepare_cached("SELECT payload, earlier FROM event WHERE seq = ?1")?;
         let read = |row: &Row<'_>| Ok(ValueEvent { payload: row.get("payload")?, earlier: row.get("earlier")? });
         Ok(query.query_row([seq], read).optional()?)
     }
 
     /// Replaces the payload of an event. The new payload must not contain the value of a state entry.
-    pub fn blank_value_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
+    pub fn blank_value_event(&mut self, seq: EventSeq, payload: &str) -> StoreResult<()> {
         self.write("UPDATE event SET payload = ?2, earlier = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
     }
@@ -231,17 +231,17 @@ mod tests {
                 }
                 if below(&mut random, 5) == 0 {
                     store.prune_events(turn - 10, 100).unwrap();
-                    let first = store.first_event().unwrap().unwrap_or(i64::MAX);
+                    let first = store.first_event().unwrap().unwrap_or(EventSeq::MAX);
                     model.retain(|(seq, _)| *seq >= first);
                 }
                 store.commit().unwrap();
                 let choices = [&kinds[..1], &kinds[1..2], &kinds[2..], &kinds[..], &kinds[1..]];
                 for (wanted, newest) in choices.into_iter().flat_map(|wanted| [(wanted, false), (wanted, true)]) {
-                    let after = i64::from(below(&mut random, 300));
+                    let after = EventSeq(below(&mut random, 300).into());
                     let types: Vec<&str> = wanted.iter().map(EventKind::word).collect();
                     let filter = EventFilter { types: &types, after, newest, limit: 7 };
-                    let found: Vec<i64> = store.events(&filter).unwrap().iter().map(|event| event.seq).collect();
-                    let mut expected: Vec<i64> = model
+                    let found: Vec<EventSeq> = store.events(&filter).unwrap().iter().map(|event| event.seq).collect();
+                    let mut expected: Vec<EventSeq> = model
                         .iter()
                         .filter(|(seq, of)| *seq > after && wanted.contains(of))
                         .map(|(seq, _)| *seq)
@@ -253,7 +253,7 @@ mod tests {
                     assert_eq!(found, expected, "seed {seed}, turn {turn}, {types:?} after {after}, newest {newest}");
                 }
             }
-            let oldest = store.first_event().unwrap().unwrap() / BLOCK;
+            let oldest = store.first_event().unwrap().unwrap().0 / BLOCK;
             let sql = "SELECT count(*) FROM event_block WHERE block < ?1";
             let n_left: i64 = store.db.query_row(sql, [oldest], |row| row.get(0)).unwrap();
             assert_eq!(n_left, 0, "seed {seed}: blocks without events are removed");

@@ -3,7 +3,7 @@
 
 use super::named_columns::{NamedColumns, placeholder, upsert_row};
 use super::{Store, StoreResult};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{EventSeq, PeerId};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// An entry of the shared state. If the entry is deleted, `value` is `None`.
@@ -24,7 +24,7 @@ pub struct StateEntry {
     /// The time, in ms, at which the entry expires.
     pub expires: Option<i64>,
     /// The newest event that contains a value of the entry.
-    pub last_event: Option<i64>,
+    pub last_event: Option<EventSeq>,
 }
 
 /// A position in the list of the deleted entries. The default is the position before the first entry.
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Stores the sequence number of the newest event that contains a value of the entry.
-    pub fn set_last_event(&mut self, e: &StateEntry, seq: Option<i64>) -> StoreResult<()> {
+    pub fn set_last_event(&mut self, e: &StateEntry, seq: Option<EventSeq>) -> StoreResult<()> {
         let sql = "UPDATE state SET last_event = ?3 WHERE namespace = ?1 AND key = ?2";
         self.write(sql, params![e.namespace, e.key, seq])?;
         Ok(())

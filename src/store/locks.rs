@@ -5,14 +5,14 @@ use super::named_columns::{placeholder, upsert_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::domain_enums::LockOwner;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use rusqlite::{Row, params};
 
 /// One locked path.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LockRow {
     /// The fencing token of the grant to which this path belongs.
-    pub token: i64,
+    pub token: FencingToken,
     /// The absolute, normalised path of a file or a folder, or a glob. The path of a folder ends with a slash.
     pub path: String,
     /// The peer that holds the lock.
@@ -66,8 +66,8 @@ impl Store {
     }
 
     /// Returns a new fencing token, which is higher than all earlier tokens.
-    pub fn next_token(&mut self) -> i64 {
-        self.counters.token_last += 1;
+    pub fn next_token(&mut self) -> FencingToken {
+        self.counters.token_last = self.counters.token_last.next();
         self.counters.token_last
     }
 
@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Removes a locked path. The other paths of the same grant stay locked.
-    pub fn drop_lock(&mut self, token: i64, path: &str) -> StoreResult<()> {
+    pub fn drop_lock(&mut self, token: FencingToken, path: &str) -> StoreResult<()> {
         self.write("DELETE FROM lock WHERE token = ?1 AND path = ?2", params![token, path])?;
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::messages::{NOT_UNREAD, UNREAD};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::domain_enums::MessageState;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,7 +25,7 @@ pub enum ScanSource<'a> {
     Channel(&'a str),
     /// The messages of one conversation: the message with this sequence number, its copies for other recipients, and
     /// all replies to these messages.
-    Thread(i64),
+    Thread(MessageSeq),
 }
 
 /// The range, the direction and the maximum size of one step of a scan.
@@ -34,9 +34,9 @@ pub struct MessageScan<'a> {
     /// The set of messages to scan.
     pub source: ScanSource<'a>,
     /// Scan only messages after this sequence number.
-    pub after: i64,
+    pub after: MessageSeq,
     /// Scan only messages before this sequence number.
-    pub before: i64,
+    pub before: MessageSeq,
     /// Scan the newest messages first.
     pub newest: bool,
     /// Maximum number of rows to read.
@@ -49,7 +49,7 @@ pub struct MessageScan<'a> {
 #[derive(Debug)]
 pub struct ScannedMessage<'a> {
     /// The sequence number of the message.
-    pub seq: i64,
+    pub seq: MessageSeq,
     /// The peer that sent the message.
     pub sender: &'a PeerId,
     /// The peer that receives the message.
@@ -61,7 +61,7 @@ pub struct ScannedMessage<'a> {
     /// The state of the message.
     pub state: MessageState,
     /// The sequence number of the message to which this message replies.
-    pub reply_to: Option<i64>,
+    pub reply_to: Option<MessageSeq>,
     /// The payload.
     pub body: &'a str,
 }
@@ -71,7 +71,7 @@ pub struct ScannedMessage<'a> {
 pub struct ScanEnd {
     /// The sequence number of the last row that was scanned completely; the next step continues after this row. `None`
     /// if no row was scanned completely.
-    pub last: Option<i64>,
+    pub last: Option<MessageSeq>,
     /// Whether the scan has no more rows.
     pub is_complete: bool,
 }
@@ -89,7 +89,7 @@ const REPLY_TO: usize = 6;
 const BODY: usize = 7;
 
 /// The sequence numbers of the first and the last copy of a message that was sent to several recipients.
-type Copies = (i64, i64);
+type Copies = (MessageSeq, MessageSeq);
 
 impl Store {
     /// Calls `visit` for each row whose text passes `text_passes`. The step ends when `visit` returns `Break`, when the
@@ -178,11 +178,11 @@ impl Store {
     }
 
     /// The sequence number of the first message in the conversation that contains this message.
-    pub fn thread_of(&self, seq: i64) -> StoreResult<i64> {
+    pub fn thread_of(&self, seq: MessageSeq) -> StoreResult<MessageSeq> {
         let thread = self
             .db
             .prepare_cached("SELECT thread FROM message WHERE seq = ?1")?
-            .query_row([seq], |row| row.get::<_, Option<i64>>(0))
+            .query_row([seq], |row| row.get::<_, Option<MessageSeq>>(0))
             .optional()?;
         match thread.flatten() {
             Some(root) => Ok(root),
@@ -193,11 +193,11 @@ impl Store {
     /// The first and the last copy of this message. A message to a group has one copy for each recipient. The copies
     /// have consecutive sequence numbers. Replies to any of the copies belong to one conversation, which begins with
     /// the first copy.
-    pub fn copies_of(&self, seq: i64) -> StoreResult<Copies> {
+    pub fn copies_of(&self, seq: MessageSeq) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
             let (sender, group): (i64, String) = (row.get("sender")?, row.get("recipient_group")?);
-            Ok((row.get::<_, i64>("seq")?, (sender, group, row.get::<_, i64>("created")?)))
+            Ok((row.get::<_, MessageSeq>("seq")?, (sender, group, row.get::<_, i64>("created")?)))
         };
         let mut query = self.db.prepare_cached(&format!("{facts} WHERE seq = ?1"))?;
         let Some((_, own)) = query.query_row([seq], read).optional()?.filter(|(_, own)| !own.1.is_empty()) else {
@@ -218,7 +218,7 @@ impl Store {
     }
 
     /// The sequence number of this recipient's copy of a message. `None` if the recipient got no copy.
-    pub fn copy_for(&self, seq: i64, recipient: &str) -> StoreResult<Option<i64>> {
+    pub fn copy_for(&self, seq: MessageSeq, recipient: &str) -> StoreResult<Option<MessageSeq>> {
         let (first, last) = self.copies_of(seq)?;
         let sql = "SELECT copy.seq FROM message AS copy JOIN message AS sent ON sent.seq = ?1 \
                    WHERE copy.seq BETWEEN ?2 AND ?3 AND copy.body = sent.body \
@@ -228,7 +228,7 @@ impl Store {
     }
 
     /// The sequence number of the message to which this message replies.
-    pub fn reply_target(&self, seq: i64) -> StoreResult<Option<i64>> {
+    pub fn reply_target(&self, seq: MessageSeq) -> StoreResult<Option<MessageSeq>> {
         let mut query = self.db.prepare_cached("SELECT reply_to FROM message WHERE seq = ?1")?;
         Ok(query.query_row([seq], |row| row.get(0)).optional()?.flatten())
     }
@@ -240,8 +240,8 @@ impl Store {
     }
 
     /// The sequence number of the last message before this time. 0 if there is no such message.
-    pub fn message_at(&self, time: i64) -> StoreResult<i64> {
-        let (mut low, mut high) = (0, self.counters.message_last);
+    pub fn message_at(&self, time: i64) -> StoreResult<MessageSeq> {
+        let (mut low, mut high) = (0, self.counters.message_last.0);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
         // Later messages have higher sequence numbers, so a binary search by time works without an index of times.
         while low < high {
@@ -252,7 +252,7 @@ impl Store {
                 _ => high = middle - 1,
             }
         }
-        Ok(low)
+        Ok(MessageSeq(low))
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
             old.execute(sql, params![seq, reply_to]).unwrap();
         }
         let store = Store::prepare(old).unwrap();
-        let roots: Vec<i64> = (1..=7).map(|seq| store.thread_of(seq).unwrap()).collect();
+        let roots: Vec<i64> = (1..=7).map(|seq| store.thread_of(MessageSeq(seq)).unwrap().0).collect();
         assert_eq!(roots, [1, 1, 1, 1, 5, 0, 0]);
     }
 
@@ -304,7 +304,7 @@ mod tests {
         let mut store = Store::memory().unwrap();
         for (n, (sender, recipient)) in [("a", "b"), ("b", "a"), ("c", "b"), ("a", "a"), ("a", "c")].iter().enumerate()
         {
-            let reply_to = (n == 1 || n == 4).then_some(1);
+            let reply_to = (n == 1 || n == 4).then_some(MessageSeq(1));
             let mut m = Message {
                 sender: (*sender).into(),
                 recipient: (*recipient).into(),
@@ -318,14 +318,15 @@ mod tests {
             }
         }
         let scan = |source, after, before, newest, rows_max| {
+            let (after, before) = (MessageSeq(after), MessageSeq(before));
             let scan = MessageScan { source, after, before, newest, rows_max, bytes_max: 1 << 20 };
             let mut seqs = Vec::new();
             let visit = |m: &ScannedMessage<'_>| {
-                seqs.push(m.seq);
+                seqs.push(m.seq.0);
                 ControlFlow::Continue(())
             };
             let end = store.scan_messages(&scan, |_| true, visit).unwrap();
-            (seqs, end.last, end.is_complete)
+            (seqs, end.last.map(|last| last.0), end.is_complete)
         };
         let of_a = ScanSource::OfPeer("a");
         assert_eq!(scan(of_a, 0, 99, true, 9), (vec![5, 4, 2, 1], Some(1), true));
@@ -333,13 +334,20 @@ mod tests {
         assert_eq!(scan(of_a, 2, 5, false, 9), (vec![4], Some(4), true));
         assert_eq!(scan(ScanSource::OfPeer("nobody"), 0, 99, true, 9), (vec![], None, true));
         assert_eq!(scan(ScanSource::All, 0, 99, true, 5), (vec![5, 4, 3, 2, 1], Some(1), true));
-        assert_eq!(scan(ScanSource::Thread(1), 0, 99, false, 9), (vec![1, 2, 5], Some(5), true));
+        assert_eq!(scan(ScanSource::Thread(MessageSeq(1)), 0, 99, false, 9), (vec![1, 2, 5], Some(5), true));
         for (time, want) in [(0, 0), (1, 1), (10, 1), (11, 2), (40, 4), (41, 5), (99, 5)] {
-            assert_eq!(store.message_at(time).unwrap(), want, "{time}");
+            assert_eq!(store.message_at(time).unwrap(), MessageSeq(want), "{time}");
         }
         // If the query plan contained a sort, one step would read all messages of a peer.
-        for source in [of_a, ScanSource::All, ScanSource::Thread(1)] {
-            let scan = MessageScan { source, after: 0, before: 9, newest: true, rows_max: 9, bytes_max: 9 };
+        for source in [of_a, ScanSource::All, ScanSource::Thread(MessageSeq(1))] {
+            let scan = MessageScan {
+                source,
+                after: MessageSeq(0),
+                before: MessageSeq(9),
+                newest: true,
+                rows_max: 9,
+                bytes_max: 9,
+            };
             let (sql, values) = store.scan_query(&scan).unwrap();
             let mut plan = store.db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let read = |row: &Row<'_>| row.get::<_, String>("detail");
@@ -356,7 +364,14 @@ mod tests {
                 .unwrap();
         }
         let source = ScanSource::OfPeer("a");
-        let scan = MessageScan { source, after: 0, before: 9999, newest: true, rows_max: 9, bytes_max: 1 << 20 };
+        let scan = MessageScan {
+            source,
+            after: MessageSeq(0),
+            before: MessageSeq(9999),
+            newest: true,
+            rows_max: 9,
+            bytes_max: 1 << 20,
+        };
         let (sql, values) = store.scan_query(&scan).unwrap();
         let mut query = store.db.prepare(&sql).unwrap();
         let n_rows = query.query_map(params_from_iter(values), |_| Ok(())).unwrap().count();

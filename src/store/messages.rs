@@ -5,7 +5,7 @@ use super::named_columns::{ColumnOrder, NamedColumns, placeholder, update_row, w
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::domain_enums::{MessageState, MessageType};
-use crate::base::id_types::{MeshUrl, PeerId};
+use crate::base::id_types::{MeshUrl, MessageSeq, PeerId};
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
     /// The sequence number of the message among all messages of the mesh.
-    pub seq: i64,
+    pub seq: MessageSeq,
     /// The peer that sent the message.
     pub sender: PeerId,
     /// The peer that receives the message.
@@ -25,7 +25,7 @@ pub struct Message {
     /// The payload.
     pub body: String,
     /// The sequence number of the message to which this message replies.
-    pub reply_to: Option<i64>,
+    pub reply_to: Option<MessageSeq>,
     /// The sender's idempotency key.
     pub key: Option<String>,
     /// The time, in ms, at which the message was accepted.
@@ -72,7 +72,7 @@ pub struct MessageFilter<'a> {
     /// Only messages that the recipient has not started to read.
     pub not_begun: bool,
     /// Only messages after this sequence number.
-    pub after: i64,
+    pub after: MessageSeq,
     /// Whether to read the newest messages first.
     pub newest: bool,
     /// Maximum number of messages to read.
@@ -156,7 +156,7 @@ impl Store {
     pub fn add_message(&mut self, m: &mut Message) -> StoreResult<()> {
         let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
         let thread = m.reply_to.map(|seq| self.thread_of(seq)).transpose()?;
-        m.seq = self.counters.message_last + 1;
+        m.seq = self.last_message().next();
         write_row!(self, "INSERT", "message", {
             "seq": m.seq,
             "sender": sender,
@@ -261,12 +261,12 @@ impl Store {
     }
 
     /// The sequence number of the last message.
-    pub fn last_message(&self) -> i64 {
+    pub fn last_message(&self) -> MessageSeq {
         self.counters.message_last
     }
 
     /// The message with this sequence number.
-    pub fn message(&self, seq: i64) -> StoreResult<Option<Message>> {
+    pub fn message(&self, seq: MessageSeq) -> StoreResult<Option<Message>> {
         let mut query = self.db.prepare_cached(&format!("{COLUMNS} WHERE seq = ?1"))?;
         Ok(query.query_row([seq], read_row).optional()?)
     }

@@ -4,6 +4,7 @@
 //! **Invariant:** each turn of the broker's loop has at most one write transaction. If a call fails, only the writes of
 //! this call are rolled back.
 
+mod ascending_number_columns;
 mod changeset;
 mod channel_members;
 mod checkpointer;
@@ -367,6 +368,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::base::domain_enums::{MessageState, WakeupOutcome};
+    use crate::base::id_types::MessageSeq;
     use rusqlite::params;
 
     fn message(sender: &str, recipient: &str) -> Message {
@@ -385,7 +387,7 @@ mod tests {
         let mut store = Store::prepare(old).unwrap();
         let found = store.messages(&MessageFilter { limit: 9, ..MessageFilter::default() }).unwrap();
         let people: Vec<_> =
-            found.iter().map(|m| (m.seq, m.sender.as_str(), m.recipient.as_str(), m.state.number())).collect();
+            found.iter().map(|m| (m.seq.0, m.sender.as_str(), m.recipient.as_str(), m.state.number())).collect();
         assert_eq!(people, [(1, "7", "b", 2), (2, "b", "7", 0), (3, "7", "c", 1)]);
         assert_eq!(store.messages_by_key("7", "k").unwrap().len(), 2);
         store.add_message(&mut message("b", "c")).unwrap();
@@ -422,11 +424,14 @@ mod tests {
         }
         let seqs = |pick: MessageFilter<'_>| {
             let found = store.messages(&MessageFilter { to: Some("reader"), ..pick }).unwrap();
-            found.iter().map(|m| m.seq).collect::<Vec<_>>()
+            found.iter().map(|m| m.seq.0).collect::<Vec<_>>()
         };
         assert_eq!(seqs(MessageFilter { limit: 9, ..MessageFilter::default() }), [1, 2, 3, 4, 5, 6]);
         assert_eq!(seqs(MessageFilter { limit: 3, newest: true, ..MessageFilter::default() }), [6, 5, 4]);
-        assert_eq!(seqs(MessageFilter { limit: 9, after: 2, from: Some("odd"), ..MessageFilter::default() }), [4, 6]);
+        assert_eq!(
+            seqs(MessageFilter { limit: 9, after: MessageSeq(2), from: Some("odd"), ..MessageFilter::default() }),
+            [4, 6]
+        );
         assert_eq!(seqs(MessageFilter { limit: 9, unread: true, ..MessageFilter::default() }), [2, 3, 5, 6]);
         assert_eq!(seqs(MessageFilter { limit: 9, from: Some("nobody"), ..MessageFilter::default() }), [0; 0]);
     }
@@ -455,10 +460,10 @@ mod tests {
         }
         store.prune_messages(2, 9).unwrap();
         assert_eq!(store.prune_wakeups(2).unwrap(), 2);
-        assert_eq!(store.wakeups(1).unwrap(), [wakeup(3)]);
+        assert_eq!(store.wakeups(MessageSeq(1)).unwrap(), [wakeup(3)]);
         store.prune_messages(9, 9).unwrap();
         assert_eq!([store.prune_wakeups(9).unwrap(), store.prune_wakeups(9).unwrap()], [4, 0], "no message is left");
-        assert_eq!(store.wakeups(2).unwrap(), []);
+        assert_eq!(store.wakeups(MessageSeq(2)).unwrap(), []);
     }
 
     #[test]

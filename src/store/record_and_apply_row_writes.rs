@@ -362,7 +362,7 @@ mod tests {
         // The standby gives the next message the same number that the leader would give it.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
-        assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));
+        assert_eq!((next.seq.0, standby.count_unread("d").unwrap()), (5, 1));
     }
 
     fn store_and_fail(store: &mut Store) {

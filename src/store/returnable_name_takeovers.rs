@@ -2,7 +2,7 @@
 //! data that is needed to give them back. Takeovers are rare, so the rows are in the table `meta`.
 
 use super::{Store, StoreResult};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub struct TakeoverRow {
     pub summary: String,
     /// The last fencing token that was granted before the takeover. A lock with a higher token belongs to the new
     /// session.
-    pub token: i64,
+    pub token: FencingToken,
     /// The notice that the next reply will show to the new session. `None` after the notice has been shown.
     pub notice: Option<String>,
 }
@@ -32,7 +32,7 @@ pub struct TakeoverRow {
 impl TakeoverRow {
     fn to_json(&self) -> Value {
         json!({
-            "key": self.key, "olderKeys": self.older_keys, "summary": self.summary, "token": self.token,
+            "key": self.key, "olderKeys": self.older_keys, "summary": self.summary, "token": self.token.0,
             "notice": self.notice,
         })
     }
@@ -44,7 +44,7 @@ impl TakeoverRow {
             key: text("key"),
             older_keys: keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
             summary: text("summary").unwrap_or_default(),
-            token: value["token"].as_i64().unwrap_or(0),
+            token: FencingToken(value["token"].as_i64().unwrap_or(0)),
             notice: text("notice"),
         }
     }
@@ -108,7 +108,7 @@ mod tests {
             key: Some("k \"1\"".into()),
             older_keys: vec!["a".into()],
             summary: "old work".into(),
-            token: 7,
+            token: FencingToken(7),
             notice: Some("was taken over".into()),
         };
         for name in ["takeove", "takeover", "takeover!", "takeovers"] {

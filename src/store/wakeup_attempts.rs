@@ -4,7 +4,7 @@
 use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::domain_enums::WakeupOutcome;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use rusqlite::Row;
 
 /// One attempt to wake a session for a message.
@@ -28,7 +28,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<WakeupRow> {
 
 impl Store {
     /// Stores an attempt that was made for a message.
-    pub fn add_wakeup(&mut self, seq: i64, wakeup: &WakeupRow) -> StoreResult<()> {
+    pub fn add_wakeup(&mut self, seq: MessageSeq, wakeup: &WakeupRow) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "wakeup", {
             "seq": seq,
             "at": wakeup.at,
@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// The attempts that were made for a message, oldest first.
-    pub fn wakeups(&self, seq: i64) -> StoreResult<Vec<WakeupRow>> {
+    pub fn wakeups(&self, seq: MessageSeq) -> StoreResult<Vec<WakeupRow>> {
         let sql = "SELECT at, channel, outcome FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
         let mut query = self.db.prepare_cached(sql)?;
         let rows = query.query_map([seq], read)?;

@@ -3,6 +3,7 @@
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
+use slm_mesh::base::id_types::MessageSeq;
 use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::{locks, mail, peers, peers::sessions};
 
@@ -186,13 +187,13 @@ fn human_is_the_person_at_the_callers_own_machine() {
 fn alerts_reach_each_person_once_and_the_broker_notifies_for_all_machines() {
     let mut disk = two("alerts");
     let alerts = |disk: &Disk| {
-        let (shown, more) = disk.mesh.unread_alerts(0, 2);
+        let (shown, more) = disk.mesh.unread_alerts(MessageSeq(0), 2);
         (shown.iter().map(|row| row["payload"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), more)
     };
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "one", "type": "alert" })).unwrap();
     disk.call(1, &mail::SEND, json!({ "to": "all", "message": "two", "type": "alert" })).unwrap();
     assert_eq!(alerts(&disk), (vec!["one".into(), "two".into()], 0), "the copy for a group counts once");
-    let rows = disk.mesh.unread_alerts(0, 2).0;
+    let rows = disk.mesh.unread_alerts(MessageSeq(0), 2).0;
     assert_eq!((&rows[0]["toName"], &rows[1]["toName"]), (&json!("ada@laptop"), &json!(null)));
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "three", "type": "alert" })).unwrap();
     disk.call(2, &mail::SEND, json!({ "to": "human", "message": "four", "type": "alert" })).unwrap();

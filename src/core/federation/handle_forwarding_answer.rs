@@ -9,6 +9,7 @@ use super::MeshLink;
 use super::roster::plain;
 use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::MessageSeq;
 use crate::base::limits;
 use crate::base::untrusted_text::quoted;
 use crate::core::Mesh;
@@ -40,7 +41,7 @@ pub enum Delivery {
 /// sent again. It is the oldest of the messages that wait for this link.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
-    seq: i64,
+    seq: MessageSeq,
     /// When the message was first sent, in ms.
     since: i64,
     /// How many times the message was sent without success.
@@ -64,13 +65,13 @@ impl DoubtfulMessage {
 
 impl MeshLink {
     /// Whether the other mesh has given no clear answer to this message.
-    pub(super) fn is_doubtful(&self, seq: i64) -> bool {
+    pub(super) fn is_doubtful(&self, seq: MessageSeq) -> bool {
         self.doubtful.as_ref().is_some_and(|doubtful| doubtful.seq == seq)
     }
 
     /// Records that a message got no clear answer. If the message must now count as refused, returns how many times it
     /// was tried.
-    fn note_unclear(&mut self, seq: i64, now: i64) -> Option<u32> {
+    fn note_unclear(&mut self, seq: MessageSeq, now: i64) -> Option<u32> {
         let heard = self.last_answer.unwrap_or(0);
         let fresh = DoubtfulMessage { seq, since: now, n_tries: 0, next: 0, others_pass: false };
         let doubtful = self.doubtful.get_or_insert(fresh);
@@ -88,7 +89,7 @@ impl MeshLink {
     }
 
     /// Records that a message got a clear answer.
-    fn note_clear(&mut self, seq: i64) {
+    fn note_clear(&mut self, seq: MessageSeq) {
         match &mut self.doubtful {
             Some(doubtful) if doubtful.seq != seq => doubtful.others_pass = true,
             doubtful => *doubtful = None,
@@ -101,7 +102,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn on_delivery(&mut self, n: usize, seq: i64, delivery: &Delivery, now: i64) -> Result<(), Error> {
+    pub fn on_delivery(&mut self, n: usize, seq: MessageSeq, delivery: &Delivery, now: i64) -> Result<(), Error> {
         self.federation.may_forward = true;
         match delivery {
             Delivery::Accepted => self.settle(n, seq, None, now),
@@ -114,7 +115,7 @@ impl Mesh {
         }
     }
 
-    fn on_unclear(&mut self, n: usize, seq: i64, why: &str, now: i64) -> Result<(), Error> {
+    fn on_unclear(&mut self, n: usize, seq: MessageSeq, why: &str, now: i64) -> Result<(), Error> {
         self.on_poll_failed(n, why);
         let doubted = self.federation.links.get(n).and_then(|link| link.doubtful.as_ref()).map(|of| of.seq);
         let was = doubted.map(|seq| self.mail.message(&self.turn.store, seq)).transpose()?.flatten();
@@ -138,7 +139,7 @@ impl Mesh {
     }
 
     /// Stores the final state of a message in its receipt: refused if there is a `rejection`, and forwarded otherwise.
-    fn settle(&mut self, n: usize, seq: i64, rejection: Option<&str>, now: i64) -> Result<(), Error> {
+    fn settle(&mut self, n: usize, seq: MessageSeq, rejection: Option<&str>, now: i64) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
         link.note_clear(seq);
         // A clear answer to a message, even a refusal, shows that the link itself works.

@@ -6,7 +6,7 @@
 
 use crate::base::domain_enums::{MessageType, PeerKind};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{ChannelName, PeerId};
+use crate::base::id_types::{ChannelName, MessageSeq, PeerId};
 use crate::base::limits;
 use crate::core::mail;
 use crate::core::op_behavior::OpBehavior;
@@ -172,12 +172,12 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         // A message to a group skips members that can't receive it. This message has only one recipient, so the sender
         // must get an error.
         None if target == TargetKind::Peer => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
-        first => Ok(accepted(target, first.map_or(0, |message| message.seq))),
+        first => Ok(accepted(target, first.map(|message| message.seq).unwrap_or_default())),
     }
 }
 
-fn accepted(target: TargetKind, seq: i64) -> Outcome {
-    Outcome::Ready(json!({ "ok": true, "seq": seq, "target": target.word() }))
+fn accepted(target: TargetKind, seq: MessageSeq) -> Outcome {
+    Outcome::Ready(json!({ "ok": true, "seq": seq.0, "target": target.word() }))
 }
 
 /// What the recipient in a message from another mesh stands for.

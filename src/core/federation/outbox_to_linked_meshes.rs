@@ -8,7 +8,7 @@ use super::roster::plain;
 use super::{Federation, MeshLink};
 use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::core::Mesh;
 use crate::core::peers::Peers;
 use crate::store::Message;
@@ -24,7 +24,7 @@ const LOOKED_AT_MAX: usize = 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForwardedMessage {
     /// The sequence number of the message.
-    pub seq: i64,
+    pub seq: MessageSeq,
     /// The JSON to post to the other mesh.
     pub body: Value,
 }
@@ -172,7 +172,7 @@ impl Mesh {
         recipient: &str,
         id: &str,
         now: i64,
-    ) -> Result<Option<i64>, Error> {
+    ) -> Result<Option<MessageSeq>, Error> {
         let Mesh { turn, mail, journal, ids, .. } = self;
         let known = ids.message_seq(id).map(|seq| mail.message(&turn.store, seq)).transpose()?.flatten();
         let Some(was) = known.filter(|of| of.sender == recipient && of.recipient == sender) else { return Ok(None) };

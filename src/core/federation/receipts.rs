@@ -7,7 +7,7 @@
 
 use crate::base::domain_enums::MessageState;
 use crate::base::error::Error;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::limits;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
@@ -33,11 +33,11 @@ const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, Messag
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
     /// The messages for which no receipt has arrived yet, by sequence number. The values are the senders.
-    forwarded: BTreeMap<i64, PeerId>,
+    forwarded: BTreeMap<MessageSeq, PeerId>,
     /// The messages that have been read and may still be acknowledged, by sequence number. The values are the senders.
-    read: BTreeMap<i64, PeerId>,
+    read: BTreeMap<MessageSeq, PeerId>,
     /// The messages whose receipts must be requested next.
-    due: BTreeSet<i64>,
+    due: BTreeSet<MessageSeq>,
     /// The version of the other mesh's receipts, from the last answer of that mesh. The version increases when receipts
     /// change.
     version: Option<i64>,
@@ -59,7 +59,7 @@ impl AwaitedReceipts {
     }
 
     /// Adds a message that has been read but not acknowledged.
-    fn add_read(&mut self, seq: i64, sender: PeerId) {
+    fn add_read(&mut self, seq: MessageSeq, sender: PeerId) {
         self.read.insert(seq, sender);
         if self.read.len() > READ_AWAITED_MAX {
             self.read.pop_first();
@@ -68,7 +68,7 @@ impl AwaitedReceipts {
 
     /// Records the state of a message from a receipt. After a message has been acknowledged or has expired, no further
     /// receipt is awaited.
-    fn note_state(&mut self, seq: i64, state: MessageState) {
+    fn note_state(&mut self, seq: MessageSeq, state: MessageState) {
         if state != MessageState::Read {
             self.read.remove(&seq);
         }
@@ -79,7 +79,7 @@ impl AwaitedReceipts {
         }
     }
 
-    fn sender(&self, seq: i64) -> Option<&PeerId> {
+    fn sender(&self, seq: MessageSeq) -> Option<&PeerId> {
         self.forwarded.get(&seq).or_else(|| self.read.get(&seq))
     }
 
@@ -93,12 +93,12 @@ impl AwaitedReceipts {
     }
 
     /// Removes the due messages of one sender, up to a limit. Returns the sender and these messages.
-    fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
-        let due: Vec<(i64, PeerId)> =
+    fn take_due(&mut self) -> Option<(PeerId, Vec<MessageSeq>)> {
+        let due: Vec<(MessageSeq, PeerId)> =
             self.due.iter().filter_map(|seq| Some((*seq, self.sender(*seq)?.clone()))).collect();
         let (_, sender) = due.first()?.clone();
         let same = due.iter().filter(|(_, of)| *of == sender).map(|(seq, _)| *seq);
-        let seqs: Vec<i64> = same.take(limits::LIST_MAX).collect();
+        let seqs: Vec<MessageSeq> = same.take(limits::LIST_MAX).collect();
         self.due = due.into_iter().map(|(seq, _)| seq).filter(|seq| !seqs.contains(seq)).collect();
         Some((sender, seqs))
     }

@@ -2,7 +2,7 @@
 //! although thousands of others may be in force.
 
 use super::request_conflicts::LockRequest;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::path_overlap;
 use crate::store::LockRow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -87,12 +87,12 @@ impl IndexedLocks {
     }
 
     /// Removes the lock with this token and path.
-    pub(super) fn remove(&mut self, token: i64, path: &str) {
+    pub(super) fn remove(&mut self, token: FencingToken, path: &str) {
         self.take(token, path);
     }
 
     /// Removes a lock, and returns its number.
-    fn take(&mut self, token: i64, path: &str) -> Option<u64> {
+    fn take(&mut self, token: FencingToken, path: &str) -> Option<u64> {
         let candidates = self.by_path.numbers(path);
         let is_it = |number: &&u64| self.rows.get(number).is_some_and(|row| row.token == token && row.path == path);
         let number = *candidates.iter().find(is_it)?;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn row(path: &str, token: i64) -> LockRow {
-        LockRow { path: path.to_owned(), token, ..LockRow::default() }
+        LockRow { path: path.to_owned(), token: FencingToken(token), ..LockRow::default() }
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         for path in &paths {
             let request = LockRequest { paths: vec![path.clone()], ..LockRequest::default() };
             let matcher = LockMatcher::new(&request);
-            let tokens: BTreeSet<i64> = locks.candidates(&request).iter().map(|lock| lock.token).collect();
+            let tokens: BTreeSet<FencingToken> = locks.candidates(&request).iter().map(|lock| lock.token).collect();
             let missed = locks.iter().find(|lock| matcher.collides(lock) && !tokens.contains(&lock.token));
             assert_eq!(missed.map(|lock| &lock.path), None, "not found for {path}");
             assert!(locks.on_path(path).any(|lock| lock.path == *path), "{path}");
@@ -239,12 +239,12 @@ mod tests {
             ..LockRequest::default()
         };
         let mut locks = IndexedLocks::default();
-        locks.put(in_tree("/one", "/src/a.rs").grant("/one/src/a.rs", None, 1, 0));
-        locks.put(in_tree("/one", "/src/b.rs").grant("/one/src/b.rs", None, 1, 0));
+        locks.put(in_tree("/one", "/src/a.rs").grant("/one/src/a.rs", None, FencingToken(1), 0));
+        locks.put(in_tree("/one", "/src/b.rs").grant("/one/src/b.rs", None, FencingToken(1), 0));
         for (path, n) in [("/src/a.rs", 1), ("/src/", 2), ("/src/*.rs", 2), ("/docs/a.rs", 0)] {
             assert_eq!(locks.candidates(&in_tree("/two", path)).len(), n, "{path}");
         }
-        locks.remove(1, "/one/src/a.rs");
+        locks.remove(FencingToken(1), "/one/src/a.rs");
         assert!(locks.candidates(&in_tree("/two", "/src/a.rs")).is_empty());
     }
 
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(locks.iter().map(|lock| lock.expires).collect::<Vec<_>>(), [9, 9, 9]);
         assert_eq!(locks.of_holder("").count(), 3);
         for path in ["/a", "/a/", "/*"] {
-            locks.remove(7, path);
+            locks.remove(FencingToken(7), path);
         }
         assert!(locks.by_path.is_empty() && locks.by_repo_path.is_empty() && locks.by_holder.is_empty());
         assert_eq!(locks.iter().len(), 0);

@@ -23,7 +23,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, paginatio
 use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::LockOwner;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::json_text::visible_json_length;
 use crate::base::path_overlap;
 use crate::base::{limits, time_format};
@@ -238,7 +238,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value = granted_view(peers, &grants, ctx.now);
     add_notes(&mut value, &notes);
     if peers.is_connected(ctx.conn) {
-        locks.note_grant(ctx, grants.iter().map(|lock| lock.token).max().unwrap_or(0), new_paths);
+        locks.note_grant(ctx, grants.iter().map(|lock| lock.token).max().unwrap_or_default(), new_paths);
         locks.add_command(ctx.conn, &request);
     }
     Ok(Outcome::Ready(value))
@@ -288,7 +288,7 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let paths = required_paths(ctx, args)?;
     let mut notes = Vec::new();
     for path in &paths {
-        let released = match args.int("token") {
+        let released = match args.int("token").map(FencingToken) {
             Some(token) => {
                 let parts = &mut StealParts { turn, peers, mail, journal, federation };
                 let taken = locks.take_grant(parts, ctx, path, token)?;
@@ -361,7 +361,7 @@ fn is_path_or_ends_with(locked: &str, path: &str) -> bool {
 
 /// Returns the position of a lock in the order of the grants.
 fn cursor(lock: &LockRow) -> (i64, &str) {
-    (lock.token, &lock.path)
+    (lock.token.0, &lock.path)
 }
 
 fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -385,7 +385,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     let rows: Vec<Value> = grants.iter().map(|lock| lock_view(peers, lock, now)).collect();
     let mut value = json!({
-        "ok": true, "lock": rows[0], "token": grants.iter().map(|lock| lock.token).max(),
+        "ok": true, "lock": rows[0], "token": grants.iter().map(|lock| lock.token.0).max(),
         "expiresInSeconds": (grants[0].expires - now) / 1000,
     });
     if rows.len() > 1 {
@@ -412,7 +412,7 @@ fn fitting(rows: &[Value]) -> usize {
 pub fn lock_view(peers: &Peers, lock: &LockRow, now: i64) -> Value {
     json!({
         "filePath": lock.path, "lockedBy": lock.holder.as_str(), "lockedAt": time_format::iso(lock.granted),
-        "expiresAt": time_format::iso(lock.expires), "reason": lock.reason, "token": lock.token,
+        "expiresAt": time_format::iso(lock.expires), "reason": lock.reason, "token": lock.token.0,
         "holder": peers.name_of(&lock.holder), "expiresInSeconds": (lock.expires - now).max(0) / 1000,
         "scope": if lock.all_worktrees { "repo" } else { "machine" },
     })

@@ -126,7 +126,7 @@ pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<
 
 /// The facts that a hook needs about a lock.
 fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
-    json!({ "filePath": path, "token": lock.token, "lockedBy": lock.holder.as_str(),
+    json!({ "filePath": path, "token": lock.token.0, "lockedBy": lock.holder.as_str(),
             "holder": peers.name_of(&lock.holder) })
 }
 

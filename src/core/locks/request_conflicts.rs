@@ -3,7 +3,7 @@
 
 use super::Locks;
 use crate::base::domain_enums::LockOwner;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::path_overlap::PathMatcher;
 use crate::core::Args;
 use crate::core::peers::Peers;
@@ -88,7 +88,7 @@ impl LockRequest {
     }
 
     /// Renews the `old` lock on a path. If there is no old lock, creates a lock with the token `token`.
-    pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
+    pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: FencingToken, now: i64) -> LockRow {
         // An edit can renew a lock that the agent requested explicitly. Such a lock still belongs to the peer, and its
         // lease does not get shorter.
         let is_edit = self.owner.is_edit();

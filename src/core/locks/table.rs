@@ -4,7 +4,7 @@ use super::indexed_locks::IndexedLocks;
 use super::request_conflicts::LockRequest;
 use crate::base::domain_enums::LockOwner;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{CountedMap, PeerId};
+use crate::base::id_types::{CountedMap, FencingToken, PeerId};
 use crate::base::limits;
 use crate::base::process_identity::Process;
 use crate::core::event_journal::{Change, Journal};
@@ -28,21 +28,21 @@ pub struct Locks {
     /// Locks that were extended in memory, but not yet in the database. One turn of the broker's event loop can't write
     /// so many locks, so the next turns write the rest. The keys are tokens and paths, and the values are the new times
     /// of expiry, in ms.
-    unwritten: BTreeMap<(i64, String), i64>,
+    unwritten: BTreeMap<(FencingToken, String), i64>,
     /// The tokens and paths of locks that have ended, but are still in the database. One turn can end only a limited
     /// number of locks, so the next turns end the rest.
-    ending: BTreeSet<(i64, String)>,
+    ending: BTreeSet<(FencingToken, String)>,
     /// For each connection, the commands whose locks end when the connection ends.
     commands: CountedMap<Vec<(PeerId, LockOwner)>, ConnId>,
     recent_grants: VecDeque<RecentGrant>,
     /// Subagents that edit files on which their sessions have locks. A key is the token and the path of a lock, and the
     /// value is the subagent that edited the file last. Until this subagent ends, the session's other subagents may not
     /// edit the file.
-    editors: BTreeMap<(i64, String), Editor>,
+    editors: BTreeMap<(FencingToken, String), Editor>,
     /// The tokens and paths of locks whose requester is unclear: it may be any session of the holder's process. The
     /// database does not contain this list. After a restart, a lock belongs to its holder alone, because two sessions
     /// must never believe that they hold the same lock.
-    unclear: BTreeSet<(i64, String)>,
+    unclear: BTreeSet<(FencingToken, String)>,
 }
 
 /// A subagent that edits a file on which its session has a lock.
@@ -57,7 +57,7 @@ struct Editor {
 struct RecentGrant {
     conn: ConnId,
     call: Value,
-    token: i64,
+    token: FencingToken,
     paths: Vec<String>,
 }
 
@@ -288,7 +288,7 @@ impl Locks {
     ) -> Result<Vec<LockRow>, Error> {
         self.check_room(request)?;
         let all_held = request.paths.iter().all(|path| self.held(request, path).is_some());
-        let token = if all_held { 0 } else { turn.store.next_token() };
+        let token = if all_held { FencingToken::default() } else { turn.store.next_token() };
         let mut grants = Vec::with_capacity(request.paths.len());
         for path in &request.paths {
             let old = self.held(request, path);
@@ -354,7 +354,7 @@ impl Locks {
     }
 
     /// Records the new locks that were granted to a call.
-    pub(super) fn note_grant(&mut self, ctx: &CallContext, token: i64, paths: Vec<String>) {
+    pub(super) fn note_grant(&mut self, ctx: &CallContext, token: FencingToken, paths: Vec<String>) {
         if paths.is_empty() {
             return;
         }
@@ -400,7 +400,7 @@ impl Locks {
     ) -> Result<bool, Error> {
         let same = |lock: &LockRow| lock.owner == *owner || lock.owner.is_shared() && owner.is_shared();
         let is_it = |lock: &&LockRow| lock.holder == holder && same(lock);
-        let held: Vec<(i64, String)> =
+        let held: Vec<(FencingToken, String)> =
             self.locks.on_path(path).filter(is_it).map(|lock| (lock.token, lock.path.clone())).collect();
         if held.is_empty() {
             return Ok(false);

@@ -5,7 +5,7 @@ use super::request_conflicts::{LockMatcher, LockRequest};
 use super::{Locks, StealParts, lock_view};
 use crate::base::domain_enums::{LockOwner, MessageType};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::json_text::JsonObjectText;
 use crate::base::untrusted_text;
 use crate::core::peers::Peers;
@@ -73,7 +73,7 @@ pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
 
 /// Whether the locks of `request`, if granted, would block the request in `matcher`.
 fn would_block(peers: &Peers, request: &LockRequest, matcher: &LockMatcher) -> bool {
-    request.paths.iter().any(|path| matcher.conflicts(peers, &request.grant(path, None, 0, 0)))
+    request.paths.iter().any(|path| matcher.conflicts(peers, &request.grant(path, None, FencingToken::default(), 0)))
 }
 
 /// Returns the names of the peers that wait for a lock, in the order of the queue.
@@ -109,7 +109,7 @@ impl Locks {
         parts: &mut StealParts,
         ctx: &CallContext,
         path: &str,
-        token: i64,
+        token: FencingToken,
     ) -> Result<Option<Vec<String>>, Error> {
         if !parts.peers.is_human(ctx.me()) {
             return Err(Error::new(

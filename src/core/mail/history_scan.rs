@@ -12,7 +12,7 @@ use super::resolve_recipients::Correspondent;
 use super::search_terms::TextFilter;
 use crate::base::domain_enums::MessageState;
 use crate::base::error::Error;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::json_text::visible_json_length;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageScan, ScanEnd, ScanSource, ScannedMessage, Store};
@@ -120,8 +120,8 @@ impl<'a> HistoryFilter<'a> {
 
     /// Restricts the filter to a message and its direct and indirect replies. The arguments are the sequence numbers of
     /// the message's first and last copy.
-    pub(super) fn and_below(&mut self, (first, last): (i64, i64)) {
-        let known = (first..=last).map(|copy| (copy, true)).collect();
+    pub(super) fn and_below(&mut self, (first, last): (MessageSeq, MessageSeq)) {
+        let known = (first.0..=last.0).map(|copy| (MessageSeq(copy), true)).collect();
         self.below = Some(Subthread { top: first, n_climbed: 0, known });
     }
 }
@@ -142,13 +142,13 @@ fn passes(
 /// A message inside a conversation, together with its direct and indirect replies.
 #[derive(Debug)]
 struct Subthread {
-    top: i64,
+    top: MessageSeq,
     n_climbed: usize,
-    known: HashMap<i64, bool>,
+    known: HashMap<MessageSeq, bool>,
 }
 
 impl Subthread {
-    fn contains(&mut self, store: &Store, seq: i64, reply_to: Option<i64>) -> Result<bool, Error> {
+    fn contains(&mut self, store: &Store, seq: MessageSeq, reply_to: Option<MessageSeq>) -> Result<bool, Error> {
         let (mut path, mut at, mut parent) = (Vec::new(), seq, reply_to);
         let is_below = loop {
             if let Some(known) = self.known.get(&at) {
@@ -177,9 +177,9 @@ impl Subthread {
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
-    first: i64,
+    first: MessageSeq,
     /// The sequence number of the newest copy.
-    last: i64,
+    last: MessageSeq,
     copies: Vec<MessageState>,
     /// The sender, the group, the time and the text, which are the same in all copies of a group message; `None` for a
     /// message to one peer.
@@ -225,7 +225,7 @@ pub(super) struct HistoryPage {
     /// The messages, oldest first.
     pub(super) rows: Vec<Value>,
     /// The sequence number of the last message that this step read. The next step continues after this message.
-    pub(super) cursor: Option<i64>,
+    pub(super) cursor: Option<MessageSeq>,
     /// Whether the scan has reached the end.
     pub(super) is_complete: bool,
 }
@@ -328,7 +328,7 @@ fn find(
 pub(super) fn source<'a>(
     visible: &'a VisibleMail,
     with: Option<&'a Correspondent>,
-    thread: Option<i64>,
+    thread: Option<MessageSeq>,
 ) -> ScanSource<'a> {
     match (thread, visible, with) {
         (Some(root), ..) => ScanSource::Thread(root),

@@ -9,6 +9,7 @@ use super::resolve_recipients::Correspondent;
 use super::search_terms::TextFilter;
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
+use crate::base::id_types::MessageSeq;
 use crate::base::limits;
 use crate::core::peers::Peers;
 use crate::core::{Args, CallContext, Outcome};
@@ -45,8 +46,8 @@ impl Mail {
         }
         let scan = MessageScan {
             source: ScanSource::OfPeer(ctx.me()),
-            after: args.int("after").unwrap_or(0),
-            before: args.int("before").unwrap_or(i64::MAX),
+            after: args.int("after").map(MessageSeq).unwrap_or_default(),
+            before: args.int("before").map_or(MessageSeq::MAX, MessageSeq),
             newest: true,
             rows_max: history_scan::STEP_ROWS,
             bytes_max: history_scan::STEP_BYTES,
@@ -60,7 +61,7 @@ impl Mail {
         let more = Value::Bool(!page.is_complete);
         let mut value = json_object([("ok", Value::Bool(true)), ("messages", page.rows.into()), ("more", more)]);
         if let Some(before) = page.cursor.filter(|_| !page.is_complete) {
-            value["before"] = json!(before);
+            value["before"] = json!(before.0);
             value["note"] = json!(format!(
                 "older messages have not been searched yet; to search them, search again with `before` set to {before}"
             ));

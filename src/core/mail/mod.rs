@@ -24,7 +24,7 @@ use super::transaction_and_pending_effects::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::domain_enums::{MessageState, MessageType};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{ChannelName, PeerId, PublicIds};
+use crate::base::id_types::{ChannelName, MessageSeq, PeerId, PublicIds};
 use crate::base::json_text::JsonObjectText;
 use crate::base::limits;
 use crate::core::op_behavior::OpBehavior;
@@ -169,7 +169,7 @@ pub struct Mail {
     /// The number of unread messages of each peer. The messages are counted when the number is first needed.
     unread: HashMap<PeerId, i64>,
     /// Messages that hooks have just taken, by sequence number.
-    recently_delivered: HashMap<i64, RecentDelivery>,
+    recently_delivered: HashMap<MessageSeq, RecentDelivery>,
     /// The events that hooks have just reported, each with its session.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
@@ -345,7 +345,7 @@ impl Mail {
             let params = JsonObjectText::default()
                 .text("to", &message.recipient)
                 .text("id", &self.ids.message(message.seq))
-                .number("seq", message.seq)
+                .number("seq", message.seq.0)
                 .text("from", &message.sender)
                 .text("fromName", from)
                 .text("type", message.kind.word())

@@ -4,7 +4,7 @@ use super::resolve_recipients::Correspondent;
 use super::show_all_messages;
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::id_types::{ChannelName, PeerId};
+use crate::base::id_types::{ChannelName, MessageSeq, PeerId};
 use crate::base::limits;
 use crate::core::op_behavior::{OpBehavior, RowStream};
 use crate::core::op_definition::{ArgKind, Runner};
@@ -92,7 +92,7 @@ fn filter<'a>(
     view: MailView,
     me: &'a str,
     other: Option<&'a Correspondent>,
-    after: Option<i64>,
+    after: Option<MessageSeq>,
     limit: i64,
 ) -> MessageFilter<'a> {
     let peer = other.and_then(Correspondent::peer).map(PeerId::as_str);
@@ -102,7 +102,7 @@ fn filter<'a>(
         from,
         group: other.and_then(Correspondent::channel).map(ChannelName::as_str),
         unread: view == MailView::Unread,
-        after: after.unwrap_or(0),
+        after: after.unwrap_or_default(),
         // Without a cursor, the view of unread mail begins with the oldest message. Other views begin with the latest
         // messages.
         newest: view != MailView::Unread && after.is_none(),
@@ -148,7 +148,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     for id in args.texts("ack") {
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
-    let (view, me, after) = (MailView::of(args.text("filter")), ctx.me(), args.int("after"));
+    let (view, me, after) = (MailView::of(args.text("filter")), ctx.me(), args.int("after").map(MessageSeq));
     // A caller outside the session may read the session's mail without changing the receipts.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let other = args.text("from").map(|name| Correspondent::named(peers, ctx, "from", name)).transpose()?;
@@ -197,7 +197,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     if filter.newest {
         rows.reverse();
     }
-    let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
+    let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after.map(|seq| seq.0)).unwrap_or(0);
     let mut value = json_object([("ok", Value::Bool(true)), ("messages", Value::Array(rows))]);
     if view == MailView::Unread {
         // The number of all unread messages is known without a query.

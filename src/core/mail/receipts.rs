@@ -5,7 +5,7 @@ use super::{Mail, MailView};
 use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::op_behavior::{Notices, OpBehavior};
@@ -75,7 +75,7 @@ impl Mail {
         match sent {
             [one] if one.group.is_none() => {
                 let id = self.ids.message(one.seq);
-                json_object([ok, ("messageId", id.into()), ("seq", one.seq.into()), recipients])
+                json_object([ok, ("messageId", id.into()), ("seq", one.seq.0.into()), recipients])
             }
             _ => {
                 let ids: Vec<Value> = sent.iter().map(|m| self.ids.message(m.seq).into()).collect();
@@ -141,7 +141,7 @@ impl Mail {
         journal: &Journal,
         ctx: &CallContext,
         id: &str,
-    ) -> Result<i64, Error> {
+    ) -> Result<MessageSeq, Error> {
         let message = self.find(&turn.store, id)?;
         if message.recipient == ctx.me() {
             self.acknowledge(turn, peers, journal, ctx, id)?;
@@ -193,13 +193,13 @@ impl Mail {
     }
 
     /// Returns the public id of a message.
-    pub fn public_id(&self, seq: i64) -> String {
+    pub fn public_id(&self, seq: MessageSeq) -> String {
         self.ids.message(seq)
     }
 
     /// Returns the public id of `reader`'s copy of a message. Each recipient of a group message sees only its own copy.
     /// `reader` is `None` for a person who sees all copies.
-    fn id_for(&self, store: &Store, seq: i64, reader: Option<&str>) -> String {
+    fn id_for(&self, store: &Store, seq: MessageSeq, reader: Option<&str>) -> String {
         // A failure to read the database is ignored here, because other operations report it.
         let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());
         self.ids.message(own.unwrap_or(seq))
@@ -267,7 +267,7 @@ impl Mail {
         reader: Option<&str>,
     ) -> Value {
         let mut map = object(self.old_view(message));
-        map.insert("seq".into(), json!(message.seq));
+        map.insert("seq".into(), json!(message.seq.0));
         map.insert("fromName".into(), json!(peers.name_of(&message.sender)));
         if let Some(group) = &message.group {
             map.insert("group".into(), json!(group));
@@ -300,7 +300,7 @@ impl Mail {
     /// finding them takes several queries.
     pub(super) fn plain_row(&self, message: &Message) -> Value {
         let mut row = self.old_view(message);
-        row["seq"] = json!(message.seq);
+        row["seq"] = json!(message.seq.0);
         row
     }
 
@@ -343,7 +343,7 @@ impl Mesh {
 
     /// Records that a message was pushed. A message is pushed when it has been written completely to the recipient's
     /// push socket.
-    pub fn on_pushed(&mut self, seq: i64, now: i64) {
+    pub fn on_pushed(&mut self, seq: MessageSeq, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
             let Some(was) = turn.store.message(seq)?.filter(|m| m.pushed.is_none()) else { return Ok(()) };

@@ -9,6 +9,7 @@ use super::search_terms::TextFilter;
 use super::{Mail, MailView, WORD};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
+use crate::base::id_types::MessageSeq;
 use crate::base::{limits, time_format};
 use crate::core::op_behavior::{OpBehavior, RowStream};
 use crate::core::op_definition::{ArgKind, Runner};
@@ -84,12 +85,13 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let last = store.counters.message_last;
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     // A cursor beyond the end of the log comes from a different database. In this case, the log is read from its end.
-    let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
-    let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
+    let after = args.int("after").map(MessageSeq);
+    let from = after.max(ctx.message_cursor).or(waits.then_some(last)).map(|after| after.min(last));
+    let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or_default();
     let scan = MessageScan {
         source: history_scan::source(&visible, with.as_ref(), thread),
-        after: from.unwrap_or(0).max(since),
-        before: args.int("before").unwrap_or(i64::MAX),
+        after: from.unwrap_or_default().max(since),
+        before: args.int("before").map_or(MessageSeq::MAX, MessageSeq),
         newest: from.is_none(),
         rows_max: history_scan::STEP_ROWS,
         bytes_max: history_scan::STEP_BYTES,
@@ -108,9 +110,9 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     }
     let (messages, more) = (Value::Array(page.rows), Value::Bool(!page.is_complete));
     let mut value =
-        json_object([("ok", Value::Bool(true)), ("messages", messages), ("more", more), ("next", next.into())]);
+        json_object([("ok", Value::Bool(true)), ("messages", messages), ("more", more), ("next", next.0.into())]);
     if scan.newest {
-        value["before"] = json!(page.cursor);
+        value["before"] = json!(page.cursor.map(|seq| seq.0));
     }
     Ok(Outcome::Ready(value))
 }
@@ -134,7 +136,7 @@ fn has_messages(store: &Store, id: &str) -> Result<bool, Error> {
 }
 
 /// Parses the time in `text`, and returns the sequence number of the last message before this time.
-fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
+fn since(store: &Store, text: &str, now: i64) -> Result<MessageSeq, Error> {
     let time = time_format::parse_since(text, now).ok_or_else(|| {
         Error::usage(
             "since",
@@ -168,7 +170,7 @@ impl Mail {
         visible: &VisibleMail,
         filter: &mut HistoryFilter<'_>,
         id: &str,
-    ) -> Result<i64, Error> {
+    ) -> Result<MessageSeq, Error> {
         let message = self.find(store, id)?;
         if !visible.includes(peers, &message) {
             return Err(super::no_message(id));

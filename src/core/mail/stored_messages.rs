@@ -2,6 +2,7 @@
 
 use super::Mail;
 use crate::base::error::Error;
+use crate::base::id_types::MessageSeq;
 use crate::core::Mesh;
 use crate::store::{Message, MessageFilter, Store};
 
@@ -18,7 +19,7 @@ impl Mail {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub(in crate::core) fn message(&self, store: &Store, seq: i64) -> Result<Option<Message>, Error> {
+    pub(in crate::core) fn message(&self, store: &Store, seq: MessageSeq) -> Result<Option<Message>, Error> {
         Ok(store.message(seq)?)
     }
 

@@ -3,6 +3,7 @@
 
 use super::MailView;
 use crate::base::domain_enums::{MessageType, PeerKind};
+use crate::base::id_types::MessageSeq;
 use crate::core::Mesh;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageFilter};
@@ -25,7 +26,7 @@ impl Mesh {
     /// Returns the first `max` unread alerts to people, and the number of further alerts. Only alerts after the
     /// sequence number `after` count. The alerts have the same form as in the inbox, and the oldest alert comes first. If
     /// an alert is to a person at another machine, `toName` is the name of this person.
-    pub fn unread_alerts(&self, after: i64, max: usize) -> (Vec<Value>, u64) {
+    pub fn unread_alerts(&self, after: MessageSeq, max: usize) -> (Vec<Value>, u64) {
         let Mesh { turn, peers, mail, .. } = self;
         let store = &turn.store;
         let (mut alerts, mut n_all) = (Vec::new(), 0);
@@ -62,7 +63,7 @@ impl Mesh {
     }
 
     /// The sequence number of the last message.
-    pub fn last_message(&self) -> i64 {
+    pub fn last_message(&self) -> MessageSeq {
         self.turn.store.last_message()
     }
 }

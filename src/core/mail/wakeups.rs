@@ -9,7 +9,7 @@
 use super::Mail;
 use crate::base::domain_enums::WakeupOutcome;
 use crate::base::error::Error;
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::{limits, time_format};
 use crate::core::arguments_that_identify_session::{OPTIONAL_NAMING, session_args};
 use crate::core::hook_operations;
@@ -115,7 +115,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             from.sort();
             from.dedup();
             let text = sentence(peers, found.len(), &from);
-            let last = found.iter().map(|message| message.seq).max();
+            let last = found.iter().map(|message| message.seq.0).max();
             mail.wakeups.push(WakeupAttempt { to: id.clone(), from, at: ctx.now, failed: false });
             Ok(Outcome::Ready(json!({
                 "ok": true, "wake": true, "text": text, "lastSeq": last, "you": { "id": id.as_str() },
@@ -138,7 +138,7 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let failed = args.text("failed").filter(|why| !why.is_empty());
     let outcome = failed.map_or(WakeupOutcome::Sent, |why| WakeupOutcome::Failed(why.to_owned()));
     let row = WakeupRow { at: ctx.now, channel: Some(channel.to_owned()), outcome };
-    let last = args.int("lastSeq").unwrap_or(0);
+    let last = args.int("lastSeq").map(MessageSeq).unwrap_or_default();
     for message in direct_unread(&turn.store, &id)?.iter().filter(|message| message.seq <= last) {
         turn.store.add_wakeup(message.seq, &row)?;
     }
@@ -317,7 +317,7 @@ impl Mail {
     }
 
     /// Returns the attempts to wake the recipient of a message. The message's receipt shows these attempts.
-    pub(super) fn wakeups_view(&self, store: &Store, seq: i64) -> Result<Option<Value>, Error> {
+    pub(super) fn wakeups_view(&self, store: &Store, seq: MessageSeq) -> Result<Option<Value>, Error> {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {
             let channel = row.channel.as_deref().unwrap_or("none");

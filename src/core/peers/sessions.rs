@@ -176,7 +176,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let retired = if is_keyed { retire_placeholder(mesh, ctx, &id)? } else { None };
     let Mesh { turn, mail, .. } = mesh;
     let unread = mail.unread(&turn.store, &id)?;
-    let mut value = json!({ "ok": true, "you": you, "unread": unread, "seq": turn.store.counters.event_last });
+    let mut value = json!({ "ok": true, "you": you, "unread": unread, "seq": turn.store.counters.event_last.0 });
     if let Some(retired) = retired {
         value["retired"] = json!(retired.as_str());
     }
