@@ -196,7 +196,7 @@ class Connection:
 
     def _begin_session(self, agent: Dict[str, Any]) -> None:
         """Makes the agent above this process a peer."""
-        named = {"agent": agent["agent"], "shortName": agent["shortName"], "session": ""}
+        named = {"agent": agent["agent"], "shortName": agent["shortName"]}
         named["name"] = os.environ.get("SLM_MESH_NAME") or None
         self._connected().call("session.begin", {**named, **paths.location()}, self.timeout)
 

@@ -135,10 +135,11 @@ fn answer_of(
         let known = by_id(name).map_or((name, name), |agent| (agent.kind, agent.short_name));
         (facts["agent"], facts["shortName"], facts["sharedHooks"]) = (json!(known.0), json!(known.1), json!(false));
     }
-    facts["transcript"] = match &work.hook.transcript {
-        _ if !settings.reads_transcripts() => json!(""),
-        path => json!(path),
-    };
+    if settings.reads_transcripts() {
+        facts["transcript"] = json!(work.hook.transcript);
+    } else {
+        facts["hidesTranscript"] = json!(true);
+    }
     let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
     if matches!(work.hook.event, HookEvent::Start | HookEvent::Prompt)
         && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt))

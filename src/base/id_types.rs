@@ -10,15 +10,14 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 const SESSION_KEY_MAX: usize = 4096;
 
 /// Shortens an agent's key for a session to a length that the mesh accepts. A key that is too long for the mesh is
-/// replaced by its hash. The key is not truncated, because two sessions may have keys with the same beginning. If the
-/// key is even longer than `SESSION_KEY_MAX`, returns an empty string.
-pub fn session_key(key: &str) -> String {
-    if key.len() <= limits::WORD_MAX {
-        key.to_owned()
-    } else if key.len() <= SESSION_KEY_MAX {
-        format!("hash-{:016x}", fnv1a(key))
-    } else {
-        String::new()
+/// replaced by its hash. The key is not truncated, because two sessions may have keys with the same beginning. Returns
+/// `None` if the key is empty, or even longer than `SESSION_KEY_MAX`.
+pub fn session_key(key: &str) -> Option<String> {
+    match key.len() {
+        0 => None,
+        1..=limits::WORD_MAX => Some(key.to_owned()),
+        _ if key.len() <= SESSION_KEY_MAX => Some(format!("hash-{:016x}", fnv1a(key))),
+        _ => None,
     }
 }
 
@@ -85,12 +84,6 @@ macro_rules! text_id {
                 &self.0
             }
         }
-        impl std::ops::Deref for $name {
-            type Target = str;
-            fn deref(&self) -> &str {
-                &self.0
-            }
-        }
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -99,6 +92,11 @@ macro_rules! text_id {
         impl From<&str> for $name {
             fn from(text: &str) -> $name {
                 $name(text.to_owned())
+            }
+        }
+        impl From<&$name> for $name {
+            fn from(id: &$name) -> $name {
+                id.clone()
             }
         }
         impl From<String> for $name {

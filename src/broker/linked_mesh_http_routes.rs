@@ -139,7 +139,7 @@ fn sender(fields: &Fields) -> Value {
 /// mesh could use up the limit of a mesh at another address.
 fn budget(mesh: &Mesh, head: &Head, fields: &Fields) -> String {
     let id = fields.word("from_peer").unwrap_or_default();
-    let link = mesh.peers().get(id).and_then(|peer| peer.row.mesh());
+    let link = mesh.peers().with_id(id).and_then(|peer| peer.row.mesh());
     format!("messages from {} {}", head.peer, link.map_or("", |url| url.as_str()))
 }
 

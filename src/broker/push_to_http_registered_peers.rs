@@ -52,7 +52,7 @@ enum SocketState {
 
 /// The connections over which peers receive pushes.
 pub struct PushTargets {
-    sockets: HashMap<String, PeerSocket>,
+    sockets: HashMap<PeerId, PeerSocket>,
     subscribers: Subscribers,
     lookups: DirectoryLookups,
 }
@@ -97,8 +97,8 @@ impl PushTargets {
     }
 
     /// Pushes a message to its recipient.
-    pub fn push_message(&mut self, mesh: &Mesh, peer: &str, seq: MessageSeq, from: &str, body: &str, now: i64) {
-        let payload = json!({ "messageId": mesh.ids().message(seq), "fromPeer": from, "text": body });
+    pub fn push_message(&mut self, mesh: &Mesh, peer: &PeerId, seq: MessageSeq, from: &PeerId, body: &str, now: i64) {
+        let payload = json!({ "messageId": mesh.ids().message(seq), "fromPeer": from.as_str(), "text": body });
         self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
@@ -137,14 +137,14 @@ impl PushTargets {
         self.subscribers.enqueue_for_all(text);
     }
 
-    fn push(&mut self, mesh: &Mesh, peer: &str, text: &str, seq: Option<MessageSeq>, now: i64) {
+    fn push(&mut self, mesh: &Mesh, peer: &PeerId, text: &str, seq: Option<MessageSeq>, now: i64) {
         if let Some(place) = self.subscribers.find(mesh, peer) {
             return self.subscribers.enqueue(place, text, seq);
         }
         let Some(path) = mesh.peers().get(peer).and_then(|peer| peer.row.push_socket().map(str::to_owned)) else {
             return;
         };
-        let socket = self.sockets.entry(peer.to_owned()).or_insert_with(|| PeerSocket::new(path.clone()));
+        let socket = self.sockets.entry(peer.clone()).or_insert_with(|| PeerSocket::new(path.clone()));
         if socket.path != path {
             *socket = PeerSocket::new(path);
         }
@@ -168,7 +168,7 @@ impl PushTargets {
     /// Peers with a WebSocket are skipped.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
-        let is_current = |peer: &String, socket: &mut PeerSocket| {
+        let is_current = |peer: &PeerId, socket: &mut PeerSocket| {
             mesh.peers().get(peer).is_some_and(|peer| peer.row.push_socket() == Some(&socket.path))
         };
         self.sockets.retain(is_current);
@@ -183,7 +183,7 @@ impl PushTargets {
                 self.sockets.remove(peer.as_str());
                 continue;
             }
-            let socket = self.sockets.entry(peer.to_string()).or_insert_with(|| PeerSocket::new(path));
+            let socket = self.sockets.entry(peer.clone()).or_insert_with(|| PeerSocket::new(path));
             if matches!(socket.state, SocketState::RetryAt(at) if at <= *now) {
                 socket.dial(&self.lookups, *now);
             }

@@ -5,7 +5,7 @@
 //! **Invariant:** everything except hellos is ignored, and no line is answered.
 
 use super::push_connection::PushConnection;
-use crate::base::id_types::MessageSeq;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::limits;
 use crate::core::Mesh;
 use serde_json::Value;
@@ -55,7 +55,7 @@ impl Subscribers {
     }
 
     /// Returns the index of the connection that listens for a peer.
-    pub fn find(&self, mesh: &Mesh, peer: &str) -> Option<usize> {
+    pub fn find(&self, mesh: &Mesh, peer: &PeerId) -> Option<usize> {
         if self.subscribers.is_empty() {
             return None;
         }
@@ -63,7 +63,7 @@ impl Subscribers {
             |id: &str| self.subscribers.iter().position(|subscriber| subscriber.ids.iter().any(|known| known == id));
         let path = mesh.peers().get(peer).and_then(|peer| peer.row.push_socket());
         let socket_name = path.and_then(|path| Path::new(path).file_stem()?.to_str());
-        listens(peer).or_else(|| listens(socket_name?))
+        listens(peer.as_str()).or_else(|| listens(socket_name?))
     }
 
     /// Queues a line for the connection with this index.

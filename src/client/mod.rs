@@ -297,7 +297,7 @@ impl Client {
         let git = read_git_files::facts(&directory);
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).ok();
         let session = json!({
-            "agent": agent, "shortName": short_name, "session": "", "project": directory.display().to_string(),
+            "agent": agent, "shortName": short_name, "project": directory.display().to_string(),
             "name": settings.as_ref().and_then(Settings::session_name),
             "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
         });

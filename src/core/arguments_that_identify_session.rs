@@ -16,9 +16,9 @@ const fn flag(name: &'static str, help: &'static str) -> Arg {
 pub(crate) const KEYED_CALLS: Arg = flag("keyedCalls", "Tool calls of this agent carry the session's key");
 
 /// The arguments that identify the session of a call.
-pub(crate) const NAMING: [Arg; 13] = [
+pub(crate) const NAMING: [Arg; 14] = [
     arg("agent", limits::WORD_MAX, "Agent type").required(),
-    arg("session", limits::WORD_MAX, "The agent's own id for this session").required(),
+    arg("session", limits::WORD_MAX, "The agent's own id for this session, if there is one"),
     arg("project", limits::PATH_MAX, "Absolute path of the working directory").required(),
     arg("gitRoot", limits::PATH_MAX, "Root of the git work tree"),
     arg("gitBranch", limits::PATH_MAX, "Git branch"),
@@ -36,12 +36,13 @@ pub(crate) const NAMING: [Arg; 13] = [
         "mayBeLate",
         "The hook reports something that has already happened, so its report may arrive after the session has ended",
     ),
-    arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
+    arg("transcript", limits::PATH_MAX, "Path of the session's transcript"),
+    flag("hidesTranscript", "The user lets nobody read the session's transcript"),
 ];
 
 /// The same arguments as [`NAMING`]. Here, all arguments are optional, because the connection of the call may already
 /// identify the session.
-pub(crate) const OPTIONAL_NAMING: [Arg; 13] = {
+pub(crate) const OPTIONAL_NAMING: [Arg; 14] = {
     let mut all = NAMING;
     let mut n = 0;
     while n < all.len() {

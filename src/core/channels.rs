@@ -75,44 +75,45 @@ const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, channels, journal, rates, .. } = mesh;
     let channel = named(args.word("channel"))?;
-    let me = peers.get(ctx.me()).ok_or_else(|| super::peers::no_peer(ctx.me()))?;
+    let me = peers.known(ctx.me()?)?;
     if has_ended(me) {
         let text = format!("{} is offline; it can join a channel when its session is back", me.row.name);
         return Err(Error::new(ErrorKind::Refused, text));
     }
-    if !channels.has_member(&channel, ctx.me()) {
-        if channels.count_of(ctx.me()) >= limits::CHANNELS_PER_PEER_MAX {
+    if !channels.has_member(&channel, ctx.me()?) {
+        if channels.count_of(ctx.me()?) >= limits::CHANNELS_PER_PEER_MAX {
             let text = format!("a peer can be in at most {} channels; leave one first", limits::CHANNELS_PER_PEER_MAX);
             return Err(Error::new(ErrorKind::Full, text));
         }
-        rates.charge(peers, ctx.me(), 1, ctx.now)?;
+        rates.charge(peers, ctx.me()?.as_str(), 1, ctx.now)?;
         channels.add(
             turn,
             peers,
             journal,
-            ChannelMember { channel: channel.clone(), peer: ctx.my_id(), joined: ctx.now },
+            ChannelMember { channel: channel.clone(), peer: ctx.me()?.clone(), joined: ctx.now },
         )?;
     }
     let mut value = json!({ "ok": true });
-    value["channel"] = channels.view(peers, &channel, ctx.me(), &HashMap::new());
+    value["channel"] = channels.view(peers, &channel, ctx.actor.as_ref(), &HashMap::new());
     Ok(Outcome::Ready(value))
 }
 
 fn leave(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, channels, journal, rates, .. } = mesh;
     let channel = named(args.word("channel"))?;
-    let was_member = channels.has_member(&channel, ctx.me());
+    let was_member = channels.has_member(&channel, ctx.me()?);
     if was_member {
-        rates.charge(peers, ctx.me(), 1, ctx.now)?;
-        channels.remove(turn, peers, journal, &channel, ctx.me(), ctx.now)?;
+        rates.charge(peers, ctx.me()?.as_str(), 1, ctx.now)?;
+        channels.remove(turn, peers, journal, &channel, ctx.me()?, ctx.now)?;
     }
     Ok(Outcome::Ready(json!({ "ok": true, "channel": channel.as_str(), "left": was_member })))
 }
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, channels, .. } = mesh;
-    let me = ctx.me();
-    let unread: HashMap<String, i64> = turn.store.unread_in_channels(me)?.into_iter().collect();
+    let me = ctx.actor.as_ref();
+    let unread = me.map(|me| turn.store.unread_in_channels(me)).transpose()?.unwrap_or_default();
+    let unread: HashMap<String, i64> = unread.into_iter().collect();
     let after = args.text("after").map(pagination::parse_cursor).transpose()?.map_or("", |(_, name)| name);
     let mut names: Vec<&ChannelName> = channels.members.keys().filter(|name| name.as_str() > after).collect();
     let total = names.len();
@@ -181,12 +182,12 @@ impl Channels {
         self.members.get(channel).map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn has_member(&self, channel: &ChannelName, id: &str) -> bool {
+    fn has_member(&self, channel: &ChannelName, id: &PeerId) -> bool {
         self.members(channel).iter().any(|member| member == id)
     }
 
     /// How many channels a peer has joined.
-    fn count_of(&self, id: &str) -> usize {
+    fn count_of(&self, id: &PeerId) -> usize {
         self.members.values().filter(|members| members.iter().any(|member| member == id)).count()
     }
 
@@ -203,7 +204,7 @@ impl Channels {
         peers: &Peers,
         journal: &Journal,
         channel: &ChannelName,
-        id: &str,
+        id: &PeerId,
         now: i64,
     ) -> Result<(), Error> {
         turn.store.drop_channel_member(channel, id)?;
@@ -224,7 +225,7 @@ impl Channels {
         turn: &mut Turn,
         peers: &Peers,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         now: i64,
     ) -> Result<(), Error> {
         self.joined_by(id).iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
@@ -236,7 +237,7 @@ impl Channels {
         turn: &mut Turn,
         peers: &Peers,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         other: &PeerId,
         now: i64,
     ) -> Result<(), Error> {
@@ -248,18 +249,18 @@ impl Channels {
     }
 
     /// The channels that a peer has joined.
-    fn joined_by(&self, id: &str) -> Vec<ChannelName> {
+    fn joined_by(&self, id: &PeerId) -> Vec<ChannelName> {
         let is_member = |members: &Vec<PeerId>| members.iter().any(|member| member == id);
         self.members.iter().filter(|(_, members)| is_member(members)).map(|(channel, _)| channel.clone()).collect()
     }
 
-    /// Returns a channel in the form that clients see. `me` is the peer that calls.
-    fn view(&self, peers: &Peers, channel: &ChannelName, me: &str, unread: &HashMap<String, i64>) -> Value {
+    /// Returns a channel in the form that clients see. `me` is the peer that calls, if a peer calls.
+    fn view(&self, peers: &Peers, channel: &ChannelName, me: Option<&PeerId>, unread: &HashMap<String, i64>) -> Value {
         let members = self.members(channel);
         let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();
         json!({
             "name": channel.as_str(), "members": names, "count": members.len(),
-            "joined": self.has_member(channel, me), "unread": unread.get(channel.as_str()).unwrap_or(&0),
+            "joined": me.is_some_and(|me| self.has_member(channel, me)), "unread": unread.get(channel.as_str()).unwrap_or(&0),
         })
     }
 }

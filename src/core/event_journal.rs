@@ -175,7 +175,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     rates.charge_call(peers, ctx, 10)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
-    journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me(), ctx.now)?;
+    journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me()?, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last.0 })))
 }
 
@@ -185,8 +185,8 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     let wanted = if types.is_empty() { vec!["*".to_owned()] } else { types };
     if peers.is_connected(ctx.conn) {
         journal.subscriptions.insert(ctx.conn, wanted.clone());
-    } else if ctx.is_http_program() && peers.get(ctx.me()).is_some_and(|peer| peer.row.is_http()) {
-        journal.subscribe_peer(ctx.me(), wanted.clone());
+    } else if let Some(peer) = peers.caller(ctx).filter(|peer| ctx.is_http_program() && peer.row.is_http()) {
+        journal.subscribe_peer(&peer.row.id, wanted.clone());
     }
     let last = turn.store.counters.event_last;
     // MCP has no notification that would show an event to a model, so an MCP server does not pass on pushed events.
@@ -196,10 +196,9 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 }
 
 fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    if ctx.is_http_program() {
-        mesh.journal.unsubscribe_peer(ctx.me());
-    } else {
-        mesh.journal.unsubscribe(ctx.conn);
+    match &ctx.actor {
+        Some(id) if ctx.is_http_program() => mesh.journal.unsubscribe_peer(id),
+        _ => mesh.journal.unsubscribe(ctx.conn),
     }
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
@@ -377,7 +376,7 @@ impl Journal {
         turn: &mut Turn,
         peers: &Peers,
         change: &Change,
-        by: &str,
+        by: &PeerId,
         now: i64,
     ) -> Result<EventSeq, Error> {
         let (kind, payload) = (change.kind(), json_text(&change.payload(self.ids)));
@@ -458,19 +457,19 @@ impl Journal {
     }
 
     /// Subscribes a peer that receives pushes on a socket of its own.
-    fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
+    fn subscribe_peer(&mut self, peer: &PeerId, types: Vec<String>) {
         if self.peer_subscriptions.len() < limits::PEERS_MAX || self.peer_subscriptions.contains_key(peer) {
             self.peer_subscriptions.insert(peer.into(), types);
         }
     }
 
     /// Ends the subscription of a peer that receives pushes on a socket of its own.
-    pub(super) fn unsubscribe_peer(&mut self, peer: &str) {
+    pub(super) fn unsubscribe_peer(&mut self, peer: &PeerId) {
         self.peer_subscriptions.remove(peer);
     }
 
     /// Whether a peer with a push socket has subscribed to events of this type.
-    pub fn is_peer_subscribed(&self, peer: &str, kind: &EventKind) -> bool {
+    pub fn is_peer_subscribed(&self, peer: &PeerId, kind: &EventKind) -> bool {
         self.peer_subscriptions.get(peer).is_some_and(|types| wants(types, kind.word()))
     }
 }

@@ -213,7 +213,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, locks, channels, journal, waiting, .. } = mesh;
     let done = json!({ "ok": true });
     let Some(id) = known_session(turn, peers, ctx, args)? else { return Ok(Outcome::Ready(done)) };
-    peers.note_transcript(turn, &id, args.text("transcript"))?;
+    peers.note_transcript(turn, &id, args)?;
     if let Some(subagent) = args.text("subagent") {
         let is_last = peers.end_background_task(&id, subagent);
         locks.keep_editors(&id, |one| one != subagent);
@@ -234,7 +234,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         end_hook_waits(turn, peers, waiting, &id);
         // A call of this session may have come over another session's connection, and may still be waiting for a lock
         // or for mail. Such a call must get neither the lock nor the mail, so the call ends.
-        sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
+        sessions::end_waits(turn, waiting, |call| call.ctx.is_by(&id) && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, but a subagent has its own locks.
     let goes_on = |owner: &LockOwner| match owner {
@@ -262,14 +262,16 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     let evidence = HookEvidence {
         agent: args.word("agent"),
         is_shared_dialect: args.flag("sharedHooks").unwrap_or(false),
-        key: args.word("session"),
+        key: args.text("session").filter(|key| !key.is_empty()),
         continues: args.flag("continues").unwrap_or(false),
         ancestors: &ctx.ancestors,
     };
     let found = peers.session_of_hook(&evidence);
     if let Some(id) = &found {
         peers.report_foreign_hook(turn, id, &ctx.ancestors);
-        peers.add_key(turn, id, evidence.key)?;
+        if let Some(key) = evidence.key {
+            peers.add_key(turn, id, key)?;
+        }
     }
     Ok(found)
 }
@@ -293,7 +295,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     peers.note_return(turn, &id);
     let process = nearest(&ctx.ancestors);
     peers.note_process(turn, journal, &id, process, ctx)?;
-    peers.note_transcript(turn, &id, args.text("transcript"))?;
+    peers.note_transcript(turn, &id, args)?;
     let has_many_sessions = args.flag("keyedCalls") == Some(true);
     if args.flag("continues") == Some(true) && !has_many_sessions {
         follow_resumed_session(mesh, ctx, &id)?;
@@ -334,18 +336,18 @@ fn shows_turn(peers: &Peers, id: &PeerId, args: &Args, has_mail: bool, now: i64)
 
 /// Returns a few peers that are online in the repository or directory of a session, and a few locks that other peers
 /// hold there.
-fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
+fn neighbours(peers: &Peers, locks: &Locks, id: &PeerId, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {
         let same_repo = own.repo.is_some() && peer.row.repo == own.repo;
-        peer.row.id != id && peer.is_online() && (same_repo || peer.row.project == own.project)
+        peer.row.id != *id && peer.is_online() && (same_repo || peer.row.project == own.project)
     };
     let near = peers.all().iter().filter(is_near).take(NEIGHBOURS_MAX);
     let near: Vec<Value> = near
         .map(|peer| json!({ "name": peer.row.name, "branch": peer.row.git_branch, "summary": peer.row.summary }))
         .collect();
     let root = own.git_root.unwrap_or(own.project);
-    let is_here = |lock: &&LockRow| lock.holder != id && path_overlap::overlap(&lock.path, &root);
+    let is_here = |lock: &&LockRow| lock.holder != *id && path_overlap::overlap(&lock.path, &root);
     let held: Vec<Value> =
         locks.all().filter(is_here).take(NEIGHBOURS_MAX).map(|lock| lock_view(peers, lock, now)).collect();
     (json!(near), json!(held))

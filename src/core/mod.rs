@@ -40,7 +40,7 @@ pub use transaction_and_pending_effects::Effect;
 
 use crate::base::broker_downtimes::Downtimes;
 use crate::base::error::Error;
-use crate::base::id_types::PublicIds;
+use crate::base::id_types::{PeerId, PublicIds};
 use crate::base::process_identity::Process;
 use crate::store::{DeletionPosition, Store};
 use channels::Channels;
@@ -329,7 +329,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn peer_view(&mut self, id: &str, now: i64) -> Result<Option<Value>, Error> {
+    pub fn peer_view(&mut self, id: &PeerId, now: i64) -> Result<Option<Value>, Error> {
         let Mesh { turn, peers, mail, locks, .. } = self;
         peers.get(id).map(|peer| peers.view(peer, &turn.store, mail, locks, now)).transpose()
     }

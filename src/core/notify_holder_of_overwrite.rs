@@ -45,11 +45,11 @@ pub static CHANGED: Op = Op {
 fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, mail, journal, federation, rates, .. } = mesh;
-    let holder = peers.get(args.word("holder")).map(|peer| peer.row.id.clone());
+    let holder = peers.with_id(args.word("holder")).map(|peer| peer.row.id.clone());
     let Some(holder) = holder.filter(|holder| *holder != id) else {
         return Ok(Outcome::Ready(json!({ "ok": true, "sent": false })));
     };
-    rates.charge(peers, &id, 10, ctx.now)?;
+    rates.charge(peers, id.as_str(), 10, ctx.now)?;
     let draft = Message { sender: id, body: report_text(args), ..Message::default() };
     let sent = mail.post(turn, peers, journal, federation, draft, &[holder], ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))

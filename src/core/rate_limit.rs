@@ -31,18 +31,18 @@ impl RateLimiter {
         ctx.budget().map_or(Ok(()), |budget| self.charge(peers, budget, cost, ctx.now))
     }
 
-    /// Counts `cost` tenths of a message against the limit of a sender. `sender` is the id of a peer, or the name of a
-    /// budget that several callers share.
+    /// Counts `cost` tenths of a message against a budget: the id of a peer, or the name of a budget that several
+    /// callers share.
     ///
     /// # Errors
     /// When the sender would exceed the limit of its time window. The error contains the time to wait.
-    pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
-        let Err(pause) = self.spend(sender, cost, now) else { return Ok(()) };
+    pub fn charge(&mut self, peers: &Peers, budget: &str, cost: u32, now: i64) -> Result<(), Error> {
+        let Err(pause) = self.spend(budget, cost, now) else { return Ok(()) };
         let wait = (pause + 999) / 1000;
         let text = format!(
             "rate limit: {} sent more than {} messages, or made more than ten times as many changes, in {} s; wait \
              {wait} s, or raise SLM_MESH_RATE",
-            peers.name_of(sender),
+            peers.with_id(budget).map_or(budget, |peer| &peer.row.name),
             self.messages_max,
             limits::RATE_WINDOW_MS / 1000
         );

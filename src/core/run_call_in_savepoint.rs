@@ -91,20 +91,24 @@ impl CallContext {
         }
     }
 
-    /// The id of the acting peer. [`Auth::Required`](super::Auth) guarantees that there is one.
-    pub fn me(&self) -> &str {
-        self.actor.as_deref().unwrap_or("")
+    /// The id of the acting peer, for an operation whose callers must be known.
+    ///
+    /// # Errors
+    /// If the caller acts as no peer. [`Auth::Required`](super::Auth) refuses such calls earlier.
+    pub fn me(&self) -> Result<&PeerId, Error> {
+        let unknown = || Error::new(ErrorKind::Internal, "this call is made by no peer, but the operation needs one");
+        self.actor.as_ref().ok_or_else(unknown)
     }
 
-    /// The id of the acting peer, as an owned value.
-    pub fn my_id(&self) -> PeerId {
-        self.actor.clone().unwrap_or_default()
+    /// Whether this peer makes the call.
+    pub fn is_by(&self, id: &PeerId) -> bool {
+        self.actor.as_ref() == Some(id)
     }
 
     /// Returns the name of the rate limit that the call counts against; `None` if the call is not limited.
     pub fn budget(&self) -> Option<&str> {
         match &self.client {
-            ClientKind::Interactive => Some(self.me()),
+            ClientKind::Interactive => self.actor.as_ref().map(PeerId::as_str),
             ClientKind::HttpProgram { budget } => budget.as_deref(),
         }
     }

@@ -11,6 +11,7 @@ use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::PeerId;
 use crate::base::json_text::visible_json_length;
 use crate::base::{limits, time_format};
 use crate::core::op_behavior::OpBehavior;
@@ -156,7 +157,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
     let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
     let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
-    let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
+    let entry = mesh.set_entry(&new, args.int("expect"), ctx.me()?, ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
     if is_too_long(&row, &entry, ctx.page().size_max()) {
         // A value that is too long is left out of the reply, because the caller has just sent it and does not need it.
@@ -199,7 +200,7 @@ fn is_too_long(row: &Value, entry: &StateEntry, max: usize) -> bool {
 
 fn delete(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
-    let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me(), ctx.now)?;
+    let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me()?, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "deleted": deleted })))
 }
 
@@ -359,7 +360,7 @@ impl Mesh {
     }
 
     /// Writes an entry. If the caller expects a version, the entry must have this version.
-    fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
+    fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &PeerId, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
         let mut last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
         if let Some(gone) = last.as_mut().filter(|last| last.value.is_none())
@@ -390,7 +391,7 @@ impl Mesh {
         namespace: &str,
         key: &str,
         expect: Option<i64>,
-        by: &str,
+        by: &PeerId,
         now: i64,
     ) -> Result<bool, Error> {
         let Mesh { turn, peers, journal, .. } = self;

@@ -30,7 +30,7 @@ pub static STATUS: Op = Op {
 
 fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let mut value = mesh.status(ctx.now)?;
-    if let Some(peer) = ctx.actor.as_deref().and_then(|id| mesh.peers.get(id)) {
+    if let Some(peer) = mesh.peers.caller(ctx) {
         value["you"] = json!({ "id": peer.row.id.as_str(), "name": peer.row.name });
     }
     Ok(Outcome::Ready(value))

@@ -73,7 +73,7 @@ impl WaitingCall {
     }
 
     /// Whether the call is waiting for a message that may wake this peer.
-    pub(super) fn would_wake(&self, id: &str) -> bool {
+    pub(super) fn would_wake(&self, id: &PeerId) -> bool {
         matches!(&self.reason, Some(WaitReason::Wakeup(of, _)) if of == id)
     }
 }

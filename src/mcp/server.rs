@@ -243,7 +243,7 @@ impl McpServer {
         if op.args.iter().any(|arg| arg.name == "gitRoots") {
             read_git_files::name_work_trees(&mut arguments);
         }
-        let thread = meta.get("threadId").and_then(Value::as_str).map(session_key).unwrap_or_default();
+        let thread = meta.get("threadId").and_then(Value::as_str).and_then(session_key).unwrap_or_default();
         let mut call = PendingCall::new(target, op, arguments, thread);
         if let Some(token) = meta.get("progressToken").filter(|token| token.is_string() || token.is_number()) {
             call.report_progress(token.clone());

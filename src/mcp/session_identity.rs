@@ -35,7 +35,7 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
 /// agent is read. A variable of another agent may be inherited, because one agent can start another.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
-    std::env::var(name).ok().map(|key| id_types::session_key(&key)).filter(|key| !key.is_empty())
+    std::env::var(name).ok().and_then(|key| id_types::session_key(&key))
 }
 
 /// Turns the name of an unknown agent into a valid name. A valid name is short, and contains only lowercase letters,

@@ -45,13 +45,13 @@ impl Store {
     }
 
     /// Removes a member from a channel.
-    pub fn drop_channel_member(&mut self, channel: &ChannelName, peer: &str) -> StoreResult<()> {
+    pub fn drop_channel_member(&mut self, channel: &ChannelName, peer: &PeerId) -> StoreResult<()> {
         self.write("DELETE FROM channel_member WHERE channel = ?1 AND peer = ?2", params![channel.as_str(), peer])?;
         Ok(())
     }
 
     /// The number of a peer's unread messages in each channel. The query reads only the unread messages of this peer.
-    pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
+    pub fn unread_in_channels(&self, recipient: &PeerId) -> StoreResult<Vec<(String, i64)>> {
         let sql = format!(
             "SELECT recipient_group, count(*) AS unread FROM message INDEXED BY message_unread \
              WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND {UNREAD} \

@@ -250,7 +250,9 @@ mod tests {
             send(store, sent);
         }
         if done(1) {
-            store.add_event(&EventKind::from_word("build.done"), "a", store.counters.event_last.0, "{}", None).unwrap();
+            store
+                .add_event(&EventKind::from_word("build.done"), &"a".into(), store.counters.event_last.0, "{}", None)
+                .unwrap();
         }
         if done(2) {
             read_oldest(store, sent);

@@ -73,7 +73,7 @@ impl Store {
     pub fn add_event(
         &mut self,
         kind: &EventKind,
-        by: &str,
+        by: &PeerId,
         at: i64,
         payload: &str,
         earlier: Option<EventSeq>,
@@ -220,7 +220,7 @@ mod tests {
                 for _ in 0..below(&mut random, 20) {
                     // Events of the last type are rare.
                     let kind = &kinds[if below(&mut random, 50) == 0 { 2 } else { below(&mut random, 2) as usize }];
-                    let seq = store.add_event(kind, "a", turn, "{}", None).unwrap();
+                    let seq = store.add_event(kind, &"a".into(), turn, "{}", None).unwrap();
                     model.push((seq, kind.clone()));
                 }
                 if below(&mut random, 4) == 0 {

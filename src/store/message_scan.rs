@@ -20,7 +20,7 @@ pub enum ScanSource<'a> {
     /// All messages.
     All,
     /// The messages from or to this peer.
-    OfPeer(&'a str),
+    OfPeer(&'a PeerId),
     /// The messages to this channel.
     Channel(&'a str),
     /// The messages of one conversation: the message with this sequence number, its copies for other recipients, and
@@ -142,7 +142,7 @@ impl Store {
         let parts: Vec<(String, Vec<Value>)> = match scan.source {
             ScanSource::All => vec![("WHERE true".into(), Vec::new())],
             ScanSource::OfPeer(id) => {
-                let part = |sql: String| (sql, vec![id.to_owned().into()]);
+                let part = |sql: String| (sql, vec![id.into()]);
                 vec![
                     part(format!("INDEXED BY message_unread WHERE recipient = {number} AND {UNREAD}")),
                     part(format!("INDEXED BY message_box WHERE recipient = {number} AND {NOT_UNREAD}")),
@@ -218,7 +218,7 @@ impl Store {
     }
 
     /// The sequence number of this recipient's copy of a message. `None` if the recipient got no copy.
-    pub fn copy_for(&self, seq: MessageSeq, recipient: &str) -> StoreResult<Option<MessageSeq>> {
+    pub fn copy_for(&self, seq: MessageSeq, recipient: &PeerId) -> StoreResult<Option<MessageSeq>> {
         let (first, last) = self.copies_of(seq)?;
         let sql = "SELECT copy.seq FROM message AS copy JOIN message AS sent ON sent.seq = ?1 \
                    WHERE copy.seq BETWEEN ?2 AND ?3 AND copy.body = sent.body \
@@ -328,11 +328,12 @@ mod tests {
             let end = store.scan_messages(&scan, |_| true, visit).unwrap();
             (seqs, end.last.map(|last| last.0), end.is_complete)
         };
-        let of_a = ScanSource::OfPeer("a");
+        let (a, nobody) = ("a".into(), "nobody".into());
+        let of_a = ScanSource::OfPeer(&a);
         assert_eq!(scan(of_a, 0, 99, true, 9), (vec![5, 4, 2, 1], Some(1), true));
         assert_eq!(scan(of_a, 0, 99, false, 2), (vec![1, 2], Some(2), false));
         assert_eq!(scan(of_a, 2, 5, false, 9), (vec![4], Some(4), true));
-        assert_eq!(scan(ScanSource::OfPeer("nobody"), 0, 99, true, 9), (vec![], None, true));
+        assert_eq!(scan(ScanSource::OfPeer(&nobody), 0, 99, true, 9), (vec![], None, true));
         assert_eq!(scan(ScanSource::All, 0, 99, true, 5), (vec![5, 4, 3, 2, 1], Some(1), true));
         assert_eq!(scan(ScanSource::Thread(MessageSeq(1)), 0, 99, false, 9), (vec![1, 2, 5], Some(5), true));
         for (time, want) in [(0, 0), (1, 1), (10, 1), (11, 2), (40, 4), (41, 5), (99, 5)] {
@@ -363,7 +364,8 @@ mod tests {
                 .add_message(&mut Message { sender: "a".into(), recipient: "a".into(), ..Message::default() })
                 .unwrap();
         }
-        let source = ScanSource::OfPeer("a");
+        let peer = "a".into();
+        let source = ScanSource::OfPeer(&peer);
         let scan = MessageScan {
             source,
             after: MessageSeq(0),

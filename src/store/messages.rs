@@ -58,9 +58,9 @@ pub struct Message {
 #[derive(Debug, Clone, Default)]
 pub struct MessageFilter<'a> {
     /// Only messages to this peer.
-    pub to: Option<&'a str>,
+    pub to: Option<&'a PeerId>,
     /// Only messages from this peer.
-    pub from: Option<&'a str>,
+    pub from: Option<&'a PeerId>,
     /// Only messages that are neither read nor expired.
     pub unread: bool,
     /// Only messages of this type.
@@ -171,7 +171,7 @@ impl Store {
             "expires": m.expires,
             "state": m.state.number(),
             "channel": m.channel,
-            "mesh_url": m.mesh.as_deref(),
+            "mesh_url": m.mesh,
             "rejection": m.rejection,
             "unclear": m.unclear,
             "bytes_read": m.bytes_read,
@@ -187,7 +187,7 @@ impl Store {
     }
 
     /// The number of a peer. A peer without a number gets a new one.
-    fn number(&mut self, id: &str) -> StoreResult<i64> {
+    fn number(&mut self, id: &PeerId) -> StoreResult<i64> {
         if let Some(num) = self.numbers.get(id) {
             return Ok(*num);
         }
@@ -202,7 +202,7 @@ impl Store {
                 num
             }
         };
-        self.numbers.insert(id.to_owned(), num);
+        self.numbers.insert(id.clone(), num);
         Ok(num)
     }
 
@@ -230,7 +230,7 @@ impl Store {
             for (column, wanted) in [("recipient", filter.to), ("sender", filter.from)] {
                 if let Some(wanted) = wanted {
                     sql.push_str(&format!(" AND {column} = {NUMBER}"));
-                    values.push(wanted.to_owned().into());
+                    values.push(wanted.into());
                 }
             }
             if let Some(kind) = filter.kind {
@@ -272,15 +272,15 @@ impl Store {
     }
 
     /// The messages from this sender with this idempotency key.
-    pub fn messages_by_key(&self, sender: &str, key: &str) -> StoreResult<Vec<Message>> {
+    pub fn messages_by_key(&self, sender: &PeerId, key: &str) -> StoreResult<Vec<Message>> {
         let mut query = self.db.prepare_cached(&by_key())?;
-        let rows = query.query_map([sender, key], read_row)?;
+        let rows = query.query_map(params![sender, key], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Whether there is any message from or to this peer. Only peers with messages have a row in the table
     /// `peer_number`.
-    pub fn has_messages_of(&self, peer: &str) -> StoreResult<bool> {
+    pub fn has_messages_of(&self, peer: &PeerId) -> StoreResult<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)
     }
 
@@ -289,7 +289,7 @@ impl Store {
         update_row!(self.write, "message", {
             "state": m.state.number(),
             "channel": m.channel,
-            "mesh_url": m.mesh.as_deref(),
+            "mesh_url": m.mesh,
             "rejection": m.rejection,
             "unclear": m.unclear,
             "bytes_read": m.bytes_read,
@@ -305,7 +305,7 @@ impl Store {
     }
 
     /// The senders of a peer's oldest unread messages. The texts are not read, because they may be long.
-    pub fn unread_senders(&self, recipient: &str, limit: i64) -> StoreResult<Vec<String>> {
+    pub fn unread_senders(&self, recipient: &PeerId, limit: i64) -> StoreResult<Vec<PeerId>> {
         let sql = format!(
             "SELECT (SELECT id FROM peer_number WHERE num = sender) FROM message INDEXED BY message_unread \
              WHERE recipient = {NUMBER} AND {UNREAD} ORDER BY seq LIMIT ?"
@@ -316,7 +316,7 @@ impl Store {
     }
 
     /// The number of unread messages of a peer. The query reads only the index of unread messages.
-    pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
+    pub fn count_unread(&self, recipient: &PeerId) -> StoreResult<i64> {
         let sql =
             format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND {UNREAD}");
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
@@ -328,10 +328,10 @@ impl Store {
         let mut sql = format!(
             "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND {UNREAD} AND seq > ?"
         );
-        let mut values: Vec<Value> = vec![filter.to.map(str::to_owned).into(), filter.after.into()];
+        let mut values: Vec<Value> = vec![filter.to.map(PeerId::as_str).map(str::to_owned).into(), filter.after.into()];
         if let Some(sender) = filter.from {
             sql.push_str(&format!(" AND sender = {NUMBER}"));
-            values.push(sender.to_owned().into());
+            values.push(sender.into());
         }
         if let Some(group) = filter.group {
             sql.push_str(" AND recipient_group = ?");
@@ -419,7 +419,7 @@ mod tests {
         for key in ["a", "b", "c"] {
             let message = Message { sender: "ada".into(), recipient: "bob".into(), ..Message::default() };
             store.add_message(&mut Message { key: Some(key.into()), ..message }).unwrap();
-            assert_eq!(store.messages_by_key("ada", key).unwrap().len(), 1);
+            assert_eq!(store.messages_by_key(&"ada".into(), key).unwrap().len(), 1);
         }
         assert_eq!(store.db.prepare_cached(&by_key()).unwrap().get_status(StatementStatus::RePrepare), 0);
     }

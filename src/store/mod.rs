@@ -4,13 +4,13 @@
 //! **Invariant:** each turn of the broker's loop has at most one write transaction. If a call fails, only the writes of
 //! this call are rolled back.
 
-mod ascending_number_columns;
 mod changeset;
 mod channel_members;
 mod checkpointer;
 mod counters;
 mod error;
 mod events;
+mod id_columns;
 mod integrity_check;
 mod key_value_entries;
 mod locks;
@@ -45,6 +45,7 @@ pub use returnable_name_takeovers::TakeoverRow;
 pub use salvage::Salvage;
 pub use wakeup_attempts::WakeupRow;
 
+use crate::base::id_types::PeerId;
 use crate::base::path_suffix::with_suffix;
 use changeset::Recorder;
 use named_columns::{placeholder, write_row};
@@ -129,7 +130,7 @@ pub struct Store {
     has_written_counters: bool,
     /// A cache of the numbers that the table of messages contains instead of peer ids. It is cleared when a write is
     /// rolled back.
-    numbers: HashMap<String, i64>,
+    numbers: HashMap<PeerId, i64>,
     /// The newest block of events. This value is reset when a write is rolled back.
     event_block: KnownBlock,
     /// The sequence numbers that are reserved in a file next to the database. `None` if the database is in memory.
@@ -389,11 +390,11 @@ mod tests {
         let people: Vec<_> =
             found.iter().map(|m| (m.seq.0, m.sender.as_str(), m.recipient.as_str(), m.state.number())).collect();
         assert_eq!(people, [(1, "7", "b", 2), (2, "b", "7", 0), (3, "7", "c", 1)]);
-        assert_eq!(store.messages_by_key("7", "k").unwrap().len(), 2);
+        assert_eq!(store.messages_by_key(&"7".into(), "k").unwrap().len(), 2);
         store.add_message(&mut message("b", "c")).unwrap();
         store.commit().unwrap();
-        assert_eq!(store.unread_senders("c", 9).unwrap(), ["7", "b"]);
-        assert_eq!((store.count_unread("7").unwrap(), store.count_unread("nobody").unwrap()), (1, 0));
+        assert_eq!(store.unread_senders(&"c".into(), 9).unwrap(), ["7", "b"]);
+        assert_eq!((store.count_unread(&"7".into()).unwrap(), store.count_unread(&"nobody".into()).unwrap()), (1, 0));
     }
 
     #[test]
@@ -409,7 +410,7 @@ mod tests {
         store.add_message(&mut again).unwrap();
         store.commit().unwrap();
         assert_eq!(store.message(again.seq).unwrap(), Some(again));
-        assert_eq!(store.unread_senders("reader", 9).unwrap(), ["kept"]);
+        assert_eq!(store.unread_senders(&"reader".into(), 9).unwrap(), ["kept"]);
     }
 
     #[test]
@@ -423,17 +424,22 @@ mod tests {
             }
         }
         let seqs = |pick: MessageFilter<'_>| {
-            let found = store.messages(&MessageFilter { to: Some("reader"), ..pick }).unwrap();
+            let found = store.messages(&MessageFilter { to: Some(&"reader".into()), ..pick }).unwrap();
             found.iter().map(|m| m.seq.0).collect::<Vec<_>>()
         };
         assert_eq!(seqs(MessageFilter { limit: 9, ..MessageFilter::default() }), [1, 2, 3, 4, 5, 6]);
         assert_eq!(seqs(MessageFilter { limit: 3, newest: true, ..MessageFilter::default() }), [6, 5, 4]);
         assert_eq!(
-            seqs(MessageFilter { limit: 9, after: MessageSeq(2), from: Some("odd"), ..MessageFilter::default() }),
+            seqs(MessageFilter {
+                limit: 9,
+                after: MessageSeq(2),
+                from: Some(&"odd".into()),
+                ..MessageFilter::default()
+            }),
             [4, 6]
         );
         assert_eq!(seqs(MessageFilter { limit: 9, unread: true, ..MessageFilter::default() }), [2, 3, 5, 6]);
-        assert_eq!(seqs(MessageFilter { limit: 9, from: Some("nobody"), ..MessageFilter::default() }), [0; 0]);
+        assert_eq!(seqs(MessageFilter { limit: 9, from: Some(&"nobody".into()), ..MessageFilter::default() }), [0; 0]);
     }
 
     #[test]
@@ -446,7 +452,7 @@ mod tests {
         store.commit().unwrap();
         let sql = "SELECT group_concat(id) FROM (SELECT id FROM peer_number ORDER BY id)";
         assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");
-        assert_eq!(store.unread_senders("reader", 9).unwrap(), ["both"]);
+        assert_eq!(store.unread_senders(&"reader".into(), 9).unwrap(), ["both"]);
     }
 
     #[test]

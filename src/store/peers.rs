@@ -177,7 +177,7 @@ impl Store {
     }
 
     /// Forgets a peer.
-    pub fn drop_peer(&mut self, id: &str) -> StoreResult<()> {
+    pub fn drop_peer(&mut self, id: &PeerId) -> StoreResult<()> {
         self.write("DELETE FROM peer WHERE id = ?1", &[&id])?;
         Ok(())
     }

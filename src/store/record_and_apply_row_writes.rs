@@ -316,7 +316,7 @@ mod tests {
         for id in ["a", "b", "c"] {
             store.put_peer(&peer(id)).unwrap();
         }
-        store.drop_peer("c").unwrap();
+        store.drop_peer(&"c".into()).unwrap();
         for created in [1, 2, 30] {
             let mut m = message("a", "b", created);
             store.add_message(&mut m).unwrap();
@@ -324,7 +324,7 @@ mod tests {
             store.add_wakeup(m.seq, &wakeup).unwrap();
             store.put_receipt(&m.clone(), &Message { state: MessageState::Offered, ..m }).unwrap();
             let kind = EventKind::from_word("build.done");
-            let seq = store.add_event(&kind, "a", created, "{}", None).unwrap();
+            let seq = store.add_event(&kind, &"a".into(), created, "{}", None).unwrap();
             store.blank_value_event(seq, "null").unwrap();
         }
         store.put_entry(&entry("kept", Some("1"))).unwrap();
@@ -362,7 +362,7 @@ mod tests {
         // The standby gives the next message the same number that the leader would give it.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
-        assert_eq!((next.seq.0, standby.count_unread("d").unwrap()), (5, 1));
+        assert_eq!((next.seq.0, standby.count_unread(&"d".into()).unwrap()), (5, 1));
     }
 
     fn store_and_fail(store: &mut Store) {

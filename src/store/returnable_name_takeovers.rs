@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// Deletes the data that a peer had before a session took over the peer.
-    pub fn drop_takeover(&mut self, id: &str) -> StoreResult<()> {
+    pub fn drop_takeover(&mut self, id: &PeerId) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{PREFIX}{id}")])?;
         Ok(())
     }
@@ -86,11 +86,11 @@ impl Store {
     /// Records that a session has given back a name. `id` is the session's present peer, and `before` is its former
     /// peer.
     pub fn put_given_back(&mut self, id: &PeerId, before: &PeerId) -> StoreResult<()> {
-        self.set_meta(&format!("{GIVEN_BACK}{id}"), before)
+        self.set_meta(&format!("{GIVEN_BACK}{id}"), before.as_str())
     }
 
     /// Deletes the record of the former peer of a session.
-    pub fn drop_given_back(&mut self, id: &str) -> StoreResult<()> {
+    pub fn drop_given_back(&mut self, id: &PeerId) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{GIVEN_BACK}{id}")])?;
         Ok(())
     }
@@ -117,11 +117,11 @@ mod tests {
         store.put_takeover(&id, &row).unwrap();
         store.put_takeover(&other, &TakeoverRow::default()).unwrap();
         assert_eq!(store.takeovers().unwrap(), HashMap::from([(id, row), (other.clone(), TakeoverRow::default())]));
-        store.drop_takeover("p").unwrap();
+        store.drop_takeover(&"p".into()).unwrap();
         store.put_given_back(&"new".into(), &"p".into()).unwrap();
         assert_eq!(store.takeovers().unwrap(), HashMap::from([(other, TakeoverRow::default())]));
         assert_eq!(store.given_back().unwrap(), HashMap::from([("new".into(), "p".into())]));
-        store.drop_given_back("new").unwrap();
+        store.drop_given_back(&"new".into()).unwrap();
         assert!(store.given_back().unwrap().is_empty());
     }
 }

@@ -90,9 +90,9 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     let me = disk.mesh.peers().find_by_name("near").unwrap();
     let own = disk.mesh.mesh_id();
     // SuperLocalMemory also lists a peer of this mesh, and a peer of a third mesh.
-    let mut echo = row(&me, "near");
+    let mut echo = row(me.as_str(), "near");
     echo["mesh"] = json!(own);
-    let mut bare = row(&me, "near");
+    let mut bare = row(me.as_str(), "near");
     bare.as_object_mut().unwrap().remove("mesh");
     let slm = |rows: &[Value]| RemoteRoster::parse(&json!({ "peers": rows })).unwrap();
     hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));

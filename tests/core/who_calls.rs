@@ -224,7 +224,7 @@ impl World {
         let answer = match asked {
             Err(error) if error.data.as_ref().is_some_and(|data| data.get("agent").is_some()) => {
                 let args = json!({
-                    "agent": session.agent.kind, "session": "", "project": self.project, "gitRoot": self.project,
+                    "agent": session.agent.kind, "project": self.project, "gitRoot": self.project,
                     "shortName": session.agent.short_name,
                 });
                 self.call_once("session.begin", args, &session.above)?;

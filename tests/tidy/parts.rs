@@ -192,7 +192,8 @@ fn public_type(line: &str) -> Option<String> {
     let rest = if rest.starts_with('(') { rest.split_once(") ")?.1 } else { rest.trim_start() };
     let (kind, rest) = rest.split_once(' ')?;
     let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    ["struct", "enum", "trait", "type"].contains(&kind).then_some(name)
+    // In a macro, the name is a variable such as `$name`.
+    (["struct", "enum", "trait", "type"].contains(&kind) && !name.is_empty()).then_some(name)
 }
 
 /// Words that earlier versions of the code used with unusual meanings. No file name may contain them again.

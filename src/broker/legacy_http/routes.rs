@@ -58,7 +58,7 @@ pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Opti
 
 /// Returns the directory in the request. If there is none, returns the directory with which the client registered.
 fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
-    let registered = || mesh.peers().get(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
+    let registered = || mesh.peers().with_id(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
     fields.text("projectPath").map(str::to_owned).or_else(registered)
 }
 
@@ -155,7 +155,7 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         "repo" => json!({ "scope": scope, "workTree": root, "repo": repo }),
         _ => json!({}),
     };
-    let me = fields.text("excludeId").filter(|id| mesh.peers().get(id).is_some());
+    let me = fields.text("excludeId").filter(|id| mesh.peers().with_id(id).is_some());
     let rows = all_rows(mesh, &PEERS, me, args, "peers", now)?;
     let active = rows.into_iter().filter(|row| row["status"] == "active");
     let rows: Vec<Value> = active.map(|row| without_zones(row, &["startedAt", "lastHeartbeat"])).collect();
@@ -193,12 +193,12 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     // people get none.
     let human = mesh.peers().human().clone();
     let args = json!({
-        "to": if to == "cli" { &human } else { to }, "message": payload, "type": fields.text("type"),
+        "to": if to == "cli" { human.as_str() } else { to }, "message": payload, "type": fields.text("type"),
         "withoutPeople": true,
     });
     // All unregistered senders share one rate limit, so a client gains nothing by inventing senders. A registered sender
     // has one limit for HTTP, and another for calls over its session's socket.
-    let known = Some(from).filter(|from| mesh.peers().get(from).is_some());
+    let known = Some(from).filter(|from| mesh.peers().with_id(from).is_some());
     let budget = known.map_or_else(|| "unregistered".to_owned(), |id| format!("http {id}"));
     mesh.peers().require_local(shortened(from).into())?;
     let sent = run_limited(mesh, &mail::SEND, Some(from), Some(budget), args, now)
@@ -293,7 +293,7 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 /// Makes a path absolute and normalises it. A relative path is relative to the project of the peer `holder`. If this
 /// peer is unknown, a relative path stays relative.
 fn absolute(mesh: &Mesh, file: &str, holder: Option<&str>) -> String {
-    match holder.and_then(|holder| mesh.peers().get(holder)) {
+    match holder.and_then(|holder| mesh.peers().with_id(holder)) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
             path_overlap::normal(&format!("{}/{file}", peer.row.project))
         }

@@ -250,7 +250,7 @@ fn event_row(mesh: &Mesh, event: &Event) -> String {
     let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
     let [kind, by, name] =
-        [event.kind.word(), &event.by, &mesh.peers().name_of(&event.by)].map(|text| json!(text).to_string());
+        [event.kind.word(), event.by.as_str(), &mesh.peers().name_of(&event.by)].map(|text| json!(text).to_string());
     let (seq, at) = (event.seq, time_format::iso(event.at));
     format!(
         r#"{{"seq":{seq},"type":{kind},"payload":{payload},"emittedBy":{by},"emittedByName":{name},"createdAt":"{at}"}}"#

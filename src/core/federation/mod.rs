@@ -68,8 +68,8 @@ impl Federation {
     }
 
     /// Returns the link to a mesh. Returns `None` if the settings no longer list this mesh.
-    fn link_to(&self, url: &str) -> Option<&MeshLink> {
-        self.links.iter().find(|link| link.url == url)
+    fn link_to(&self, url: &MeshUrl) -> Option<&MeshLink> {
+        self.links.iter().find(|link| link.url == *url)
     }
 
     /// Whether there is a link to the mesh of this peer.

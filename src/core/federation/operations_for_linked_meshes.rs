@@ -130,7 +130,7 @@ fn receipts(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 /// sender as its peer.
 fn names_of_sender(mesh: &Mesh, args: &Args) -> [PeerId; 2] {
     let (id, name, machine) = (args.word("sender"), args.text("senderName"), args.text("senderMachine"));
-    let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
+    let cut = |id: PeerId| PeerId::from(id.as_str().chars().take(limits::WORD_MAX).collect::<String>());
     [cut(mesh.forwarded_sender(id, name, machine)), cut(mesh.unknown_sender(id, name, machine))]
 }
 
@@ -215,7 +215,7 @@ fn recipients(peers: &Peers, to: &str) -> Result<(TargetKind, Vec<PeerId>), Erro
     if let Some(project) = to.strip_prefix("project:") {
         return Ok((TargetKind::Project, online(&|path| path == project)));
     }
-    match peers.get(to) {
+    match peers.with_id(to) {
         Some(peer) if !peer.row.is_linked() => Ok((TargetKind::Peer, vec![peer.row.id.clone()])),
         _ => Err(Error::not_found("recipient peer not found")),
     }

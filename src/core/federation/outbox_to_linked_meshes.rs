@@ -43,7 +43,7 @@ impl Federation {
 
     /// Returns an error if a message can't be forwarded: the recipient's mesh is no longer linked, or accepts no
     /// message of this length.
-    pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &str, body: &str) -> Result<(), Error> {
+    pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &PeerId, body: &str) -> Result<(), Error> {
         let Some(peer) = peers.get(to) else { return Ok(()) };
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
         let Some(link) = self.link_to(mesh) else {
@@ -168,14 +168,14 @@ impl Mesh {
     /// When the database can't be written.
     pub(super) fn acknowledge_by_reply(
         &mut self,
-        sender: &str,
-        recipient: &str,
+        sender: &PeerId,
+        recipient: &PeerId,
         id: &str,
         now: i64,
     ) -> Result<Option<MessageSeq>, Error> {
         let Mesh { turn, mail, journal, ids, .. } = self;
         let known = ids.message_seq(id).map(|seq| mail.message(&turn.store, seq)).transpose()?.flatten();
-        let Some(was) = known.filter(|of| of.sender == recipient && of.recipient == sender) else { return Ok(None) };
+        let Some(was) = known.filter(|of| of.sender == *recipient && of.recipient == *sender) else { return Ok(None) };
         if was.acked.is_none() {
             let acked = MessageState::Acked;
             let message = Message { state: acked, read: Some(now), acked: Some(now), ..was.clone() };
@@ -187,7 +187,7 @@ impl Mesh {
     /// Returns the sender of a message from a linked mesh. For an unknown sender, returns a text that is not the name
     /// of any peer of this mesh.
     pub(super) fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
-        if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
+        if self.peers.with_id(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();
         }
         self.unknown_sender(id, name, machine)

@@ -228,7 +228,7 @@ impl Mesh {
         let mut rows = Vec::new();
         for key in keys {
             let with_key = |sender| self.mail.message_with_key(&self.turn.store, sender, key).transpose();
-            let found = senders.iter().find_map(|sender| with_key(sender)).transpose()?;
+            let found = senders.iter().find_map(with_key).transpose()?;
             let Some(message) = found.filter(|of| TOLD.contains(&of.state)) else { continue };
             let at = message.acked.or(message.read).unwrap_or(now);
             rows.push(json!({ "key": key, "receipt": message.state.word(), "ago": (now - at).max(0) }));

@@ -106,7 +106,7 @@ impl Federation {
     /// link no longer exists, or if the peer is offline and both links lead to the same mesh.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
-        let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
+        let id = |url: &MeshUrl| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
         let is_same = id(mesh).is_some() && id(mesh) == id(url) && !row.online;
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
@@ -151,8 +151,8 @@ impl Mesh {
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;
                 }
-                let host = seen.host.as_deref().unwrap_or(host_of(&url));
-                let label = seen.host.as_deref().unwrap_or(if is_slm { "slm" } else { host_of(&url) });
+                let host = seen.host.as_deref().unwrap_or(host_of(url.as_str()));
+                let label = seen.host.as_deref().unwrap_or(if is_slm { "slm" } else { host_of(url.as_str()) });
                 peers.upsert_linked(&mut parts, &url, seen, (host, label), now)?;
             }
             if end < roster.peers.len() {

@@ -32,7 +32,7 @@ impl IndexedLocks {
     }
 
     /// The locks of a peer.
-    pub(super) fn of_holder(&self, holder: &str) -> impl Iterator<Item = &LockRow> {
+    pub(super) fn of_holder(&self, holder: &PeerId) -> impl Iterator<Item = &LockRow> {
         self.by_holder.get(holder).into_iter().flatten().map(|number| &self.rows[number])
     }
 
@@ -257,7 +257,7 @@ mod tests {
             locks.put(LockRow { expires: 9, ..held });
         }
         assert_eq!(locks.iter().map(|lock| lock.expires).collect::<Vec<_>>(), [9, 9, 9]);
-        assert_eq!(locks.of_holder("").count(), 3);
+        assert_eq!(locks.of_holder(&"".into()).count(), 3);
         for path in ["/a", "/a/", "/*"] {
             locks.remove(FencingToken(7), path);
         }

@@ -23,7 +23,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, paginatio
 use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::LockOwner;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{FencingToken, PeerId};
+use crate::base::id_types::FencingToken;
 use crate::base::json_text::visible_json_length;
 use crate::base::path_overlap;
 use crate::base::{limits, time_format};
@@ -253,10 +253,10 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         let n_patterns = paths.iter().filter(|path| path_overlap::is_pattern(path)).count();
         rates.charge_call(peers, ctx, 1 + n_patterns as u32)?;
     }
-    let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
+    let me = peers.caller(ctx).map(|peer| peer.row.clone()).unwrap_or_default();
     let request = LockRequest {
         paths,
-        holder: ctx.my_id(),
+        holder: ctx.me()?.clone(),
         owner: owner_of(args),
         reason: args.text("reason").unwrap_or("").to_owned(),
         ttl_ms: (args.int("ttlMs")).unwrap_or_else(|| args.int("ttlMinutes").unwrap_or(settings.lock_ttl_min) * 60_000),
@@ -265,9 +265,9 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         all_worktrees: args.text("scope") == Some("repo"),
         // If an agent requests its own lock again, the lock is renewed. A person must ask for a renewal explicitly,
         // because the lock may belong to another script of the person.
-        renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
+        renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me()?)),
         outer_commands: args.texts("outerCommands").into_iter().map(str::to_owned).collect(),
-        has_unclear_caller: !peers.other_possible_callers(ctx, &ctx.my_id()).is_empty(),
+        has_unclear_caller: !peers.other_possible_callers(ctx, ctx.me()?).is_empty(),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
         // The caller wants to lock the path in all work trees. This is impossible if the repository of the path is
@@ -294,13 +294,13 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
                 let taken = locks.take_grant(parts, ctx, path, token)?;
                 taken.map(|more| notes.extend(more)).is_some()
             }
-            None => locks.release_path(turn, peers, journal, path, ctx.me(), &owner, ctx.now)?,
+            None => locks.release_path(turn, peers, journal, path, ctx.me()?, &owner, ctx.now)?,
         };
         if !released {
-            return Err(locks.not_released(peers, ctx.me(), path));
+            return Err(locks.not_released(peers, ctx.me()?, path));
         }
     }
-    locks.forget_command(ctx.conn, ctx.me(), &owner);
+    locks.forget_command(ctx.conn, ctx.me()?, &owner);
     let rows: Vec<Value> = paths.iter().map(|path| json!(path)).collect();
     let shown = fitting(&rows);
     let mut value = json!({ "ok": true, "unlocked": rows[..shown] });
@@ -320,7 +320,7 @@ fn add_notes(value: &mut Value, notes: &[String]) {
 
 fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { peers, locks, waiting, .. } = mesh;
-    let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
+    let me = peers.caller(ctx).map(|peer| peer.row.clone()).unwrap_or_default();
     let trees = Repository::of_call(args, &me);
     let host = peers.host_of(ctx.conn);
     let asked = LockRequest { paths: requested_paths(args), trees, host, ..LockRequest::default() };
@@ -367,16 +367,14 @@ fn cursor(lock: &LockRow) -> (i64, &str) {
 fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { peers, locks, .. } = mesh;
     let text = |name| args.text(name).map(str::to_owned);
-    let is_unknown = args.flag("unknownCaller") == Some(true);
+    let own = Some(ctx.me()?).filter(|_| args.flag("unknownCaller") != Some(true));
     let request = LockRequest {
         paths: args.texts("files").into_iter().map(path_overlap::normal).collect(),
-        holder: if is_unknown { PeerId::default() } else { ctx.my_id() },
         trees: Repository::new(text("repo"), text("gitRoot")).into_iter().collect(),
         host: peers.host_of(ctx.conn),
-        renew: true,
         ..LockRequest::default()
     };
-    let others = locks.conflicting(peers, &request).filter(|lock| lock.holder != request.holder);
+    let others = locks.sharing_files(&request).filter(|lock| Some(&lock.holder) != own);
     let rows: Vec<Value> = others.take(limits::LIST_MAX).map(|lock| lock_view(peers, lock, ctx.now)).collect();
     Ok(Outcome::Ready(json_object([("ok", Value::Bool(true)), ("locks", Value::Array(rows))])))
 }

@@ -46,7 +46,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let here = WorkPlace {
         tree: Repository::new(text("repo"), text("gitRoot")),
         project: args.word("project").to_owned(),
-        peer: ctx.my_id(),
+        peer: ctx.me()?.clone(),
         host: peers.host_of(ctx.conn),
     };
     let keyed = args.flag("keyedCalls").unwrap_or(false);
@@ -119,7 +119,7 @@ fn locks_of_others<'a>(
 }
 
 /// Returns a session's own locks, at most `WATCHED_FILES_MAX`. The session's hooks watch these locks, too.
-pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
+pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &PeerId) -> Vec<Value> {
     let own = locks.of_holder(me).map(|lock| (lock, lock.path.clone()));
     newest(own).iter().map(|(lock, path)| short_view(peers, lock, path)).collect()
 }

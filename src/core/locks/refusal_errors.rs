@@ -4,6 +4,7 @@ use super::Locks;
 use super::request_conflicts::LockRequest;
 use super::{lock_view, wait_queue_and_forced_unlock};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id_types::PeerId;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::{limits, path_overlap, time_format, untrusted_text};
 use crate::core::peers::Peers;
@@ -13,9 +14,9 @@ use serde_json::json;
 
 impl Locks {
     /// Returns the error for a path that could not be released.
-    pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
+    pub(super) fn not_released(&self, peers: &Peers, me: &PeerId, path: &str) -> Error {
         Error::not_found(match self.locks.on_path(path).find(|lock| lock.path == path) {
-            Some(lock) if lock.holder == me => {
+            Some(lock) if lock.holder == *me => {
                 format!("{path} is locked by a running command of yours; the lock ends when that command ends")
             }
             Some(lock) => {
@@ -29,12 +30,12 @@ impl Locks {
     /// Returns the text of the error for a path that is not locked. If a folder or glob that shares files with the path
     /// is locked, the text names that lock, because the caller probably wants to release that lock. The caller's own
     /// locks come first.
-    fn not_locked_text(&self, peers: &Peers, me: &str, path: &str) -> String {
+    fn not_locked_text(&self, peers: &Peers, me: &PeerId, path: &str) -> String {
         let shares_files = |lock: &&LockRow| path_overlap::overlap(&lock.path, path);
-        let own = self.all().filter(|lock| lock.holder == me).find(shares_files);
+        let own = self.all().filter(|lock| lock.holder == *me).find(shares_files);
         let found = own.or_else(|| self.all().find(shares_files));
         match found.map(|lock| (lock, untrusted_text::shown_path(&lock.path))) {
-            Some((lock, shown)) if lock.holder == me => format!(
+            Some((lock, shown)) if lock.holder == *me => format!(
                 "there is no lock on {path} itself, but you have locked {shown}, which shares files with it; to release \
                  that lock, use slm-mesh unlock {}",
                 quoted_if_exact(&shown, &lock.path)

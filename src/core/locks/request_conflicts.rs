@@ -225,6 +225,12 @@ impl Locks {
         self.conflicting(peers, request).cloned().collect()
     }
 
+    /// Finds the locks that share a file with a request, whoever holds them.
+    pub(in crate::core) fn sharing_files<'a>(&'a self, request: &'a LockRequest) -> impl Iterator<Item = &'a LockRow> {
+        let matcher = LockMatcher::new(request);
+        self.locks.candidates(request).into_iter().filter(move |lock| matcher.collides(lock))
+    }
+
     /// Finds the locks that conflict with a request, one at a time.
     pub(in crate::core) fn conflicting<'a>(
         &'a self,

@@ -75,8 +75,8 @@ struct Orphan {
 }
 
 impl Orphan {
-    fn is(&self, holder: &str, command: &LockOwner) -> bool {
-        self.holder == holder && self.command == *command
+    fn is(&self, holder: &PeerId, command: &LockOwner) -> bool {
+        self.holder == *holder && self.command == *command
     }
 
     fn owns(&self, lock: &LockRow) -> bool {
@@ -119,22 +119,22 @@ impl Locks {
     }
 
     /// All locks that a peer holds.
-    pub(super) fn of_holder(&self, holder: &str) -> impl Iterator<Item = &LockRow> {
+    pub(super) fn of_holder(&self, holder: &PeerId) -> impl Iterator<Item = &LockRow> {
         self.locks.of_holder(holder)
     }
 
     /// The paths that a peer has locked.
-    pub(in crate::core) fn paths_of<'a>(&'a self, holder: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(in crate::core) fn paths_of<'a>(&'a self, holder: &'a PeerId) -> impl Iterator<Item = &'a str> {
         self.locks.of_holder(holder).map(|lock| lock.path.as_str())
     }
 
     /// Whether a peer holds any lock.
-    pub(in crate::core) fn has_any(&self, holder: &str) -> bool {
+    pub(in crate::core) fn has_any(&self, holder: &PeerId) -> bool {
         self.locks.of_holder(holder).next().is_some()
     }
 
     /// Whether a peer holds a lock that does not belong to a command.
-    pub(in crate::core) fn has_shared(&self, holder: &str) -> bool {
+    pub(in crate::core) fn has_shared(&self, holder: &PeerId) -> bool {
         self.locks.of_holder(holder).any(|lock| lock.owner.is_shared())
     }
 
@@ -236,10 +236,10 @@ impl Locks {
     }
 
     /// Forgets a command that no longer holds any locks.
-    pub(super) fn forget_command(&mut self, conn: ConnId, holder: &str, owner: &LockOwner) {
+    pub(super) fn forget_command(&mut self, conn: ConnId, holder: &PeerId, owner: &LockOwner) {
         let holds = || self.locks.of_holder(holder).any(|lock| lock.owner == *owner);
         if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds()) {
-            known.retain(|(of, which)| *of != holder || which != owner);
+            known.retain(|(of, which)| of != holder || which != owner);
         }
     }
 
@@ -331,8 +331,8 @@ impl Locks {
 
     /// Records which subagents of a session are still running. When a subagent has ended, the session's other subagents
     /// may edit its files.
-    pub(in crate::core) fn keep_editors(&mut self, session: &str, is_running: impl Fn(&str) -> bool) {
-        self.editors.retain(|_, editor| editor.session != session || is_running(&editor.subagent));
+    pub(in crate::core) fn keep_editors(&mut self, session: &PeerId, is_running: impl Fn(&str) -> bool) {
+        self.editors.retain(|_, editor| editor.session != *session || is_running(&editor.subagent));
     }
 
     /// Whether a lock may belong to any session of the caller's agent process. Such a lock blocks none of these
@@ -394,12 +394,12 @@ impl Locks {
         peers: &Peers,
         journal: &Journal,
         path: &str,
-        holder: &str,
+        holder: &PeerId,
         owner: &LockOwner,
         now: i64,
     ) -> Result<bool, Error> {
         let same = |lock: &LockRow| lock.owner == *owner || lock.owner.is_shared() && owner.is_shared();
-        let is_it = |lock: &&LockRow| lock.holder == holder && same(lock);
+        let is_it = |lock: &&LockRow| lock.holder == *holder && same(lock);
         let held: Vec<(FencingToken, String)> =
             self.locks.on_path(path).filter(is_it).map(|lock| (lock.token, lock.path.clone())).collect();
         if held.is_empty() {

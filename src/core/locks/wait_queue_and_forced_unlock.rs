@@ -91,7 +91,7 @@ impl Locks {
         ctx: &CallContext,
         request: &LockRequest,
     ) -> Result<Vec<String>, Error> {
-        if !parts.peers.is_human(ctx.me()) {
+        if !parts.peers.is_human(ctx.me()?) {
             let text = "steal: only the human may take a lock away from its holder; wait, or ask the holder";
             return Err(Error::new(ErrorKind::Refused, text));
         }
@@ -111,7 +111,7 @@ impl Locks {
         path: &str,
         token: FencingToken,
     ) -> Result<Option<Vec<String>>, Error> {
-        if !parts.peers.is_human(ctx.me()) {
+        if !parts.peers.is_human(ctx.me()?) {
             return Err(Error::new(
                 ErrorKind::Refused,
                 "token: only the human may release another peer's lock; ask the holder to release it",
@@ -133,10 +133,10 @@ impl Locks {
         lock: &LockRow,
     ) -> Result<Option<String>, Error> {
         let StealParts { turn, peers, mail, journal, federation } = parts;
-        let is_own = lock.holder == ctx.me();
+        let is_own = lock.holder == *ctx.me()?;
         let reason = (!is_own).then_some("stolen by the human");
         self.release(turn, peers, journal, |other| other == lock, reason, ctx.now)?;
-        let taker = peers.name_of(ctx.me());
+        let taker = peers.name_of(ctx.me()?);
         let params = JsonObjectText::default().text("filePath", &lock.path).text("by", &taker).finish();
         for conn in self.connections_of_command(lock) {
             turn.push(Effect::Notification { conn, method: "lock_taken", params: params.clone() });
@@ -151,7 +151,7 @@ impl Locks {
         }
         let body =
             format!("{taker} took your lock on {}. Do not write there until you hold the lock again.", lock.path);
-        let note = Message { sender: ctx.my_id(), kind: MessageType::Alert, body, ..Message::default() };
+        let note = Message { sender: ctx.me()?.clone(), kind: MessageType::Alert, body, ..Message::default() };
         match mail.post(turn, peers, journal, federation, note, std::slice::from_ref(&lock.holder), ctx.now) {
             Ok(_) => Ok(None),
             Err(error) if error.kind.is_storage() => Err(error),

@@ -42,7 +42,7 @@ pub(super) enum VisibleMail {
 }
 
 impl VisibleMail {
-    pub(super) fn of(peers: &Peers, me: &str) -> VisibleMail {
+    pub(super) fn of(peers: &Peers, me: &PeerId) -> VisibleMail {
         match peers.get(me) {
             _ if peers.human() == me => VisibleMail::All,
             Some(peer) if peers.is_human(me) => VisibleMail::OfMachine(peer.row.host.clone()),
@@ -52,7 +52,7 @@ impl VisibleMail {
 
     /// Whether the caller may see this message.
     pub(super) fn includes(&self, peers: &Peers, message: &Message) -> bool {
-        let is_at = |host: &str, id: &str| peers.get(id).is_some_and(|peer| peer.row.host == host);
+        let is_at = |host: &str, id: &PeerId| peers.get(id).is_some_and(|peer| peer.row.host == host);
         match self {
             VisibleMail::All => true,
             VisibleMail::OfMachine(host) => is_at(host, &message.sender) || is_at(host, &message.recipient),

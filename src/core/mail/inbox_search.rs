@@ -29,12 +29,12 @@ impl Mail {
         words: &str,
         other: Option<&Correspondent>,
     ) -> Result<Outcome, Error> {
-        let me = ctx.my_id();
+        let me = ctx.me()?;
         let view = args.text("filter");
         let mut filter = HistoryFilter::new(TextFilter::new(Some(words), None));
         filter.and(|message| match view {
-            Some("sent") => *message.sender == me,
-            Some("unread") => *message.recipient == me && message.state.is_unread(),
+            Some("sent") => message.sender == me,
+            Some("unread") => message.recipient == me && message.state.is_unread(),
             _ => true,
         });
         match other {
@@ -45,7 +45,7 @@ impl Mail {
             }
         }
         let scan = MessageScan {
-            source: ScanSource::OfPeer(ctx.me()),
+            source: ScanSource::OfPeer(me),
             after: args.int("after").map(MessageSeq).unwrap_or_default(),
             before: args.int("before").map_or(MessageSeq::MAX, MessageSeq),
             newest: true,
@@ -53,9 +53,8 @@ impl Mail {
             bytes_max: history_scan::STEP_BYTES,
         };
         let finder = RefCell::new(TextFilter::new(Some(words), None));
-        let to_row = |message: &Message| {
-            self.found_row(store, peers, message, finder.borrow_mut().place_in(&message.body), ctx.me())
-        };
+        let to_row =
+            |message: &Message| self.found_row(store, peers, message, finder.borrow_mut().place_in(&message.body), me);
         let limit = args.int("limit").unwrap_or(20) as usize;
         let page = self.history(store, &scan, &mut filter, limit, limits::PAGE_MAX, to_row)?;
         let more = Value::Bool(!page.is_complete);

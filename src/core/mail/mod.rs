@@ -100,7 +100,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, channels, journal, federation, rates, .. } = mesh;
     let key = args.text("key");
     if let Some(key) = key {
-        let sent = turn.store.messages_by_key(ctx.me(), key)?;
+        let sent = turn.store.messages_by_key(ctx.me()?, key)?;
         if !sent.is_empty() {
             let mut value = mail.sent_view(peers, &sent);
             value["repeated"] = json!(true);
@@ -131,7 +131,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => None,
     };
     let draft = Message {
-        sender: ctx.my_id(),
+        sender: ctx.me()?.clone(),
         group: group.clone(),
         kind: args.text("type").and_then(MessageType::from_word).unwrap_or_default(),
         body: args.word("message").to_owned(),
@@ -203,7 +203,7 @@ impl Mail {
     }
 
     /// Forgets the number of unread messages of a peer.
-    pub(super) fn forget_peer(&mut self, id: &str) {
+    pub(super) fn forget_peer(&mut self, id: &PeerId) {
         self.unread.remove(id);
     }
 
@@ -211,7 +211,7 @@ impl Mail {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn unread(&mut self, store: &Store, id: &str) -> Result<i64, Error> {
+    pub fn unread(&mut self, store: &Store, id: &PeerId) -> Result<i64, Error> {
         if let Some(n) = self.unread.get(id) {
             return Ok(*n);
         }
@@ -224,7 +224,7 @@ impl Mail {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub(super) fn has_messages(&self, store: &Store, id: &str) -> Result<bool, Error> {
+    pub(super) fn has_messages(&self, store: &Store, id: &PeerId) -> Result<bool, Error> {
         Ok(store.has_messages_of(id)?)
     }
 
@@ -232,12 +232,12 @@ impl Mail {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub(super) fn count_unread(&self, store: &Store, id: &str) -> Result<i64, Error> {
+    pub(super) fn count_unread(&self, store: &Store, id: &PeerId) -> Result<i64, Error> {
         self.unread.get(id).map_or_else(|| Ok(store.count_unread(id)?), |n| Ok(*n))
     }
 
     /// Returns the names of a few senders of a peer's unread mail. The sender of the oldest message comes first.
-    pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
+    pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &PeerId) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = Vec::new();
         for sender in store.unread_senders(id, 8)? {
             let name = peers.name_of(&sender);
@@ -296,7 +296,7 @@ impl Mail {
             [] => return Ok(sent),
             [one] if draft.group.is_none() => Change::MessageReceived(one),
             _ => Change::GroupReceived {
-                from: &draft.sender,
+                from: draft.sender.as_str(),
                 group: draft.group.as_deref().unwrap_or(""),
                 n: sent.len(),
             },
@@ -311,7 +311,7 @@ impl Mail {
         turn: &Turn,
         peers: &Peers,
         federation: &Federation,
-        recipient: &str,
+        recipient: &PeerId,
         body: &str,
     ) -> Result<Option<Error>, Error> {
         if self.unread(&turn.store, recipient)? >= limits::MAILBOX_MAX {
@@ -343,10 +343,10 @@ impl Mail {
         let unread = self.unread.get(&message.recipient).copied().unwrap_or(1);
         for conn in conns.iter().copied() {
             let params = JsonObjectText::default()
-                .text("to", &message.recipient)
+                .text("to", message.recipient.as_str())
                 .text("id", &self.ids.message(message.seq))
                 .number("seq", message.seq.0)
-                .text("from", &message.sender)
+                .text("from", message.sender.as_str())
                 .text("fromName", from)
                 .text("type", message.kind.word())
                 .number("unread", unread)
@@ -368,7 +368,7 @@ impl Mail {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         direct: bool,
         take: Option<ConnId>,
         max: usize,
@@ -376,7 +376,7 @@ impl Mail {
     ) -> Result<Vec<Message>, Error> {
         self.recently_delivered.retain(|_, taken| now - taken.at < HOOK_DELIVERY_MS);
         // The limit is higher than `max`, because the store also returns messages that other hooks have just taken.
-        let n_taken = self.recently_delivered.values().filter(|taken| *taken.to == *id).count();
+        let n_taken = self.recently_delivered.values().filter(|taken| taken.to == *id).count();
         let limit = (max + n_taken) as i64;
         // A hook shows only the beginning of a long message. The session reads the rest in its inbox. So hooks do not
         // show a message again after the session has begun to read it.

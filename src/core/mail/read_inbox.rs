@@ -90,12 +90,12 @@ impl MailView {
 /// Returns the filter for one view of the mailbox. The view begins after the message with the number `after`.
 fn filter<'a>(
     view: MailView,
-    me: &'a str,
+    me: &'a PeerId,
     other: Option<&'a Correspondent>,
     after: Option<MessageSeq>,
     limit: i64,
 ) -> MessageFilter<'a> {
-    let peer = other.and_then(Correspondent::peer).map(PeerId::as_str);
+    let peer = other.and_then(Correspondent::peer);
     let (to, from) = if view == MailView::Sent { (peer, Some(me)) } else { (Some(me), peer) };
     MessageFilter {
         to,
@@ -148,9 +148,9 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     for id in args.texts("ack") {
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
-    let (view, me, after) = (MailView::of(args.text("filter")), ctx.me(), args.int("after").map(MessageSeq));
+    let (view, me, after) = (MailView::of(args.text("filter")), ctx.me()?, args.int("after").map(MessageSeq));
     // A caller outside the session may read the session's mail without changing the receipts.
-    let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
+    let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me()?);
     let other = args.text("from").map(|name| Correspondent::named(peers, ctx, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("").trim();
@@ -171,7 +171,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     if found.is_empty()
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
-        return Ok(Outcome::Pending(WaitReason::Mail(ctx.my_id()), until));
+        return Ok(Outcome::Pending(WaitReason::Mail(ctx.me()?.clone()), until));
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);

@@ -41,7 +41,7 @@ fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     for item in args.texts("items") {
         let (id, bytes) = item.split_once('@').unwrap_or((item, ""));
         let Some(seq) = mail.ids.message_seq(id) else { continue };
-        let own = |m: &Message| m.recipient == ctx.me() && m.state.is_unread();
+        let own = |m: &Message| ctx.is_by(&m.recipient) && m.state.is_unread();
         let Some(was) = turn.store.message(seq)?.filter(own) else { continue };
         match bytes.parse::<i64>() {
             Ok(bytes) if (bytes as usize) < was.body.len() => {
@@ -112,7 +112,7 @@ impl Mail {
         id: &str,
     ) -> Result<(), Error> {
         let was = self.find(&turn.store, id)?;
-        if was.recipient != ctx.me() {
+        if !ctx.is_by(&was.recipient) {
             return Err(Error::new(ErrorKind::Refused, format!("ack: {id} is not addressed to you")));
         }
         // An expired message stays expired, even if the recipient acknowledges it later.
@@ -143,9 +143,9 @@ impl Mail {
         id: &str,
     ) -> Result<MessageSeq, Error> {
         let message = self.find(&turn.store, id)?;
-        if message.recipient == ctx.me() {
+        if ctx.is_by(&message.recipient) {
             self.acknowledge(turn, peers, journal, ctx, id)?;
-        } else if message.sender != ctx.me() {
+        } else if !ctx.is_by(&message.sender) {
             return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} is not a message from you or to you")));
         }
         Ok(message.seq)
@@ -199,7 +199,7 @@ impl Mail {
 
     /// Returns the public id of `reader`'s copy of a message. Each recipient of a group message sees only its own copy.
     /// `reader` is `None` for a person who sees all copies.
-    fn id_for(&self, store: &Store, seq: MessageSeq, reader: Option<&str>) -> String {
+    fn id_for(&self, store: &Store, seq: MessageSeq, reader: Option<&PeerId>) -> String {
         // A failure to read the database is ignored here, because other operations report it.
         let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());
         self.ids.message(own.unwrap_or(seq))
@@ -213,7 +213,7 @@ impl Mail {
         peers: &Peers,
         message: &Message,
         view: MailView,
-        reader: Option<&str>,
+        reader: Option<&PeerId>,
     ) -> Value {
         let mut map = object(self.whole_row(store, peers, message, view, reader));
         let is_unread = view == MailView::Unread;
@@ -248,7 +248,14 @@ impl Mail {
 
     /// Returns a message that `reader` has found by a search. If the message is long, returns only the part of its text
     /// that contains the byte at position `at`.
-    pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
+    pub(super) fn found_row(
+        &self,
+        store: &Store,
+        peers: &Peers,
+        message: &Message,
+        at: usize,
+        reader: &PeerId,
+    ) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
         cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
         // If a result contains `partEnd`, the client marks the text up to this position as read. A search must not mark
@@ -264,7 +271,7 @@ impl Mail {
         peers: &Peers,
         message: &Message,
         view: MailView,
-        reader: Option<&str>,
+        reader: Option<&PeerId>,
     ) -> Value {
         let mut map = object(self.old_view(message));
         map.insert("seq".into(), json!(message.seq.0));

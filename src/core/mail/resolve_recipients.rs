@@ -62,9 +62,9 @@ pub(super) fn recipients(
     to: &str,
     args: &Args,
 ) -> Result<(Option<String>, Vec<PeerId>), Error> {
-    let me = ctx.me();
+    let me = ctx.me()?;
     if ctx.is_http_program() && to != "all" {
-        let known = peers.get(to).map(|peer| peer.row.id.clone());
+        let known = peers.with_id(to).map(|peer| peer.row.id.clone());
         return Ok((None, vec![known.ok_or_else(|| no_peer(to))?]));
     }
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();

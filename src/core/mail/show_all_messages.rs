@@ -9,7 +9,7 @@ use super::search_terms::TextFilter;
 use super::{Mail, MailView, WORD};
 use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::id_types::MessageSeq;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::{limits, time_format};
 use crate::core::op_behavior::{OpBehavior, RowStream};
 use crate::core::op_definition::{ArgKind, Runner};
@@ -69,7 +69,7 @@ pub static LOG: Op = Op {
 fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, .. } = mesh;
     let store = &turn.store;
-    let visible = VisibleMail::of(peers, ctx.me());
+    let visible = VisibleMail::of(peers, ctx.me()?);
     let with = args.text("with").map(|name| correspondent(store, peers, ctx, name)).transpose()?;
     let mut filter = HistoryFilter::new(TextFilter::new(args.text("search"), args.text("grep")));
     filter.and_visible(peers, visible.clone());
@@ -97,7 +97,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         bytes_max: history_scan::STEP_BYTES,
     };
     let limit = args.int("limit").unwrap_or(50) as usize;
-    let reader = matches!(visible, VisibleMail::OfPeer(_)).then_some(ctx.me());
+    let reader = matches!(visible, VisibleMail::OfPeer(_)).then_some(ctx.me()?);
     let to_row = |message: &Message| mail.whole_row(store, peers, message, MailView::Sent, reader);
     let page = mail.history(store, &scan, &mut filter, limit, pagination::PAGE_FOR_PEOPLE_MAX, to_row)?;
     let next = page.cursor.filter(|_| !scan.newest && !page.is_complete).unwrap_or(last);
@@ -130,7 +130,7 @@ fn correspondent(store: &Store, peers: &Peers, ctx: &CallContext, name: &str) ->
 }
 
 /// Whether the peer with this id has sent or received any message.
-fn has_messages(store: &Store, id: &str) -> Result<bool, Error> {
+fn has_messages(store: &Store, id: &PeerId) -> Result<bool, Error> {
     let first = |from, to| store.messages(&MessageFilter { from, to, limit: 1, ..MessageFilter::default() });
     Ok(!first(Some(id), None)?.is_empty() || !first(None, Some(id))?.is_empty())
 }
@@ -150,7 +150,7 @@ fn since(store: &Store, text: &str, now: i64) -> Result<MessageSeq, Error> {
 /// Restricts the filter to the messages of the peers that `peers --scope repo` lists: those in the caller's repository
 /// or directory.
 fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallContext, args: &Args) {
-    let me = peers.get(ctx.me()).map(|peer| &peer.row);
+    let me = peers.caller(ctx).map(|peer| &peer.row);
     let repo = args.text("repo").map(str::to_owned).or_else(|| me.and_then(|me| me.repo.clone()));
     let project = args.text("project").map(str::to_owned).or_else(|| me.map(|me| me.project.clone()));
     filter.and_either_peer(peers, move |peer| match &repo {

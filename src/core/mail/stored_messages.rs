@@ -2,7 +2,7 @@
 
 use super::Mail;
 use crate::base::error::Error;
-use crate::base::id_types::MessageSeq;
+use crate::base::id_types::{MessageSeq, PeerId};
 use crate::core::Mesh;
 use crate::store::{Message, MessageFilter, Store};
 
@@ -30,7 +30,7 @@ impl Mail {
     pub(in crate::core) fn message_with_key(
         &self,
         store: &Store,
-        sender: &str,
+        sender: &PeerId,
         key: &str,
     ) -> Result<Option<Message>, Error> {
         Ok(store.messages_by_key(sender, key)?.into_iter().next())
@@ -40,7 +40,7 @@ impl Mail {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub(in crate::core) fn oldest_unread(&self, store: &Store, to: &str, limit: i64) -> Result<Vec<Message>, Error> {
+    pub(in crate::core) fn oldest_unread(&self, store: &Store, to: &PeerId, limit: i64) -> Result<Vec<Message>, Error> {
         Ok(store.messages(&MessageFilter { to: Some(to), unread: true, limit, ..MessageFilter::default() })?)
     }
 
@@ -52,7 +52,7 @@ impl Mail {
     pub(in crate::core) fn latest_to(
         &self,
         store: &Store,
-        to: &str,
+        to: &PeerId,
         limit: i64,
         bytes: usize,
     ) -> Result<Vec<Message>, Error> {

@@ -35,7 +35,7 @@ impl Mesh {
                 continue;
             }
             let filter = MessageFilter {
-                to: Some(person.as_str()),
+                to: Some(person),
                 unread: true,
                 kind: Some(MessageType::Alert),
                 direct: person != peers.human(),
@@ -53,7 +53,7 @@ impl Mesh {
         }
         let n_more = (n_all as u64).saturating_sub(alerts.len() as u64);
         let row = |alert: &Message| {
-            let mut row = mail.whole_row(store, peers, alert, MailView::Unread, Some(alert.recipient.as_str()));
+            let mut row = mail.whole_row(store, peers, alert, MailView::Unread, Some(&alert.recipient));
             if alert.recipient != *peers.human() {
                 row["toName"] = json!(peers.name_of(&alert.recipient));
             }

@@ -134,7 +134,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 
 fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, mail, .. } = mesh;
-    let (id, channel) = (ctx.my_id(), args.word("channel"));
+    let (id, channel) = (ctx.me()?.clone(), args.word("channel"));
     let failed = args.text("failed").filter(|why| !why.is_empty());
     let outcome = failed.map_or(WakeupOutcome::Sent, |why| WakeupOutcome::Failed(why.to_owned()));
     let row = WakeupRow { at: ctx.now, channel: Some(channel.to_owned()), outcome };
@@ -182,7 +182,7 @@ pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: 
 
 /// Returns the unread messages that were sent to this peer alone, not to a group. Leaves out messages that the peer has
 /// begun to read.
-fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
+fn direct_unread(store: &Store, id: &PeerId) -> Result<Vec<Message>, Error> {
     let filter = MessageFilter {
         to: Some(id),
         unread: true,
@@ -231,7 +231,7 @@ impl Mail {
         turn: &mut Turn,
         peers: &Peers,
         waiting: &Waiting,
-        id: &str,
+        id: &PeerId,
         channel: &Channel,
         now: i64,
     ) -> Result<WakeupTime, Error> {
@@ -260,7 +260,7 @@ impl Mail {
         if better_channel_waits(turn, waiting, id, channel) {
             return Ok(WakeupTime::Never);
         }
-        let attempts = || self.wakeups.iter().filter(|attempt| attempt.to == id);
+        let attempts = || self.wakeups.iter().filter(|attempt| attempt.to == *id);
         let last = attempts().next_back().filter(|attempt| !attempt.failed);
         if let Some(at) = last.map(|attempt| attempt.at + limits::WAKE_AGAIN_MS)
             && at > now
@@ -276,7 +276,13 @@ impl Mail {
 
     /// Holds back mail that would make agents wake each other again and again. Each of these agents is woken once, but
     /// not a second time. The receipts show that the mail was held back.
-    fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
+    fn without_circles(
+        &self,
+        turn: &mut Turn,
+        id: &PeerId,
+        untried: Vec<Message>,
+        now: i64,
+    ) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
             let row = WakeupRow { at: now, channel: None, outcome: WakeupOutcome::HeldBack };
@@ -286,17 +292,17 @@ impl Mail {
     }
 
     /// Whether `from` has already woken `to`, and `to` has already woken `from`, directly or through other agents.
-    fn closes_circle(&self, from: &str, to: &str) -> bool {
+    fn closes_circle(&self, from: &PeerId, to: &PeerId) -> bool {
         // A failed attempt does not count, because it woke nobody.
         let woken = || self.wakeups.iter().filter(|attempt| !attempt.failed);
-        let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
+        let woke = |attempt: &WakeupAttempt| attempt.to == *to && attempt.from.iter().any(|by| by == from);
         if !woken().any(woke) {
             return false;
         }
         let (mut reached, mut next): (Vec<PeerId>, usize) = (vec![to.into()], 0);
         while let Some(at) = reached.get(next).cloned() {
             for attempt in woken().filter(|attempt| attempt.from.contains(&at)) {
-                if attempt.to == from {
+                if attempt.to == *from {
                     return true;
                 }
                 if !reached.contains(&attempt.to) {
@@ -310,8 +316,8 @@ impl Mail {
 
     /// Records that a person has typed something into a session. From now on, earlier wakeups of this session do not
     /// count in the search for agents that keep waking each other.
-    pub(in crate::core) fn person_spoke(&mut self, id: &str) {
-        for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
+    pub(in crate::core) fn person_spoke(&mut self, id: &PeerId) {
+        for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == *id) {
             attempt.from.clear();
         }
     }
@@ -329,7 +335,7 @@ impl Mail {
 
 /// Whether a call is waiting to wake this session through a better channel, that is, a channel with a lower rank. A
 /// channel does not count if it has already been tried for all unread messages of the session.
-fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
+fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &PeerId, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
             let attempts = turn.store.wakeups(message.seq);
@@ -344,7 +350,7 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
 
 /// Whether a newer call is waiting to wake the same session through the same channel. If a session runs in two
 /// terminals, only the terminal that was opened last is woken.
-fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
+fn newer_wait(waiting: &Waiting, id: &PeerId, channel: &Channel) -> bool {
     let is_newer =
         |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.wakeup_end.is_some_and(|other| other > end));
     waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))

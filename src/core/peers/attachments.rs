@@ -78,12 +78,12 @@ impl Attachments {
     }
 
     /// The connections that act for a peer, in the order in which they attached.
-    pub(super) fn connections_of(&self, id: &str) -> &[ConnId] {
+    pub(super) fn connections_of(&self, id: &PeerId) -> &[ConnId] {
         self.connections.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Returns what the mesh knows about each connection that acts for a peer.
-    pub(super) fn of_peer(&self, id: &str) -> impl Iterator<Item = &Attachment> {
+    pub(super) fn of_peer(&self, id: &PeerId) -> impl Iterator<Item = &Attachment> {
         self.connections_of(id).iter().filter_map(|conn| self.get(*conn))
     }
 
@@ -97,7 +97,7 @@ impl Attachments {
     }
 
     /// Records that a connection no longer acts for a peer.
-    pub(super) fn detach(&mut self, conn: ConnId, id: &str) {
+    pub(super) fn detach(&mut self, conn: ConnId, id: &PeerId) {
         if let Some(one) = self.by_connection.get_mut(&conn) {
             one.peers.retain(|attached| attached != id);
         }
@@ -117,19 +117,19 @@ impl Attachments {
     }
 
     /// Detaches all peers for which `fits` returns false. Each of them is detached from all its connections.
-    pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
+    pub(super) fn retain(&mut self, fits: impl Fn(&PeerId) -> bool) {
         self.connections.retain(|id, _| fits(id));
         self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));
     }
 
     /// Moves all connections of the peer `id` to the peer `other`.
-    pub(super) fn move_to(&mut self, id: &str, other: &PeerId) {
+    pub(super) fn move_to(&mut self, id: &PeerId, other: &PeerId) {
         for conn in self.connections_of(id).to_vec() {
             self.detach(conn, id);
             self.attach(conn, other);
         }
         for announcer in self.by_connection.values_mut().flat_map(|one| &mut one.announcers) {
-            if *announcer == id {
+            if announcer == id {
                 *announcer = other.clone();
             }
         }
@@ -155,15 +155,15 @@ mod tests {
         );
         assert!(!attachments.attach(Client(2), &bob), "it is attached already");
         assert!(!attachments.attach(Client(3), &bob), "no such connection is open");
-        assert_eq!(attachments.connections_of("ada"), [1, 2].map(Client));
+        assert_eq!(attachments.connections_of(&"ada".into()), [1, 2].map(Client));
 
-        attachments.move_to("ada", &"carol".into());
-        assert!(attachments.connections_of("ada").is_empty());
-        assert_eq!(attachments.connections_of("carol"), [1, 2].map(Client));
+        attachments.move_to(&"ada".into(), &"carol".into());
+        assert!(attachments.connections_of(&"ada".into()).is_empty());
+        assert_eq!(attachments.connections_of(&"carol".into()), [1, 2].map(Client));
 
         attachments.close(Client(2));
-        assert_eq!(attachments.connections_of("carol"), [Client(1)]);
-        assert!(attachments.connections_of("bob").is_empty());
+        assert_eq!(attachments.connections_of(&"carol".into()), [Client(1)]);
+        assert!(attachments.connections_of(&"bob".into()).is_empty());
 
         attachments.retain(|id| id != "carol");
         assert!(attachments.get(Client(1)).is_some_and(|one| one.peers().is_empty()));

@@ -98,8 +98,8 @@ pub(in crate::core) struct HookEvidence<'a> {
     pub agent: &'a str,
     /// Whether hooks of other agents use the same hook format.
     pub is_shared_dialect: bool,
-    /// The key that the agent gave to the session. The key may be empty.
-    pub key: &'a str,
+    /// The key that the agent gave to the session, if it gave one.
+    pub key: Option<&'a str>,
     /// Whether the agent says that its session continues under this key.
     pub continues: bool,
     /// The hook's ancestor processes, nearest first.
@@ -120,7 +120,7 @@ impl Peers {
         let SessionEvidence { conn, process, row, id, .. } = *evidence;
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
         let own = conn.and_then(|conn| self.attachments.get(conn));
-        let by_id = id.and_then(|id| self.get(id)).filter(|peer| peer.row.is_session());
+        let by_id = id.and_then(|id| self.with_id(id)).filter(|peer| peer.row.is_session());
         let by_key = || {
             let of_agent = sessions().filter(|peer| peer.row.agent == row.agent);
             self.with_key(of_agent, row.session_key()?, process.as_ref(), row.pid)
@@ -198,9 +198,9 @@ impl Peers {
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
             // If slm-mesh does not know the agent, the agent's hooks and its MCP server report different agent types.
             // So only the key is compared.
-            let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
+            let keyed = key.and_then(|key| sessions.iter().find(|one| one.has_key(key)).copied());
             let found = keyed.or_else(|| match sessions[..] {
-                [one] if key.is_empty() || continues => Some(one),
+                [one] if key.is_none() || continues => Some(one),
                 _ => only(sessions.into_iter().filter(|one| one.row.session_key().is_none())),
             });
             found.map(|peer| peer.row.id.clone())
@@ -211,9 +211,7 @@ impl Peers {
     /// this case, sessions of other agents match, too.
     fn by_key(&self, evidence: &HookEvidence) -> Option<PeerId> {
         let HookEvidence { agent, is_shared_dialect, key, ancestors, .. } = *evidence;
-        if key.is_empty() {
-            return None;
-        }
+        let key = key?;
         let process = nearest(ancestors);
         let own = self.with_key(self.peers.iter().filter(|peer| peer.row.agent == agent), key, process, None);
         let other = || self.with_key(self.peers.iter().filter(|_| is_shared_dialect), key, process, None);
@@ -252,7 +250,9 @@ impl Peers {
             (None, [only]) => Ok(Some(only.clone())),
             (Some(name), [_, ..]) => {
                 let id = self.resolve(call.conn, name)?;
-                let is_now = |one: &&PeerId| *name == *id && self.get(one).is_some_and(|peer| peer.has_been(&id));
+                let is_now = |one: &&PeerId| {
+                    *name == id.as_str() && self.get(one).is_some_and(|peer| peer.has_been(id.as_str()))
+                };
                 if let Some(now) = own.iter().find(is_now).filter(|_| !own.contains(&id)) {
                     return Ok(Some(now.clone()));
                 }
@@ -289,7 +289,7 @@ impl Peers {
             );
             Error::new(ErrorKind::Refused, text)
         };
-        let session = self.session_that_was(named, &call.ancestors).or_else(|| self.get(named));
+        let session = self.session_that_was(named, &call.ancestors).or_else(|| self.with_id(named));
         let Some(peer) = session.filter(|peer| peer.row.is_session()) else {
             return Err(refused("but no session has that id".into()));
         };
@@ -318,7 +318,7 @@ impl Peers {
         let runs = |peer: &&Peer| {
             ancestors.iter().any(|above| self.sessions_of_process(above).iter().any(|one| one.row.id == peer.row.id))
         };
-        let has_ended = || self.get(former).is_none_or(Peer::is_over);
+        let has_ended = || self.with_id(former).is_none_or(Peer::is_over);
         now().find(runs).or_else(|| only(now()).filter(|_| has_ended()))
     }
 
@@ -347,8 +347,8 @@ impl Peers {
     }
 
     /// Whether a caller with these ancestor processes runs inside this session.
-    pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &str) -> bool {
-        ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
+    pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &PeerId) -> bool {
+        ancestors.iter().any(|above| self.sessions_inside(above).contains(&id))
     }
 
     /// Returns the session of the nearest agent process among a caller's ancestors; `None` if no ancestor is an agent
@@ -394,13 +394,13 @@ impl Peers {
 
     /// Whether a peer has a connection from the agent process of the caller. If it does, a lock that was requested over
     /// this connection may belong to any session of the process.
-    pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
+    pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &PeerId) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
     /// Whether another process of the same agent is connected as the same session, for example because the user has
     /// resumed the session in a second terminal. Such a session continues when the caller's process ends.
-    pub(in crate::core) fn runs_elsewhere(&self, id: &str, ancestors: &[Process]) -> bool {
+    pub(in crate::core) fn runs_elsewhere(&self, id: &PeerId, ancestors: &[Process]) -> bool {
         let Some(own) = nearest(ancestors).and_then(|process| process.agent) else { return false };
         let is_other =
             |other: &Process| other.agent == Some(own) && !ancestors.iter().any(|above| above.is_same(other));

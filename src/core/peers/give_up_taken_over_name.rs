@@ -30,7 +30,7 @@ pub static DECLINE: Op = Op {
 
 fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, channels, journal, waiting, .. } = mesh;
-    let id = ctx.my_id();
+    let id = ctx.me()?.clone();
     let refused = |text: String| Err(Error::new(ErrorKind::Refused, text));
     let name = peers.name_of(&id);
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
@@ -41,7 +41,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if let Some(lock) = locks.all().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
-    if waiting.iter().any(|call| id == call.ctx.me() && !call.would_wake(&id)) {
+    if waiting.iter().any(|call| call.ctx.is_by(&id) && !call.would_wake(&id)) {
         return refused(format!("a call of yours as {name} is still waiting; let it end, and then give the name back"));
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
@@ -78,7 +78,7 @@ impl Peers {
 
     /// Returns the notice about the name that a session has taken over. Removes the notice, so that it is shown only
     /// once.
-    pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &str) -> Result<Option<String>, Error> {
+    pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &PeerId) -> Result<Option<String>, Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(None) };
         let (Some(takeover), id) = (&mut peer.takeover, &peer.row.id) else { return Ok(None) };
         let notice = takeover.notice.take();
@@ -90,7 +90,7 @@ impl Peers {
 
     /// Turns a session into a new peer. After this, the peer that the session took over is free again.
     fn become_new(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<PeerRow, Error> {
-        let Some(mut peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
+        let Some(mut peer) = self.get(id).cloned() else { return Err(super::no_peer(id.as_str())) };
         let before = peer.takeover.clone().unwrap_or_default();
         set_takeover(turn, &mut peer, None)?;
         let own_summary = Some(&peer.row.summary).filter(|summary| **summary != before.summary);

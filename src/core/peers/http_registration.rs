@@ -84,7 +84,7 @@ pub static CLEAR_SUMMARY: Op = Op {
 fn clear_summary(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, journal, rates, .. } = mesh;
     rates.charge_call(peers, ctx, 1)?;
-    peers.set_summary(turn, journal, ctx.me(), "", ctx.now)?;
+    peers.set_summary(turn, journal, ctx.me()?, "", ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -108,12 +108,13 @@ fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 fn unregister(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    mesh.unregister(ctx.me(), LeaveReason::CleanExit.word(), ctx.now)?;
+    mesh.unregister(ctx.me()?, LeaveReason::CleanExit.word(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
 fn heartbeat(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    let peer = mesh.peers.get_mut(ctx.me()).ok_or_else(|| no_peer(ctx.me()))?;
+    let me = ctx.me()?;
+    let peer = mesh.peers.get_mut(me).ok_or_else(|| no_peer(me.as_str()))?;
     if peer.row.is_http() {
         peer.last_heartbeat = ctx.now;
     }
@@ -163,7 +164,7 @@ impl Peers {
             }
         };
         if name.is_none() {
-            row.name = auto_name(&row.id);
+            row.name = auto_name(row.id.as_str());
         }
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
@@ -185,7 +186,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub(in crate::core) fn unregister(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Error> {
+    pub(in crate::core) fn unregister(&mut self, id: &PeerId, reason: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, mail, locks, channels, journal, .. } = self;
         journal.unsubscribe_peer(id);
         let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
@@ -195,7 +196,7 @@ impl Mesh {
         let row = peer.row.clone();
         locks.release(turn, peers, journal, |lock| lock.holder == row.id, Some(reason), now)?;
         channels.leave_all(turn, peers, journal, id, now)?;
-        if row.name.is_empty() || row.name == auto_name(&row.id) {
+        if row.name.is_empty() || row.name == auto_name(row.id.as_str()) {
             peers.forget(turn, mail, id)?;
         } else {
             turn.store.put_peer(&row)?;

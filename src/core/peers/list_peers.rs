@@ -54,7 +54,7 @@ pub static PEERS: Op = Op {
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
-    let me = ctx.actor.as_deref().and_then(|id| peers.get(id)).map(|peer| &peer.row);
+    let me = peers.caller(ctx).map(|peer| &peer.row);
     if let Some(name) = args.text("detail") {
         let id = peers.resolve(ctx.conn, name)?;
         let peer = peers.get(&id).ok_or_else(|| no_peer(name))?;
@@ -112,5 +112,5 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 
 /// The position of a peer in a list that is sorted by age.
 fn cursor(peer: &Peer) -> (i64, &str) {
-    (peer.row.first_seen, &peer.row.id)
+    (peer.row.first_seen, peer.row.id.as_str())
 }

@@ -132,7 +132,7 @@ impl Peer {
 
     /// Whether the session was the peer with this id before the session gave back that peer's name.
     fn has_been(&self, id: &str) -> bool {
-        self.gave_back.as_deref() == Some(id)
+        self.gave_back.as_ref().is_some_and(|before| before.as_str() == id)
     }
 
     /// Whether this process is the peer's agent process, according to the session's hooks or subcommands.
@@ -201,7 +201,7 @@ pub static SUMMARY: Op = Op {
 
 fn whoami(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
-    let peer = peers.get(ctx.me()).ok_or_else(|| no_peer(ctx.me()))?;
+    let peer = peers.known(ctx.me()?)?;
     let you = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "kind": peer.row.kind.word(), "you": you })))
 }
@@ -209,7 +209,7 @@ fn whoami(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 fn summary(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, journal, rates, .. } = mesh;
     rates.charge_call(peers, ctx, 1)?;
-    peers.set_summary(turn, journal, ctx.me(), args.word("summary"), ctx.now)?;
+    peers.set_summary(turn, journal, ctx.me()?, args.word("summary"), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -273,17 +273,35 @@ impl Peers {
     }
 
     /// The peer with this id.
-    pub fn get(&self, id: &str) -> Option<&Peer> {
+    pub fn get(&self, id: &PeerId) -> Option<&Peer> {
         self.peers.get(id)
     }
 
-    fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
+    /// The peer with this id, which comes from a client and may be any text.
+    pub fn with_id(&self, id: &str) -> Option<&Peer> {
+        self.peers.with_id(id)
+    }
+
+    /// The peer that makes a call; `None` if the caller acts as no peer that the mesh knows.
+    pub(super) fn caller(&self, ctx: &CallContext) -> Option<&Peer> {
+        ctx.actor.as_ref().and_then(|id| self.get(id))
+    }
+
+    /// The peer with this id.
+    ///
+    /// # Errors
+    /// If no peer has this id.
+    pub(super) fn known(&self, id: &PeerId) -> Result<&Peer, Error> {
+        self.get(id).ok_or_else(|| no_peer(id.as_str()))
+    }
+
+    fn get_mut(&mut self, id: &PeerId) -> Option<&mut Peer> {
         self.peers.get_mut(id)
     }
 
     /// Returns the name of the peer with this id. If no peer has this id, returns the id itself.
-    pub fn name_of(&self, id: &str) -> String {
-        self.get(id).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone())
+    pub fn name_of(&self, id: &PeerId) -> String {
+        self.get(id).map_or_else(|| id.to_string(), |peer| peer.row.name.clone())
     }
 
     /// The peer that stands for the person at this machine.
@@ -292,8 +310,8 @@ impl Peers {
     }
 
     /// Whether this is the id of a peer that stands for a person.
-    pub fn is_human(&self, id: &str) -> bool {
-        self.human == id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
+    pub fn is_human(&self, id: &PeerId) -> bool {
+        self.human == *id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
     }
 
     /// A number that increases with every change of this mesh's own peers.
@@ -302,7 +320,7 @@ impl Peers {
     }
 
     /// Records the time of a peer's last call.
-    pub(super) fn touch(&mut self, id: &str, now: i64) {
+    pub(super) fn touch(&mut self, id: &PeerId, now: i64) {
         self.peers.touch(id, now);
     }
 
@@ -323,7 +341,14 @@ impl Peers {
     }
 
     /// Records a change to one of this mesh's own peers in the journal.
-    fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
+    fn record(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        change: &Change,
+        id: &PeerId,
+        now: i64,
+    ) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now).map(|_| ())
     }
@@ -333,22 +358,25 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         summary: &str,
         now: i64,
     ) -> Result<(), Error> {
-        let peer = self.get_mut(id).ok_or_else(|| no_peer(id))?;
+        let peer = self.get_mut(id).ok_or_else(|| no_peer(id.as_str()))?;
         peer.row.summary = summary.to_owned();
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores the path of a session's transcript, if the hook reports a path. The hook reports an empty path if a
-    /// setting forbids reading the transcript. In this case, the stored path is removed.
-    pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
-        let Some(path) = path else { return Ok(()) };
-        let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
+    /// Stores the path of a session's transcript, if the arguments of a hook contain it. If a setting forbids reading
+    /// the transcript, the stored path is removed.
+    pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &PeerId, args: &Args) -> Result<(), Error> {
+        let path = match args.text("transcript") {
+            _ if args.flag("hidesTranscript") == Some(true) => None,
+            Some(path) => Some(path.to_owned()),
+            None => return Ok(()),
+        };
         if let Some(peer) = self.get_mut(id).filter(|peer| peer.row.transcript != path) {
             peer.row.transcript = path;
             turn.store.put_peer(&peer.row)?;

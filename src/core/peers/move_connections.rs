@@ -55,7 +55,7 @@ pub(in crate::core) fn follow_resumed_session(
     }
     let you = json!({ "id": resumed.as_str(), "name": peers.name_of(resumed) });
     tell_connections(turn, &connections, &former.id, &you);
-    end_waits(turn, waiting, |call| former.id == call.ctx.me() && !call.would_wake(&former.id));
+    end_waits(turn, waiting, |call| call.ctx.is_by(&former.id) && !call.would_wake(&former.id));
     repeat_waits(turn, waiting, &former.id);
     peers.forget_process(turn, &former.id)?;
     let was_used = peers.has_ended(&former.id) || !former.summary.is_empty() || locks.has_any(&former.id);

@@ -44,7 +44,7 @@ impl Peers {
         let is_own = |row: &PeerRow| !row.is_linked();
         let rules: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
-                name.len() >= 2 && (row.name.starts_with(name) || row.id.starts_with(name))
+                name.len() >= 2 && (row.name.starts_with(name) || row.id.as_str().starts_with(name))
             }];
         for fits in rules {
             let mut found: Vec<&Peer> = self.peers.iter().filter(|peer| fits(&peer.row)).collect();

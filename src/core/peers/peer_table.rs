@@ -35,7 +35,12 @@ impl Deref for PeerTable {
 
 impl PeerTable {
     /// The peer with this id.
-    pub(super) fn get(&self, id: &str) -> Option<&Peer> {
+    pub(super) fn get(&self, id: &PeerId) -> Option<&Peer> {
+        self.positions.get(id).map(|n| &self.peers[*n])
+    }
+
+    /// The peer with this id, which comes from a client and may be any text.
+    pub(super) fn with_id(&self, id: &str) -> Option<&Peer> {
         self.positions.get(id).map(|n| &self.peers[*n])
     }
 
@@ -53,7 +58,7 @@ impl PeerTable {
 
     /// Returns a mutable reference to the peer with this id. The caller must not change the peer's id or kind (session,
     /// person, HTTP client or linked peer).
-    pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
+    pub(super) fn get_mut(&mut self, id: &PeerId) -> Option<&mut Peer> {
         let n = *self.positions.get(id)?;
         if self.changed.last() != Some(&n) {
             self.changed.push(n);
@@ -62,7 +67,7 @@ impl PeerTable {
     }
 
     /// Records the time of a peer's last call. This does not change any deadline.
-    pub(super) fn touch(&mut self, id: &str, now: i64) {
+    pub(super) fn touch(&mut self, id: &PeerId, now: i64) {
         if let Some(n) = self.positions.get(id) {
             self.peers[*n].last_active = now;
         }
@@ -95,7 +100,7 @@ impl PeerTable {
     }
 
     /// Removes a peer.
-    pub(super) fn remove(&mut self, id: &str) {
+    pub(super) fn remove(&mut self, id: &PeerId) {
         if let Some(n) = self.positions.remove(id) {
             self.peers.remove(n);
             self.http_clients.remove(id);
@@ -177,18 +182,18 @@ mod tests {
                 let id = format!("peer-{}", below(&mut dice, 12));
                 match below(&mut dice, 7) {
                     0 | 1 => table.put(peer(below(&mut dice, 12))),
-                    2 => table.remove(&id),
+                    2 => table.remove(&id.as_str().into()),
                     3 => table.iter_mut().for_each(|peer| peer.offline_since = None),
-                    4 => table.touch(&id, now),
+                    4 => table.touch(&id.as_str().into(), now),
                     _ => {
-                        if let Some(peer) = table.get_mut(&id) {
+                        if let Some(peer) = table.get_mut(&id.as_str().into()) {
                             peer.row.online = below(&mut dice, 2) == 0;
                             peer.last_heartbeat = now;
                             peer.offline_since = Some(now).filter(|_| peer.row.is_session());
                         }
                     }
                 }
-                let found = table.get(&id).map(|peer| peer.row.id.as_str());
+                let found = table.get(&id.as_str().into()).map(|peer| peer.row.id.as_str());
                 assert_eq!(found, table.iter().map(|peer| peer.row.id.as_str()).find(|known| *known == id), "{seed}");
                 let n_http = table.iter().filter(|peer| peer.row.is_http()).count();
                 assert_eq!(table.http_clients().count(), n_http, "seed {seed}, step {now}");

@@ -119,7 +119,7 @@ impl Peers {
     /// Returns true if nobody would notice that this peer gets the lock for which a call on this connection waits. In
     /// that case, the peer has ended or hangs, and the client on the connection does not answer either. A client that
     /// answers acts for the peer, even if the mesh does not see the peer's process.
-    pub(in crate::core) fn is_out_of_reach(&self, id: &str, conn: ConnId) -> bool {
+    pub(in crate::core) fn is_out_of_reach(&self, id: &PeerId, conn: ConnId) -> bool {
         let answers = self.attachments.get(conn).is_some_and(|one| !one.unresponsive);
         !answers && self.get(id).is_none_or(Peer::is_gone)
     }
@@ -135,7 +135,7 @@ impl Peers {
     }
 
     /// The connections that act for a peer.
-    pub(in crate::core) fn connections_of(&self, id: &str) -> &[ConnId] {
+    pub(in crate::core) fn connections_of(&self, id: &PeerId) -> &[ConnId] {
         self.attachments.connections_of(id)
     }
 
@@ -144,7 +144,7 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         now: i64,
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
@@ -153,7 +153,7 @@ impl Peers {
         self.come_online(turn, journal, id, now)
     }
 
-    fn come_online(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
+    fn come_online(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
         (peer.offline_since, peer.unconfirmed) = (None, false);
         peer.last_active = now;
@@ -184,13 +184,13 @@ impl Peers {
 
     /// Whether the agent has ended this session. A late hook, which reports something that happened before the end,
     /// does not make the session active again.
-    pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
+    pub(in crate::core) fn has_ended(&self, id: &PeerId) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
 
     /// Logs that a hook with the session's key is running outside the session's agent process. This is logged only once
     /// per session. The hook is accepted nevertheless, because any process of this user may act for any session.
-    pub(in crate::core) fn report_foreign_hook(&mut self, turn: &mut Turn, id: &str, ancestors: &[Process]) {
+    pub(in crate::core) fn report_foreign_hook(&mut self, turn: &mut Turn, id: &PeerId, ancestors: &[Process]) {
         let Some(caller) = nearest(ancestors) else { return };
         let is_own = |above: &Process| self.is_attached_from(id, above);
         let Some(peer) = self.get(id).filter(|peer| peer.is_watched && !peer.is_foreign_hook_reported) else { return };
@@ -216,7 +216,7 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         process: Option<&Process>,
         call: &CallContext,
     ) -> Result<(), Error> {
@@ -231,7 +231,7 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         process: &Process,
         is_agent: bool,
         call: &CallContext,
@@ -262,7 +262,7 @@ impl Peers {
     /// Handles a session that continues in a process on another machine. Until now, the kernel watched the session's
     /// process on this machine. The session goes offline, unless it has a connection. The session keeps its locks and
     /// channels, because it has not ended.
-    fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
+    fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<(), Error> {
         self.go_offline(turn, journal, id, NOT_WATCHED, now)?;
         if let Some(peer) = self.get_mut(id) {
             (peer.offline_since, peer.has_left) = (None, false);
@@ -276,7 +276,7 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         reason: &str,
         now: i64,
     ) -> Result<(), Error> {
@@ -290,7 +290,7 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         reason: &str,
         now: i64,
     ) -> Result<(), Error> {
@@ -321,7 +321,7 @@ impl Peers {
 
     /// Records the background tasks and subagents that are still running after the end of a turn. The locks of the turn
     /// are kept for these tasks. The list is empty while a turn is running, and when no tasks are left.
-    pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
+    pub(in crate::core) fn set_background_tasks(&mut self, id: &PeerId, running: &[&str]) {
         if let Some(peer) = self.get_mut(id) {
             peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();
         }
@@ -329,7 +329,7 @@ impl Peers {
 
     /// Records that a subagent has ended. Returns true if the subagent was the last task for which the locks of the
     /// turn were kept.
-    pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
+    pub(in crate::core) fn end_background_task(&mut self, id: &PeerId, task: &str) -> bool {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
         peer.background_tasks.retain(|running| running != task);
         peer.background_tasks.is_empty()
@@ -337,7 +337,7 @@ impl Peers {
 
     /// Forgets the agent process of a session that has ended. After this, the next session in the same directory may
     /// take over the name and the mailbox.
-    pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
+    pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &PeerId) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
         (peer.row.process, peer.is_watched) = (None, false);
         Ok(turn.store.put_peer(&peer.row)?)
@@ -348,7 +348,7 @@ impl Peers {
         &mut self,
         turn: &mut Turn,
         journal: &Journal,
-        id: &str,
+        id: &PeerId,
         reason: &str,
         now: i64,
     ) -> Result<(), Error> {

@@ -72,7 +72,7 @@ impl Peers {
     }
 
     /// Forgets a peer, and the number of its unread messages.
-    pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
+    pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &PeerId) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
         if self.get(id).is_some_and(|peer| peer.takeover.is_some()) {
             turn.store.drop_takeover(id)?;
@@ -139,9 +139,7 @@ impl Mesh {
     pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
         end_hook_waits(turn, peers, waiting, id);
-        sessions::end_waits(turn, waiting, |call| {
-            *id == call.ctx.me() && !peers.attached_to(call.ctx.conn).contains(id)
-        });
+        sessions::end_waits(turn, waiting, |call| call.ctx.is_by(id) && !peers.attached_to(call.ctx.conn).contains(id));
         let is_due = |lock: &LockRow| lock.holder == *id && lock.owner.is_shared();
         locks.release(turn, peers, journal, is_due, Some("holder is gone"), now)?;
         channels.leave_all(turn, peers, journal, id, now)

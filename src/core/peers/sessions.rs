@@ -197,7 +197,7 @@ fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Res
     if locks.has_any(&id) || mail.unread(&turn.store, &id)? > 0 {
         return Ok(None);
     }
-    end_waits(&mut mesh.turn, &mut mesh.waiting, |call| call.ctx.conn == ctx.conn && id == call.ctx.me());
+    end_waits(&mut mesh.turn, &mut mesh.waiting, |call| call.ctx.conn == ctx.conn && call.ctx.is_by(&id));
     let Mesh { turn, peers, mail, journal, .. } = mesh;
     peers.attachments.detach(ctx.conn, &id);
     peers.forget_process(turn, &id)?;
@@ -315,7 +315,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: LeaveReason, now: i64
             continue;
         }
         let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
-        end_waits(turn, waiting, |call| call.ctx.conn == conn && id == call.ctx.me());
+        end_waits(turn, waiting, |call| call.ctx.conn == conn && call.ctx.is_by(&id));
         if peers.get(&id).is_some_and(|peer| peer.connections == 0) {
             locks.release(
                 turn,
@@ -458,9 +458,9 @@ impl Peers {
 
     /// Records the key that a session has now. For example, after the command /clear, the agent uses a new key, but the
     /// MCP server still uses the old key.
-    pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
+    pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &PeerId, key: &str) -> Result<(), Error> {
         let is_current = |peer: &Peer| peer.row.session_key() == Some(key);
-        let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !is_current(peer)) else { return Ok(()) };
+        let Some(peer) = self.get_mut(id).filter(|peer| !is_current(peer)) else { return Ok(()) };
         peer.row.older_keys.retain(|known| known != key);
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
             push_older_key(&mut peer.row.older_keys, old);
@@ -470,7 +470,7 @@ impl Peers {
     }
 
     /// Whether a peer has a connection from a descendant of this agent process.
-    pub(in crate::core) fn is_attached_from(&self, id: &str, process: &Process) -> bool {
+    pub(in crate::core) fn is_attached_from(&self, id: &PeerId, process: &Process) -> bool {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 

@@ -39,7 +39,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
         // The attached session announces this call, so the caller is known.
         announce(world, &one, "d");
-        let name = world.mesh.as_ref().unwrap().peers().name_of(&first);
+        let name = world.mesh.as_ref().unwrap().peers().name_of(&first.as_str().into());
         assert_eq!(summarise(world, "d").unwrap()["actedAs"], json!({ "id": first, "name": name }));
         // An announcement is ignored if its session has ended.
         announce(world, &two, "e");

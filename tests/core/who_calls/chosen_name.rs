@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 impl World {
     fn name_of(&self, id: &str) -> String {
-        self.mesh.as_ref().unwrap().peers().name_of(id)
+        self.mesh.as_ref().unwrap().peers().name_of(&id.into())
     }
 
     /// A session of this agent: `claude`, which sends a session key, or `aider`, which only runs verbs (subcommands).
@@ -50,7 +50,7 @@ fn a_verb_begins_a_session_under_the_chosen_name_and_its_next_run_returns_to_it(
     let mut world = World::new();
     let mut aider = world.named_session("aider");
     let begin = |world: &mut World, above: &[super::Process]| {
-        let facts = json!({ "agent": "aider", "session": "", "project": "/p", "shortName": "aider", "name": "chosen" });
+        let facts = json!({ "agent": "aider", "project": "/p", "shortName": "aider", "name": "chosen" });
         world.call_once("session.begin", facts, above).unwrap()["you"].clone()
     };
     let first = begin(&mut world, &aider.above);

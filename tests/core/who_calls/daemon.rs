@@ -51,6 +51,6 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
         world.call_once("send", json!({ "to": placeholder, "message": "hello" }), &[]).unwrap();
         let id = world.hook(&third);
         assert_eq!(world.attach(&third, conn, Some(&third.key)), id);
-        assert!(world.mesh.as_ref().unwrap().peers().get(&placeholder).is_some());
+        assert!(world.mesh.as_ref().unwrap().peers().with_id(&placeholder).is_some());
     }
 }

@@ -21,7 +21,7 @@ impl World {
     }
 
     pub(super) fn is_online(&self, id: &str) -> bool {
-        self.mesh.as_ref().unwrap().peers().get(id).unwrap().is_online()
+        self.mesh.as_ref().unwrap().peers().with_id(id).unwrap().is_online()
     }
 }
 
@@ -103,7 +103,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         world.shell_session = None;
         assert_ne!(own["you"]["id"], json!(id));
         let locks: Vec<_> = world.mesh.as_ref().unwrap().locks().all().collect();
-        let holders: Vec<_> = locks.iter().filter(|lock| lock.path == path).map(|lock| &*lock.holder).collect();
+        let holders: Vec<_> = locks.iter().filter(|lock| lock.path == path).map(|lock| lock.holder.as_str()).collect();
         assert_eq!(holders, [&id]);
         world.edit(&next, None).unwrap_err();
         world.mesh.as_mut().unwrap().on_disconnected(Client(shell), now);
@@ -188,6 +188,6 @@ fn a_later_session_gets_the_mail_of_one_of_two_sessions_that_ended() {
         assert_eq!(world.hook(&next), first, "{}", one.agent.id);
         let inbox = world.call_once("hook.mail", world.hook_args(&next), &next.above).unwrap();
         assert_eq!(inbox["messages"][0]["payload"], json!("please answer"), "{inbox}");
-        assert!(world.mesh.as_ref().unwrap().peers().get(&second).is_none());
+        assert!(world.mesh.as_ref().unwrap().peers().with_id(&second).is_none());
     });
 }

@@ -297,7 +297,7 @@ fn a_session_that_continues_on_another_machine_is_online_there_only_while_it_is_
         let claude = AGENTS.iter().find(|agent| agent.id == "claude").unwrap();
         let here = world.session(claude);
         let id = world.hook(&here);
-        let is_online = |world: &World| world.mesh.as_ref().unwrap().peers().get(&id).unwrap().is_online();
+        let is_online = |world: &World| world.mesh.as_ref().unwrap().peers().with_id(&id).unwrap().is_online();
         assert!(is_online(&world), "the kernel watches the agent");
 
         let there = Session { above: vec![process(9_000, Some(claude))], ..here.clone() };

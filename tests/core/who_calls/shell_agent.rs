@@ -12,7 +12,7 @@ fn above() -> Vec<Process> {
 }
 
 fn facts(agent: &str) -> Value {
-    json!({ "agent": agent, "session": "", "project": "/p", "gitRoot": "/p", "shortName": agent })
+    json!({ "agent": agent, "project": "/p", "gitRoot": "/p", "shortName": agent })
 }
 
 impl World {

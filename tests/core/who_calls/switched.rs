@@ -66,7 +66,7 @@ fn an_agent_that_resumes_an_ended_session_acts_as_that_session_on_every_road() {
         args["files"] = json!(["/p/resumed"]);
         world.call_once("hook.edit", args, &session.above).expect("its own lock does not refuse it");
         world.call(conn, "lock.unlock", json!({ "filePath": "/p/resumed" }), &session.above).unwrap();
-        assert!(!world.mesh.as_ref().unwrap().peers().get(&before).unwrap().is_online());
+        assert!(!world.mesh.as_ref().unwrap().peers().with_id(&before).unwrap().is_online());
     });
 }
 
@@ -83,7 +83,7 @@ fn a_thread_that_has_ended_leaves_the_connection_that_it_shared() {
             let id = world.hook(&thread);
             assert_eq!(world.attach(&thread, conn, Some(&thread.key)), id);
             world.end(&thread);
-            assert!(!world.mesh.as_ref().unwrap().peers().get(&id).unwrap().is_online(), "{}", agent.id);
+            assert!(!world.mesh.as_ref().unwrap().peers().with_id(&id).unwrap().is_online(), "{}", agent.id);
         }
         // If an ended thread continues, it attaches again as its former peer.
         let thread = world.tab(&first);
