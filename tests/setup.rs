@@ -3,6 +3,8 @@
 mod support;
 
 use serde_json::{Value, json};
+use slm_mesh::known_agents::AGENTS;
+use slm_mesh::known_agents::settings_file_types::{Scope, Writer};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -32,20 +34,15 @@ fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
     tree(dir).into_iter().map(|(path, (bytes, mode, _))| (path, (bytes, mode))).collect()
 }
 
-const EDITED: &[&str] = &[
-    "opencode",
-    "openhands",
-    "cursor",
-    "devin",
-    "windsurf",
-    "zed",
-    "aider",
-    "pi",
-    "vscode",
-    "codex",
-    "copilot",
-    "gemini",
-];
+/// The agents for which `setup` writes all files itself, without a command of the agent.
+fn edited() -> Vec<&'static str> {
+    let edits = |agent: &&slm_mesh::known_agents::Agent| {
+        let Scope { server, hooks, own_file, .. } = agent.files.user;
+        (server.is_some() || hooks.is_some() || own_file.is_some())
+            && server.is_none_or(|file| matches!(file.writer, Writer::Us))
+    };
+    AGENTS.iter().filter(edits).map(|agent| agent.id).collect()
+}
 
 #[test]
 fn setup_and_remove_leave_no_trace_of_us() {
@@ -66,7 +63,7 @@ fn setup_and_remove_leave_no_trace_of_us() {
     home.write(".aider.conf.yml", "model: x\n");
     home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
     let before = bytes(&home.home);
-    home.ok(EDITED);
+    home.ok(&edited());
     assert_eq!(home.value(".cursor/mcp.json")["mcpServers"]["slm-mesh"]["command"], json!(BIN));
     assert!(home.read(".cursor/mcp.json").contains(
         "\r\n\t\t\"other\": {\"command\": \"x\", \"args\": [1.50, \"\\u0041\"]},\r\n\t\t\"slm-mesh\": {\r\n\t\t\t"
@@ -76,13 +73,13 @@ fn setup_and_remove_leave_no_trace_of_us() {
     assert_ne!(bytes(&home.home), before);
 
     let once = tree(&home.home);
-    let said = home.ok(EDITED);
+    let said = home.ok(&edited());
     assert!(!said.contains("written"), "{said}");
     assert_eq!(tree(&home.home), once, "the second time writes nothing");
 
-    home.ok(&[EDITED, &["--remove"]].concat());
+    home.ok(&[&edited()[..], &["--remove"]].concat());
     assert_eq!(bytes(&home.home), before);
-    home.ok(&[EDITED, &["--remove"]].concat());
+    home.ok(&[&edited()[..], &["--remove"]].concat());
     assert_eq!(bytes(&home.home), before, "removed twice");
 }
 

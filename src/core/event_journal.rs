@@ -114,7 +114,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         }
         None => None,
     };
-    let last = turn.store.counters.event_last;
+    let last = turn.store.last_event();
     // A caller that waits without a cursor gets only events that happen after the wait has begun.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     let after = args.int("after").map(EventSeq);
@@ -176,7 +176,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     rates.charge_call(peers, ctx, 10)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
     journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me()?, ctx.now)?;
-    Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last.0 })))
+    Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.last_event().0 })))
 }
 
 fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -188,7 +188,7 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     } else if let Some(peer) = peers.caller(ctx).filter(|peer| ctx.is_http_program() && peer.row.is_http()) {
         journal.subscribe_peer(&peer.row.id, wanted.clone());
     }
-    let last = turn.store.counters.event_last;
+    let last = turn.store.last_event();
     // MCP has no notification that would show an event to a model, so an MCP server does not pass on pushed events.
     let note = "pushed events are not shown over MCP; to wait for events, use action read with waitSeconds, and \
                 give this `seq` as `after`";
@@ -207,7 +207,7 @@ impl Mesh {
     /// Returns the sequence number of the last event. A client that wants only later events uses this number as a
     /// cursor.
     pub fn last_event(&self) -> EventSeq {
-        self.turn.store.counters.event_last
+        self.journal.last_event(&self.turn)
     }
 
     /// Returns the latest events of these types, oldest first. If `types` is empty, returns events of all types.
@@ -416,6 +416,11 @@ impl Journal {
             }
         }
         Ok(next)
+    }
+
+    /// Returns the sequence number of the last event.
+    pub(super) fn last_event(&self, turn: &Turn) -> EventSeq {
+        turn.store.last_event()
     }
 
     /// Removes a bounded number of the events that are older than the time `before`. Returns how many were removed.

@@ -21,6 +21,8 @@ use crate::base::id_types::PeerId;
 use crate::base::{limits, path_overlap};
 use crate::core::op_behavior::OpBehavior;
 use crate::core::op_definition::Runner;
+use crate::core::peers::detach_connection;
+use crate::core::peers::session_parts::SessionParts;
 use crate::store::LockRow;
 use serde_json::{Value, json};
 
@@ -110,7 +112,7 @@ pub static END: Op = Op {
 };
 
 fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let id = session_of_hook(mesh, ctx, args)?;
+    let id = session_of_hook(&mut mesh.session_parts(), ctx, args)?;
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
@@ -165,7 +167,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 }
 
 fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let id = session_of_hook(mesh, ctx, args)?;
+    let id = session_of_hook(&mut mesh.session_parts(), ctx, args)?;
     let Mesh { turn, peers, locks, mail, journal, damage, .. } = mesh;
     let direct = args.flag("direct").unwrap_or(false);
     if is_late(peers, &id, args) {
@@ -234,7 +236,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         end_hook_waits(turn, peers, waiting, &id);
         // A call of this session may have come over another session's connection, and may still be waiting for a lock
         // or for mail. Such a call must get neither the lock nor the mail, so the call ends.
-        sessions::end_waits(turn, waiting, |call| call.ctx.is_by(&id) && !call.would_wake(&id));
+        detach_connection::end_waits(turn, waiting, |call| call.ctx.is_by(&id) && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, but a subagent has its own locks.
     let goes_on = |owner: &LockOwner| match owner {
@@ -278,16 +280,16 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
 
 /// Returns the session of the hook. For an unknown session, creates a peer. The session's MCP server takes over this
 /// peer when the server connects.
-pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
-    let id = match known_session(&mut mesh.turn, &mut mesh.peers, ctx, args)? {
+pub(super) fn session_of_hook(parts: &mut SessionParts, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
+    let id = match known_session(parts.turn, parts.peers, ctx, args)? {
         Some(id) => id,
         None => {
-            mesh.peers.note_new_session(nearest(&ctx.ancestors));
-            let row = sessions::session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
-            sessions::add_detached(mesh, &row, args, nearest(&ctx.ancestors).copied())?
+            parts.peers.note_new_session(nearest(&ctx.ancestors));
+            let row = sessions::session_row(args, parts.peers.host_of(ctx.conn), ctx.now);
+            sessions::add_detached(parts, &row, args, nearest(&ctx.ancestors).copied())?
         }
     };
-    let Mesh { turn, peers, journal, .. } = mesh;
+    let SessionParts { turn, peers, journal, .. } = parts;
     if is_late(peers, &id, args) {
         return Ok(id);
     }
@@ -298,7 +300,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     peers.note_transcript(turn, &id, args)?;
     let has_many_sessions = args.flag("keyedCalls") == Some(true);
     if args.flag("continues") == Some(true) && !has_many_sessions {
-        follow_resumed_session(mesh, ctx, &id)?;
+        follow_resumed_session(parts, ctx, &id)?;
     }
     Ok(id)
 }

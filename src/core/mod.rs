@@ -81,7 +81,7 @@ pub const OPS: &[&Op] = &[
     &status::STATUS,
     &peers::sessions::ATTACH,
     &peers::sessions::BEGIN,
-    &peers::sessions::DETACH,
+    &peers::detach_connection::DETACH,
     &mail::receipts::MARK_READ,
     &locks::CHECK,
     &locks::others_locks_in_worktree::OTHERS,

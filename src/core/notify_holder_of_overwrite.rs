@@ -43,7 +43,7 @@ pub static CHANGED: Op = Op {
 };
 
 fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let id = session_of_hook(mesh, ctx, args)?;
+    let id = session_of_hook(&mut mesh.session_parts(), ctx, args)?;
     let Mesh { turn, peers, mail, journal, federation, rates, .. } = mesh;
     let holder = peers.with_id(args.word("holder")).map(|peer| peer.row.id.clone());
     let Some(holder) = holder.filter(|holder| *holder != id) else {

@@ -73,7 +73,7 @@ impl Mesh {
         let states: Vec<&str> = self.peers.all().iter().map(|peer| peer.status(settings, now)).collect();
         let count = |word: &str| states.iter().filter(|state| **state == word).count();
         let (active, stale) = (count("active"), count("stale"));
-        let counters = self.turn.store.counters;
+        let counters = self.turn.store.counters();
         let (size, wal_size) = self.turn.store.size()?;
         let mut value = json!({
             "status": "ok", "version": settings.version, "uptime": (now - self.started) / 1000,

@@ -155,6 +155,11 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
+    /// The numbers of rows, and the last sequence numbers.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// Whether the file of reserved numbers was missing or damaged, although this database has used numbers before. The
     /// database may be an old copy, such as a backup. It is unknown which numbers were used after the copy was made.
     pub fn has_lost_reserved_numbers(&self) -> bool {

@@ -143,6 +143,11 @@ impl Store {
         Ok(found)
     }
 
+    /// The sequence number of the last event. Events that have been removed count, too.
+    pub fn last_event(&self) -> EventSeq {
+        self.counters.event_last
+    }
+
     /// The sequence number of the oldest event in the table. `None` if the table is empty.
     pub fn first_event(&self) -> StoreResult<Option<EventSeq>> {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)

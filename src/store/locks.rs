@@ -65,6 +65,11 @@ impl Store {
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The last fencing token that was granted.
+    pub fn last_token(&self) -> FencingToken {
+        self.counters.token_last
+    }
+
     /// Returns a new fencing token, which is higher than all earlier tokens.
     pub fn next_token(&mut self) -> FencingToken {
         self.counters.token_last = self.counters.token_last.next();

@@ -121,7 +121,7 @@ pub struct Store {
     open: bool,
     call: CallState,
     /// The counters, including changes that are not committed yet.
-    pub counters: Counters,
+    counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
     /// The values that the counters had when they were last written to the database, or when the database was opened.

@@ -355,11 +355,11 @@ impl World {
         assert_eq!(on_disk, here, "peers on disk and in memory");
         let all = MessageFilter { limit: i64::MAX, ..MessageFilter::default() };
         let messages = store.messages(&all).expect("messages");
-        assert_eq!(messages.len() as i64, store.counters.messages, "messages and their counter");
+        assert_eq!(messages.len() as i64, store.counters().messages, "messages and their counter");
         let n_unread = messages.iter().filter(|message| message.state.is_unread()).count();
-        assert_eq!(n_unread as i64, store.counters.unread, "unread messages and their counter");
+        assert_eq!(n_unread as i64, store.counters().unread, "unread messages and their counter");
         let events = store.events(&EventFilter { limit: i64::MAX, ..EventFilter::default() }).expect("events");
-        assert_eq!(events.len() as i64, store.counters.events, "events and their counter");
+        assert_eq!(events.len() as i64, store.counters().events, "events and their counter");
         self.mesh.status(self.now).expect("a status");
     }
 }
@@ -378,5 +378,5 @@ fn dump(mesh: &Mesh, spaces: &BTreeSet<String>) -> String {
     let events = store.events(&EventFilter { limit: i64::MAX, ..EventFilter::default() });
     let entries: Vec<_> = spaces.iter().map(|space| store.entries(space, "", "", i64::MIN, i64::MAX)).collect();
     let (peers, locks) = (store.peers(), store.locks());
-    format!("{peers:?}\n{messages:?}\n{events:?}\n{entries:?}\n{locks:?}\n{:?}", store.counters)
+    format!("{peers:?}\n{messages:?}\n{events:?}\n{entries:?}\n{locks:?}\n{:?}", store.counters())
 }

@@ -96,6 +96,26 @@ fn methods_of_store(source: &Source) -> Vec<&str> {
 }
 
 #[test]
+fn only_operations_receive_the_whole_mesh() {
+    let mut breaches = Vec::new();
+    for source in sources(&["src/core"]) {
+        let code: Vec<_> = source.code().collect();
+        let text: String = code.iter().map(|(_, line)| format!("{line}\n")).collect();
+        for (n, _) in code.iter().filter(|(_, line)| line.contains("fn ")) {
+            let after = code.iter().skip_while(|(at, _)| at < n).map(|(_, line)| *line);
+            let signature: String = after.take(12).collect::<String>().split('{').next().unwrap_or("").to_owned();
+            let name = signature.split("fn ").nth(1).and_then(|rest| rest.split(['(', '<']).next()).unwrap_or("");
+            let takes_mesh =
+                ["mesh: &mut Mesh", "mesh: &Mesh,", "mesh: &Mesh)"].iter().any(|way| signature.contains(way));
+            if takes_mesh && !text.contains(&format!("Runner::Rule({name})")) {
+                breaches.push(format!("{}:{n}: {name}", source.path));
+            }
+        }
+    }
+    check("pass to a rule only the parts of the mesh that it needs", &breaches);
+}
+
+#[test]
 fn every_write_of_the_store_goes_through_one_function() {
     // Two kinds of statements are allowed elsewhere: those that begin and end a transaction, and those of migrations.
     let allowed = [("store/mod.rs", ".execute([])"), ("store/schema.rs", "step.execute_batch(sql)")];

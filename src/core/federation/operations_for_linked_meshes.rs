@@ -4,6 +4,7 @@
 //! **Invariant:** these operations list only peers of this mesh and write only to them, never to peers of linked meshes.
 //! So linked meshes do not echo or relay anything, even in a ring.
 
+use super::outbox_to_linked_meshes::{forwarded_sender, unknown_sender};
 use crate::base::domain_enums::{MessageType, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, MessageSeq, PeerId};
@@ -122,21 +123,21 @@ fn peers(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 
 fn receipts(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
-    let rows = mesh.receipts_for(&names_of_sender(mesh, args), &args.texts("keys"), ctx.now)?;
+    let rows = mesh.receipts_for(&names_of_sender(&mesh.peers, args), &args.texts("keys"), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "receipts": rows })))
 }
 
 /// Returns the two ids under which this mesh may know the sender. The second id applies until the linked mesh lists the
 /// sender as its peer.
-fn names_of_sender(mesh: &Mesh, args: &Args) -> [PeerId; 2] {
+fn names_of_sender(peers: &Peers, args: &Args) -> [PeerId; 2] {
     let (id, name, machine) = (args.word("sender"), args.text("senderName"), args.text("senderMachine"));
     let cut = |id: PeerId| PeerId::from(id.as_str().chars().take(limits::WORD_MAX).collect::<String>());
-    [cut(mesh.forwarded_sender(id, name, machine)), cut(mesh.unknown_sender(id, name, machine))]
+    [cut(forwarded_sender(peers, id, name, machine)), cut(unknown_sender(peers, id, name, machine))]
 }
 
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     mesh.rates.charge_call(&mesh.peers, ctx, 10)?;
-    let names = names_of_sender(mesh, args);
+    let names = names_of_sender(&mesh.peers, args);
     let key = args.text("key");
     // The other mesh repeats a message if the reply was lost. If that mesh has listed the sender since the first
     // attempt, the sender has a new id. So both ids are checked.

@@ -70,6 +70,27 @@ impl Federation {
     }
 }
 
+/// Returns the sender of a message from a linked mesh. For an unknown sender, returns a text that is not the name
+/// of any peer of this mesh.
+pub(super) fn forwarded_sender(peers: &Peers, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
+    if peers.with_id(id).is_some_and(|peer| peer.row.is_linked()) {
+        return id.into();
+    }
+    unknown_sender(peers, id, name, machine)
+}
+
+/// Returns a text to use as the id of a sender that is not a known peer of the linked mesh.
+pub(super) fn unknown_sender(peers: &Peers, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
+    let text = match (name, machine) {
+        (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
+        _ => format!("slm:{}", plain(id, 100)),
+    };
+    match peers.find_by_name(&text) {
+        Ok(of) if peers.get(&of).is_some_and(|peer| !peer.row.is_linked()) => format!("link:{text}").into(),
+        _ => text.into(),
+    }
+}
+
 impl Mesh {
     /// Counts a message against the rate limit of its link before the message is sent. If the limit is reached, returns
     /// how long the link must pause, in ms. By default, the other mesh accepts messages at a higher rate than this
@@ -182,26 +203,5 @@ impl Mesh {
             mail.put_receipt(turn, journal, &was, &message)?;
         }
         Ok(Some(was.seq))
-    }
-
-    /// Returns the sender of a message from a linked mesh. For an unknown sender, returns a text that is not the name
-    /// of any peer of this mesh.
-    pub(super) fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
-        if self.peers.with_id(id).is_some_and(|peer| peer.row.is_linked()) {
-            return id.into();
-        }
-        self.unknown_sender(id, name, machine)
-    }
-
-    /// Returns a text to use as the id of a sender that is not a known peer of the linked mesh.
-    pub(super) fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
-        let text = match (name, machine) {
-            (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
-            _ => format!("slm:{}", plain(id, 100)),
-        };
-        match self.peers.find_by_name(&text) {
-            Ok(of) if self.peers.get(&of).is_some_and(|peer| !peer.row.is_linked()) => format!("link:{text}").into(),
-            _ => text.into(),
-        }
     }
 }

@@ -27,8 +27,10 @@ use crate::base::id_types::FencingToken;
 use crate::base::json_text::visible_json_length;
 use crate::base::path_overlap;
 use crate::base::{limits, time_format};
+use crate::core::MeshSettings;
 use crate::core::op_behavior::OpBehavior;
 use crate::core::op_definition::Runner;
+use crate::core::rate_limit::RateLimiter;
 use crate::store::LockRow;
 use request_conflicts::{LockMatcher, LockRequest, Repository};
 use serde_json::{Value, json};
@@ -204,8 +206,8 @@ fn owner_of(args: &Args) -> LockOwner {
 }
 
 fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let request = lock_request(mesh, ctx, args)?;
-    let Mesh { turn, peers, locks, mail, journal, federation, waiting, .. } = mesh;
+    let Mesh { turn, peers, locks, mail, journal, federation, waiting, rates, settings, .. } = mesh;
+    let request = lock_request(peers, rates, settings, ctx, args)?;
     let mut notes = Vec::new();
     if args.flag("steal") == Some(true) {
         notes = locks.steal(&mut StealParts { turn, peers, mail, journal, federation }, ctx, &request)?;
@@ -245,8 +247,13 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 }
 
 /// Creates a request from the arguments of `lock.lock`.
-fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockRequest, Error> {
-    let Mesh { peers, rates, settings, .. } = mesh;
+fn lock_request(
+    peers: &Peers,
+    rates: &mut RateLimiter,
+    settings: &MeshSettings,
+    ctx: &CallContext,
+    args: &Args,
+) -> Result<LockRequest, Error> {
     let paths = required_paths(ctx, args)?;
     if ctx.until.is_none() {
         // The rate limit counts each pattern as one more call, because a pattern is compared with all locks.

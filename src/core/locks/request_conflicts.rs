@@ -7,6 +7,7 @@ use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::path_overlap::PathMatcher;
 use crate::core::Args;
 use crate::core::peers::Peers;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::{LockRow, PeerRow};
 
 /// A repository, and one of its work trees.
@@ -223,6 +224,11 @@ impl Locks {
     /// The locks that conflict with a request.
     pub fn conflicts(&self, peers: &Peers, request: &LockRequest) -> Vec<LockRow> {
         self.conflicting(peers, request).cloned().collect()
+    }
+
+    /// The last fencing token that was granted.
+    pub(in crate::core) fn last_token(&self, turn: &Turn) -> FencingToken {
+        turn.store.last_token()
     }
 
     /// Finds the locks that share a file with a request, whoever holds them.

@@ -6,9 +6,13 @@ use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::id_types::{ChannelName, MessageSeq, PeerId};
 use crate::base::limits;
+use crate::core::event_journal::Journal;
+use crate::core::mail::Mail;
 use crate::core::op_behavior::{OpBehavior, RowStream};
 use crate::core::op_definition::{ArgKind, Runner};
 use crate::core::pagination::{self, Page};
+use crate::core::peers::Peers;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter};
@@ -131,8 +135,13 @@ fn check_waitable(view: MailView, is_search: bool, is_history: bool) -> Result<(
 
 /// Marks the messages in an answer as read if `are_read` is true. Otherwise, marks the messages in a view of unread
 /// mail as offered.
-fn mark_messages(mesh: &mut Mesh, found: &[Message], view: MailView, are_read: bool, now: i64) -> Result<(), Error> {
-    let Mesh { turn, peers, mail, journal, .. } = mesh;
+fn mark_messages(
+    (turn, peers, mail, journal): (&mut Turn, &Peers, &mut Mail, &Journal),
+    found: &[Message],
+    view: MailView,
+    are_read: bool,
+    now: i64,
+) -> Result<(), Error> {
     for message in found {
         if are_read {
             mail.mark_read(turn, peers, journal, message, now)?;
@@ -191,9 +200,9 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     }
     let mut rows = page.into_rows();
     if !is_look {
-        mark_messages(mesh, &found[..rows.len()], view, args.flag("markRead") == Some(true), ctx.now)?;
+        let are_read = args.flag("markRead") == Some(true);
+        mark_messages((turn, peers, mail, journal), &found[..rows.len()], view, are_read, ctx.now)?;
     }
-    let Mesh { turn, mail, .. } = mesh;
     if filter.newest {
         rows.reverse();
     }

@@ -82,7 +82,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         add_project(&mut filter, peers, ctx, args);
     }
     let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
-    let last = store.counters.message_last;
+    let last = store.last_message();
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     // A cursor beyond the end of the log comes from a different database. In this case, the log is read from its end.
     let after = args.int("after").map(MessageSeq);

@@ -95,7 +95,7 @@ enum WakeupTime {
 fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = match &ctx.actor {
         Some(id) => id.clone(),
-        None => hook_operations::session_of_hook(mesh, ctx, args)?,
+        None => hook_operations::session_of_hook(&mut mesh.session_parts(), ctx, args)?,
     };
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     if hook_operations::is_late(peers, &id, args) {

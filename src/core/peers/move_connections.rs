@@ -3,15 +3,16 @@
 
 use super::Peers;
 use super::caller_resolver::{nearest, only};
-use super::sessions::end_waits;
+use super::detach_connection::end_waits;
 use crate::base::domain_enums::LeaveReason;
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::core::event_journal::Journal;
 use crate::core::mail::wakeups::repeat_waits;
+use crate::core::peers::session_parts::SessionParts;
 use crate::core::transaction_and_pending_effects::{Effect, Turn};
 use crate::core::waiting_calls::Waiting;
-use crate::core::{CallContext, ConnId, Mesh};
+use crate::core::{CallContext, ConnId};
 use serde_json::{Value, json};
 
 /// The reason for which a peer goes offline when its connections move to another peer.
@@ -33,11 +34,11 @@ pub(super) fn tell_connections(turn: &mut Turn, connections: &[ConnId], former: 
 /// # Errors
 /// When the database can't be written.
 pub(in crate::core) fn follow_resumed_session(
-    mesh: &mut Mesh,
+    parts: &mut SessionParts,
     ctx: &CallContext,
     resumed: &PeerId,
 ) -> Result<(), Error> {
-    let Mesh { turn, peers, locks, mail, journal, waiting, .. } = mesh;
+    let SessionParts { turn, peers, locks, mail, journal, waiting, .. } = parts;
     let Some(process) = nearest(&ctx.ancestors).copied() else { return Ok(()) };
     let Some(agent) = peers.get(resumed).map(|peer| peer.row.agent.clone()) else { return Ok(()) };
     let of_agent = peers.sessions_of_process(&process).into_iter().filter(|peer| peer.row.agent == agent);

@@ -3,7 +3,7 @@
 
 use super::attachments::Attachment;
 use super::caller_resolver::nearest;
-use super::sessions::leave;
+use super::detach_connection::leave;
 use super::{Peer, Peers};
 use crate::base::domain_enums::LeaveReason;
 use crate::base::error::{Error, ErrorKind};
@@ -31,7 +31,7 @@ impl Mesh {
         // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
-        let left = self.in_savepoint(|mesh| leave(mesh, conn, LeaveReason::Disconnected, now));
+        let left = self.in_savepoint(|mesh| leave(&mut mesh.session_parts(), conn, LeaveReason::Disconnected, now));
         // If the disk fails, only the stored row is out of date. The state in memory decides which peers are online.
         self.turn.log_error(left);
         self.peers.attachments.close(conn);
@@ -74,7 +74,7 @@ impl Mesh {
                 mesh.peers.forget_process(&mut mesh.turn, id)?;
             }
             for conn in conns {
-                leave(mesh, conn, LeaveReason::ProcessExit, now)?;
+                leave(&mut mesh.session_parts(), conn, LeaveReason::ProcessExit, now)?;
             }
             let Mesh { turn, peers, journal, .. } = mesh;
             run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, LeaveReason::ProcessExit.word(), now))

@@ -1,6 +1,6 @@
 //! The lifetime of peers. This module decides when a silent peer counts as gone, and when an offline peer is forgotten.
 
-use super::{Peer, Peers, sessions};
+use super::{Peer, Peers, detach_connection};
 use crate::base::domain_enums::PeerKind;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
@@ -11,6 +11,7 @@ use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::mail::wakeups::end_hook_waits;
+use crate::core::peers::session_parts::SessionParts;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::{LockRow, PeerRow};
 
@@ -91,6 +92,21 @@ impl Peers {
     }
 }
 
+/// Takes the channels and the locks from a session that is gone, except for the locks of its commands. Also ends its
+/// waiting calls. Otherwise, a command that is still running could get a lock or mail in the session's name. If a silent
+/// connection acts for the session, the calls on that connection continue to wait, because the connection may begin to
+/// answer again.
+pub(super) fn take_from_gone(parts: &mut SessionParts, id: &PeerId, now: i64) -> Result<(), Error> {
+    let SessionParts { turn, peers, locks, channels, journal, waiting, .. } = parts;
+    end_hook_waits(turn, peers, waiting, id);
+    detach_connection::end_waits(turn, waiting, |call| {
+        call.ctx.is_by(id) && !peers.attached_to(call.ctx.conn).contains(id)
+    });
+    let is_due = |lock: &LockRow| lock.holder == *id && lock.owner.is_shared();
+    locks.release(turn, peers, journal, is_due, Some("holder is gone"), now)?;
+    channels.leave_all(turn, peers, journal, id, now)
+}
+
 impl Mesh {
     /// Marks peers as gone when their time is up. These are HTTP clients that have sent no heartbeat, and sessions
     /// whose grace period has ended.
@@ -132,19 +148,6 @@ impl Mesh {
         self.turn.log_error(forgotten);
     }
 
-    /// Takes the channels and the locks from a session that is gone, except for the locks of its commands. Also ends
-    /// its waiting calls. Otherwise, a command that is still running could get a lock or mail in the session's name. If
-    /// a silent connection acts for the session, the calls on that connection continue to wait, because the connection
-    /// may begin to answer again.
-    pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
-        end_hook_waits(turn, peers, waiting, id);
-        sessions::end_waits(turn, waiting, |call| call.ctx.is_by(id) && !peers.attached_to(call.ctx.conn).contains(id));
-        let is_due = |lock: &LockRow| lock.holder == *id && lock.owner.is_shared();
-        locks.release(turn, peers, journal, is_due, Some("holder is gone"), now)?;
-        channels.leave_all(turn, peers, journal, id, now)
-    }
-
     /// Ends a session that did not return during its grace period.
     fn end_grace(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, .. } = self;
@@ -156,7 +159,7 @@ impl Mesh {
             let change = Change::PeerLeft { row: &row, named: true, reason: "lost" };
             peers.record(turn, journal, &change, id, now)?;
         }
-        self.take_from_gone(id, now)?;
+        take_from_gone(&mut self.session_parts(), id, now)?;
         let Mesh { turn, peers, .. } = self;
         if let Some(peer) = peers.get_mut(id) {
             peer.offline_since = None;

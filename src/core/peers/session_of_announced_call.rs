@@ -65,7 +65,7 @@ impl AnnouncedCall {
 }
 
 fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let session = session_of_hook(mesh, ctx, args)?;
+    let session = session_of_hook(&mut mesh.session_parts(), ctx, args)?;
     let name = args.word("operation");
     let called = op(name).filter(|op| op.tool.is_some());
     let called =

@@ -1,23 +1,25 @@
-//! How an agent's session attaches over its connection, how it returns to its former peer, and how it leaves.
+//! How an agent's session attaches over its connection, and how it returns to its former peer.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
+use super::detach_connection::end_waits;
 use super::give_up_taken_over_name::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
-use crate::base::domain_enums::{LeaveReason, LockOwner, PeerKind};
+use crate::base::domain_enums::PeerKind;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::PeerId;
+use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::process_identity::Process;
 use crate::base::{limits, time_format, untrusted_text};
 use crate::core::arguments_that_identify_session::NAMING;
 use crate::core::event_journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
-use crate::core::op_behavior::{ConnectionChange, Notices, OpBehavior};
+use crate::core::op_behavior::{ConnectionChange, OpBehavior};
 use crate::core::op_definition::{ArgKind, Runner};
-use crate::core::transaction_and_pending_effects::{Effect, Turn};
-use crate::core::waiting_calls::{Waiting, WaitingCall};
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
+use crate::core::peers::retention::take_from_gone;
+use crate::core::peers::session_parts::SessionParts;
+use crate::core::transaction_and_pending_effects::Turn;
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{PeerRow, TakeoverRow};
 use serde_json::json;
 use std::collections::HashSet;
@@ -57,19 +59,6 @@ pub static ATTACH: Op = Op {
     run: Runner::Rule(attach),
 };
 
-/// Ends a session cleanly.
-pub static DETACH: Op = Op {
-    name: "detach",
-    summary: "End the session of this connection: release its locks at once, and keep its mailbox",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
-    behavior: OpBehavior { connection: ConnectionChange::Detach, notices: Notices::None, ..OpBehavior::USUAL },
-    run: Runner::Rule(detach),
-};
-
 /// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already registered one.
 /// So an agent without MCP becomes a peer when it runs its first subcommand.
 pub static BEGIN: Op = Op {
@@ -102,7 +91,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         Some(id) => id,
         None => {
             let row = session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
-            add_detached(mesh, &row, args, Some(*process))?
+            add_detached(&mut mesh.session_parts(), &row, args, Some(*process))?
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
@@ -132,8 +121,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let process = peers.attachments.get(ctx.conn).and_then(|own| own.agent);
     let evidence =
         SessionEvidence { conn: Some(ctx.conn), process, row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
-    let former = find_former_peer(mesh, &evidence, ctx.now)?;
-    let Mesh { turn, peers, mail, locks, journal, .. } = mesh;
+    let mut parts = mesh.session_parts();
+    let former = find_former_peer(&mut parts, &evidence, ctx.now)?;
+    let SessionParts { turn, peers, mail, locks, journal, .. } = &mut parts;
     let is_takeover = matches!(former, FormerPeer::SameName(_));
     row = peers.take_identity(turn, mail, locks, &evidence, former)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
@@ -154,40 +144,51 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         _ => {}
     }
     if is_takeover {
-        let takeover =
-            name.is_none().then(|| mail.unread(&turn.store, &id).map(|n| takeover_of(turn, &peer, n, ctx.now)));
+        let takeover = name
+            .is_none()
+            .then(|| mail.unread(&turn.store, &id).map(|n| takeover_of(locks.last_token(turn), &peer, n, ctx.now)));
         set_takeover(turn, &mut peer, takeover.transpose()?)?;
     }
     peer.row = row;
     (peer.has_left, peer.has_ended) = (false, false);
     peer.is_known_agent = args.flag("knownAgent").unwrap_or(true);
     peers.peers.put(peer);
-    if peers.attachments.attach(ctx.conn, &id)
-        && let Some(one) = peers.attachments.get_mut(ctx.conn)
-    {
-        one.is_keyed = is_keyed;
-        // On this machine, a process of an unknown program is not recorded, because its end must not end the session.
-        // On other machines, nobody reports the end of a process, so recording it does no harm.
-        let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
-        let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
-        peers.add_connection(turn, journal, &id, ctx.now)?;
-        peers.note_process(turn, journal, &id, agent.as_ref(), ctx)?;
-    }
-    let retired = if is_keyed { retire_placeholder(mesh, ctx, &id)? } else { None };
-    let Mesh { turn, mail, .. } = mesh;
+    attach_connection(turn, peers, journal, ctx, args, &id)?;
+    let retired = if is_keyed { retire_placeholder(&mut parts, ctx, &id)? } else { None };
+    let SessionParts { turn, mail, journal, .. } = parts;
     let unread = mail.unread(&turn.store, &id)?;
-    let mut value = json!({ "ok": true, "you": you, "unread": unread, "seq": turn.store.counters.event_last.0 });
+    let mut value = json!({ "ok": true, "you": you, "unread": unread, "seq": journal.last_event(turn).0 });
     if let Some(retired) = retired {
         value["retired"] = json!(retired.as_str());
     }
     Ok(Outcome::Ready(value))
 }
 
+/// Lets the connection of a call act for a peer.
+fn attach_connection(
+    turn: &mut Turn,
+    peers: &mut Peers,
+    journal: &Journal,
+    ctx: &CallContext,
+    args: &Args,
+    id: &PeerId,
+) -> Result<(), Error> {
+    let is_new = peers.attachments.attach(ctx.conn, id);
+    let Some(one) = peers.attachments.get_mut(ctx.conn).filter(|_| is_new) else { return Ok(()) };
+    one.is_keyed = args.text("session").is_some_and(|key| !key.is_empty());
+    // On this machine, a process of an unknown program is not recorded, because its end must not end the session. On
+    // other machines, nobody reports the end of a process, so recording it does no harm.
+    let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
+    let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
+    peers.add_connection(turn, journal, id, ctx.now)?;
+    peers.note_process(turn, journal, id, agent.as_ref(), ctx)
+}
+
 /// Removes the unused peer of a connection. The connection has just attached as a different peer, which a hook
 /// registered with the session's key. The unused peer would look like a second session of the agent, and nobody would
 /// read its mail. Returns the removed peer, so that the client can forget this peer.
-fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
-    let Mesh { turn, peers, mail, locks, .. } = mesh;
+fn retire_placeholder(parts: &mut SessionParts, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
+    let SessionParts { turn, peers, mail, locks, journal, waiting, .. } = parts;
     let is_unused = |peer: &&Peer| {
         let row = &peer.row;
         row.id != *keyed && row.session_key().is_none() && row.summary.is_empty() && peer.connections == 1
@@ -197,18 +198,12 @@ fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Res
     if locks.has_any(&id) || mail.unread(&turn.store, &id)? > 0 {
         return Ok(None);
     }
-    end_waits(&mut mesh.turn, &mut mesh.waiting, |call| call.ctx.conn == ctx.conn && call.ctx.is_by(&id));
-    let Mesh { turn, peers, mail, journal, .. } = mesh;
+    end_waits(turn, waiting, |call| call.ctx.conn == ctx.conn && call.ctx.is_by(&id));
     peers.attachments.detach(ctx.conn, &id);
     peers.forget_process(turn, &id)?;
     peers.remove_connection(turn, journal, &id, "replaced", ctx.now)?;
     peers.forget(turn, mail, &id)?;
     Ok(Some(id))
-}
-
-fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    leave(mesh, ctx.conn, LeaveReason::CleanExit, ctx.now)?;
-    Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
 /// Adds a key to the older keys of a session. If there are too many keys, the oldest key is forgotten.
@@ -240,7 +235,7 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
 /// Registers a session when its hook or subcommand makes a call, and no connection has attached as the session yet.
 /// Returns the session's former peer, or a new peer.
 pub(in crate::core) fn add_detached(
-    mesh: &mut Mesh,
+    parts: &mut SessionParts,
     row: &PeerRow,
     args: &Args,
     process: Option<Process>,
@@ -251,8 +246,8 @@ pub(in crate::core) fn add_detached(
     let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
     let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
     let evidence = SessionEvidence { conn: None, process, row, id: None, name: &wanted, is_name_chosen };
-    let former = find_former_peer(mesh, &evidence, now)?;
-    let Mesh { turn, peers, mail, locks, .. } = mesh;
+    let former = find_former_peer(parts, &evidence, now)?;
+    let SessionParts { turn, peers, mail, locks, .. } = parts;
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
@@ -261,7 +256,9 @@ pub(in crate::core) fn add_detached(
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
-                FormerPeer::SameName(_) if is_other(peer) => Some(takeover_of(turn, peer, unread, now)),
+                FormerPeer::SameName(_) if is_other(peer) => {
+                    Some(takeover_of(locks.last_token(turn), peer, unread, now))
+                }
                 _ => peer.takeover.clone(),
             })
         }
@@ -281,75 +278,19 @@ pub(in crate::core) fn add_detached(
 /// Finds the former peer of a session. If none is found, the reason may be that several ended sessions match. So the
 /// function forgets those that were never used, and tries again. If the former peer has left and has a different key,
 /// its grace period ends at once. Without this, the new session would inherit the locks of the former peer.
-fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
-    let Mesh { turn, peers, mail, locks, .. } = mesh;
+fn find_former_peer(parts: &mut SessionParts, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
+    let SessionParts { turn, peers, mail, locks, .. } = parts;
     let mut former = peers.former_peer(evidence);
     if former == FormerPeer::Nobody && !evidence.is_name_chosen {
         peers.forget_unused(turn, mail, locks, evidence.row, evidence.name)?;
         former = peers.former_peer(evidence);
     }
     if let FormerPeer::SameName(id) = &former
-        && mesh.peers.get(id).is_some_and(|peer| peer.has_left && peer.has_other_key(evidence.row))
+        && peers.get(id).is_some_and(|peer| peer.has_left && peer.has_other_key(evidence.row))
     {
-        mesh.take_from_gone(id, now)?;
+        take_from_gone(parts, id, now)?;
     }
     Ok(former)
-}
-
-/// Detaches a connection from all of its peers.
-pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: LeaveReason, now: i64) -> Result<(), Error> {
-    let Some(one) = mesh.peers.attachments.get(conn) else { return Ok(()) };
-    let unresponsive = one.unresponsive;
-    let is_clean = reason == LeaveReason::CleanExit;
-    let is_cut = one.remote.is_some() && !is_clean;
-    for id in mesh.peers.attachments.detach_all(conn) {
-        let Mesh { turn, peers, journal, .. } = mesh;
-        if is_clean {
-            // The agent process may continue with other sessions, so it no longer proves that this session is alive.
-            peers.forget_process(turn, &id)?;
-        }
-        if !unresponsive {
-            peers.remove_connection(turn, journal, &id, reason.word(), now)?;
-        }
-        if !is_clean {
-            continue;
-        }
-        let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
-        end_waits(turn, waiting, |call| call.ctx.conn == conn && call.ctx.is_by(&id));
-        if peers.get(&id).is_some_and(|peer| peer.connections == 0) {
-            locks.release(
-                turn,
-                peers,
-                journal,
-                |lock| lock.holder == id && lock.owner.is_shared(),
-                Some(reason.word()),
-                now,
-            )?;
-        }
-    }
-    let Mesh { turn, peers, locks, journal, .. } = mesh;
-    if is_cut {
-        // If only the network has failed, the commands that hold locks over this connection are still running and may
-        // reconnect.
-        locks.await_commands(conn, now);
-        return Ok(());
-    }
-    let commands = locks.take_commands(conn);
-    if commands.is_empty() {
-        return Ok(());
-    }
-    let ends = |holder: &PeerId, owner: &LockOwner| commands.iter().any(|one| (&one.0, &one.1) == (holder, owner));
-    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), Some(reason.word()), now)
-}
-
-/// Ends the waiting calls for which `ends` returns true. The session of these calls has left.
-pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
-    for (conn, id, reason) in waiting.end(ends) {
-        let text = "this session left while the call was waiting; attach again, then repeat the call";
-        turn.push(Effect::Reply { conn, id, result: Err(Error::new(ErrorKind::Refused, text)) });
-        turn.dirty.note_end(reason.as_ref());
-    }
-    turn.dirty.locks = true;
 }
 
 /// The default name of a session: `claude-api` for Claude Code in …/api. `short_name` is the common name of the agent.
@@ -366,7 +307,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
 
 /// Makes the row with which a session can later give back the name that it is taking over now. The row contains a
 /// notice about the earlier session, because that session may have worked on another task.
-fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
+fn takeover_of(token: FencingToken, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time_format::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
         "" => String::new(),
@@ -384,7 +325,7 @@ fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow
         key: former.row.session_key().map(str::to_owned),
         older_keys: former.row.older_keys.clone(),
         summary: former.row.summary.clone(),
-        token: turn.store.counters.token_last,
+        token,
         notice: Some(notice),
     }
 }
