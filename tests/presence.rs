@@ -190,7 +190,7 @@ fn a_verb_of_an_agent_that_we_do_not_know_is_its_own_while_its_server_comes_back
     let id = session.tool("mesh_peers", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The session is stopped, so the first client of the next broker is a verb (subcommand) that the test's process
+    // The session is stopped and can't connect. So the first client of the next broker is a subcommand, which the test
     // starts.
     signal("-STOP");
     crash(&place);

@@ -34,7 +34,7 @@ fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
     tree(dir).into_iter().map(|(path, (bytes, mode, _))| (path, (bytes, mode))).collect()
 }
 
-/// The agents for which `setup` writes all files itself, without a command of the agent.
+/// The agents whose files `setup` writes itself. For other agents, `setup` runs a command of the agent's own.
 fn edited() -> Vec<&'static str> {
     let edits = |agent: &&slm_mesh::known_agents::Agent| {
         let Scope { server, hooks, own_file, .. } = agent.files.user;

@@ -251,7 +251,7 @@ fn write_own_file_once(
     let mut records = load_records(environment)?;
     let old = safe_write::read(path)?;
     if old.as_ref().is_some_and(|old| old != text && !old.contains(generated_file_texts::MARK)) {
-        return Err("a file with this name already exists, and setup did not write it".to_owned());
+        return Err("a file with this name already exists, and it is not one that setup has created".to_owned());
     }
     let known = records.get(path);
     let is_same = old.as_deref() == Some(text);

@@ -289,8 +289,8 @@ impl Records {
         let text = json!(self.files).to_string();
         if text.len() as u64 > SIZE_MAX {
             return Err(format!(
-                "with this file, the records in {}, which `setup` keeps, would be larger than {SIZE_MAX} bytes; make \
-                 this file smaller",
+                "`setup` keeps a copy of this file in {}, which would become larger than {SIZE_MAX} bytes; make this \
+                 file smaller",
                 path.display()
             ));
         }

@@ -258,6 +258,10 @@ mod tests {
             assert!(put(text, "read", "/c.md").is_err(), "{text:?}");
         }
         assert!(put("  model: x\n", "read", "/c.md").is_err(), "a mapping that is indented as a whole");
-        assert_eq!(to_paste("read: [a]\n", "read", "/c.md"), "add this item to the list under the key read: \"/c.md\"");
+        assert_eq!(
+            to_paste("read: [a]\n", "read", "/c.md"),
+            "add this item to the list under the key `read`: \
+                                                              \"/c.md\""
+        );
     }
 }

@@ -108,7 +108,7 @@ impl MessageState {
     }
 }
 
-/// Why a session leaves.
+/// Why a peer leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaveReason {
     /// The session ended cleanly.
@@ -117,6 +117,22 @@ pub enum LeaveReason {
     Disconnected,
     /// The agent process of the session ended.
     ProcessExit,
+    /// The connection now acts for another peer instead.
+    Replaced,
+    /// A client of the old HTTP API has sent no heartbeat for a long time.
+    NoHeartbeat,
+    /// The session did not return during its grace period after a restart of the broker.
+    Lost,
+    /// The connection does not answer.
+    NotAnswering,
+    /// The session has given back the name of this peer.
+    Declined,
+    /// The session continues in a process that can't be watched.
+    NotWatched,
+    /// The linked mesh no longer lists the peer.
+    Unlisted,
+    /// The linked mesh does not answer, or is no longer linked.
+    MeshSilent,
 }
 
 impl LeaveReason {
@@ -126,6 +142,14 @@ impl LeaveReason {
             LeaveReason::CleanExit => "clean_exit",
             LeaveReason::Disconnected => "disconnected",
             LeaveReason::ProcessExit => "process_exit",
+            LeaveReason::Replaced => "replaced",
+            LeaveReason::NoHeartbeat => "dead_timeout",
+            LeaveReason::Lost => "lost",
+            LeaveReason::NotAnswering => "not_answering",
+            LeaveReason::Declined => "declined",
+            LeaveReason::NotWatched => "not_watched",
+            LeaveReason::Unlisted => "left",
+            LeaveReason::MeshSilent => "link_silent",
         }
     }
 }
@@ -247,7 +271,7 @@ pub enum WakeupOutcome {
 const HELD_BACK: &str = "held back: these agents would otherwise keep waking each other";
 
 impl WakeupOutcome {
-    /// The outcome as text, for the database and for the sender of a message.
+    /// The outcome as text, for the sender of a message.
     pub fn to_text(&self) -> String {
         match self {
             WakeupOutcome::Sent => "sent".into(),
@@ -256,14 +280,30 @@ impl WakeupOutcome {
         }
     }
 
-    /// Parses the text that [`WakeupOutcome::to_text`] returns. Any other text is taken as the reason for a failure.
-    pub fn from_text(text: &str) -> WakeupOutcome {
-        match text {
-            // Earlier versions stored "rang".
-            "sent" | "rang" => WakeupOutcome::Sent,
-            // Earlier versions stored other words after the colon.
-            text if text.starts_with("held back: ") => WakeupOutcome::HeldBack,
-            other => WakeupOutcome::Failed(other.strip_prefix("failed: ").unwrap_or(other).to_owned()),
+    /// The word for this outcome in the database.
+    pub fn word(&self) -> &'static str {
+        match self {
+            WakeupOutcome::Sent => "sent",
+            WakeupOutcome::Failed(_) => "failed",
+            WakeupOutcome::HeldBack => "held_back",
+        }
+    }
+
+    /// The reason for a failure.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            WakeupOutcome::Failed(why) => Some(why),
+            WakeupOutcome::Sent | WakeupOutcome::HeldBack => None,
+        }
+    }
+
+    /// The outcome with this word and this reason; `None` if there is no such outcome.
+    pub fn from_word(word: &str, reason: Option<String>) -> Option<WakeupOutcome> {
+        match (word, reason) {
+            ("sent", None) => Some(WakeupOutcome::Sent),
+            ("failed", Some(why)) => Some(WakeupOutcome::Failed(why)),
+            ("held_back", None) => Some(WakeupOutcome::HeldBack),
+            _ => None,
         }
     }
 }
@@ -357,7 +397,8 @@ mod tests {
             assert_eq!(LockOwner::from_text(&owner.to_text()), Some(owner));
         }
         for outcome in [WakeupOutcome::Sent, WakeupOutcome::HeldBack, WakeupOutcome::Failed("no socket".into())] {
-            assert_eq!(WakeupOutcome::from_text(&outcome.to_text()), outcome);
+            let reason = outcome.reason().map(str::to_owned);
+            assert_eq!(WakeupOutcome::from_word(outcome.word(), reason), Some(outcome));
         }
     }
 }

@@ -9,9 +9,9 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 /// this program, so it can't identify a session.
 const SESSION_KEY_MAX: usize = 4096;
 
-/// Shortens an agent's key for a session to a length that the mesh accepts. A key that is too long for the mesh is
-/// replaced by its hash. The key is not truncated, because two sessions may have keys with the same beginning. Returns
-/// `None` if the key is empty, or even longer than `SESSION_KEY_MAX`.
+/// Shortens the key that an agent gave to its session, so that the mesh accepts the key. A key that is too long for the
+/// mesh is replaced by its hash. The key is not truncated, because two sessions may have keys with the same beginning.
+/// Returns `None` if the key is empty, or longer than `SESSION_KEY_MAX`.
 pub fn session_key(key: &str) -> Option<String> {
     match key.len() {
         0 => None,
@@ -134,7 +134,8 @@ text_id! {
     MeshUrl
 }
 
-/// Defines a type for numbers that the broker gives out in ascending order. 0 is before the first number.
+/// Defines a type for numbers that the broker gives out in ascending order. The first number is 1; 0 means that there
+/// is none yet.
 macro_rules! ascending_number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -174,8 +175,9 @@ ascending_number! {
 }
 
 ascending_number! {
-    /// The fencing token of a grant of locks. A later grant has a higher token, so a program that stores the highest
-    /// token it has seen can refuse a holder whose lock has expired.
+    /// The fencing token that the broker gives out when it grants locks. Each later grant has a higher token. A program
+    /// can remember the highest token that it has seen, and reject requests with a lower token. Such requests come from
+    /// holders whose locks have expired.
     FencingToken
 }
 

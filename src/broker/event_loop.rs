@@ -79,7 +79,7 @@ pub struct LoopContext {
     pub shutdown: ShutdownDecision,
     /// The open web pages, which show changes to the mesh.
     pub pages: PageStreams,
-    /// The settings and other values that the operations about the broker itself need.
+    /// The settings and other values that the broker's own operations need.
     pub info: BrokerInfo,
 }
 

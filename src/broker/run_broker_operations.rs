@@ -1,4 +1,5 @@
-//! Runs the operations about the broker itself, such as `broker.stop`. The core defines them, like all operations.
+//! Runs the broker's own operations, such as `broker.stop`. The core defines these operations, as it defines all
+//! others.
 
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
@@ -7,7 +8,7 @@ use super::shutdown_reasons::ShutdownReason;
 use super::web::auth::WebAuth;
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Args;
-use crate::core::broker_operations::BrokerRequest;
+use crate::core::operations_on_broker_itself::BrokerRequest;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ pub enum CallerMachine {
     Remote,
 }
 
-/// What these operations need: the settings, and the access to the web page.
+/// What the broker's own operations need: the settings, and the part that controls access to the web page.
 pub struct BrokerInfo {
     settings: Settings,
     web: Arc<WebAuth>,
@@ -36,10 +37,10 @@ impl BrokerInfo {
     }
 }
 
-/// Runs an operation that concerns the broker itself.
+/// Runs one of the broker's own operations.
 ///
 /// # Errors
-/// When the operation refuses the request.
+/// If the operation refuses the request.
 pub fn run_broker_operation(
     context: &mut LoopContext,
     request: BrokerRequest,

@@ -163,7 +163,7 @@ impl CommandParser {
             "hubs" => CliCommand::Hubs(self.take_hubs_seconds()?),
             "announce" => CliCommand::Announce(self.words.split_off(1)),
             "hook" => {
-                let dialect = self.words.get(1).cloned().unwrap_or_default();
+                let dialect = self.words.get(1).cloned().ok_or_else(|| usage("hook"))?;
                 self.words.truncate(1);
                 CliCommand::Hook { dialect, wake: self.take_switch("wake"), agent: self.take_agent()? }
             }

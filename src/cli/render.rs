@@ -136,11 +136,16 @@ pub fn event(row: &Value) -> String {
 }
 
 /// Renders the answer of `peers`.
-pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
+pub fn peers(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let rows = rows(value, "peers");
+    let scope = parsed.args.get("scope").and_then(Value::as_str).filter(|scope| *scope != "machine");
+    if let Some(scope) = scope.filter(|_| rows.is_empty()) {
+        let text = format!("No other peers are online in this {scope}. To list all peers, run slm-mesh peers.");
+        return Rendered::Text(text);
+    }
     if rows.is_empty() {
-        let text = "No other peers are online. An agent appears when it first calls a mesh tool, or two seconds after \
-                    it starts.";
+        let text = "No other peers are online. An agent appears when it first calls a mesh tool, and at the latest two \
+                    seconds after it starts.";
         return Rendered::Text(text.into());
     }
     // The position of the column HOST. The column is left out if all peers are on this machine.

@@ -52,7 +52,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
         true => {
             format!("Restored {}; to undo this, run {command}", untrusted_text::shown_path(&render::relative(&path)))
         }
-        false => format!("Nothing was changed; to restore the previous content, run {command}"),
+        false => format!("The previous content was not restored; to restore it, run {command}"),
     })
 }
 

@@ -141,7 +141,7 @@ pub const FLAGS: &[CliFlag] = &[
     CliFlag { value: "FILE", ..flag("file", &["shield"], "Also protect this file or folder") },
     flag("if-possible", &["shield"], "If the system does not support shields, run the command without one"),
     flag("as-daemon", &["start"], "Run in a new process session, as slm-mesh does when it starts a broker itself"),
-    flag("dry-run", &["setup"], "Show what would change without changing anything"),
+    flag("dry-run", &["setup"], "Change nothing; only show what would be changed"),
     flag("remove", &["setup"], "Remove what setup installed"),
     flag("project", &["setup"], "Change the settings of the project in this directory, not your own settings"),
     flag("wake", &["setup"], "Let direct messages wake idle sessions of these agents"),
@@ -161,7 +161,12 @@ pub const FLAGS: &[CliFlag] = &[
         value: "NAME",
         ..flag("agent", &["mcp", "hook"], "Treat the client as this agent, whatever the client says about itself")
     },
-    flag("legacy", &["mcp"], "Refuse the MCP revision 2026-07-28, for clients that need the older handshake"),
+    flag(
+        "legacy",
+        &["mcp"],
+        "Refuse the MCP revision 2026-07-28, so that clients that need the older handshake can \
+                              connect",
+    ),
 ];
 
 /// A flag as the documentation shows it.

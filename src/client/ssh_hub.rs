@@ -19,7 +19,7 @@ use std::time::Duration;
 const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs, `second_opinion` says whether one of them
-/// leads, and ssh is set to detect a dead hub sooner.
+/// leads. In this case, ssh gets options with which it detects a dead hub sooner.
 ///
 /// # Errors
 /// If ssh fails or the hub does not answer. The error contains the last line that ssh printed.

@@ -110,9 +110,9 @@ fn leave(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 }
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, channels, .. } = mesh;
+    let Mesh { turn, peers, mail, channels, .. } = mesh;
     let me = ctx.actor.as_ref();
-    let unread = me.map(|me| turn.store.unread_in_channels(me)).transpose()?.unwrap_or_default();
+    let unread = me.map(|me| mail.unread_in_channels(&turn.store, me)).transpose()?.unwrap_or_default();
     let unread: HashMap<String, i64> = unread.into_iter().collect();
     let after = args.text("after").map(pagination::parse_cursor).transpose()?.map_or("", |(_, name)| name);
     let mut names: Vec<&ChannelName> = channels.members.keys().filter(|name| name.as_str() > after).collect();
@@ -254,7 +254,7 @@ impl Channels {
         self.members.iter().filter(|(_, members)| is_member(members)).map(|(channel, _)| channel.clone()).collect()
     }
 
-    /// Returns a channel in the form that clients see. `me` is the peer that calls, if a peer calls.
+    /// Returns a channel in the form that clients see. `me` is the calling peer; `None` if the caller is no peer.
     fn view(&self, peers: &Peers, channel: &ChannelName, me: Option<&PeerId>, unread: &HashMap<String, i64>) -> Value {
         let members = self.members(channel);
         let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();

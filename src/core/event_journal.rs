@@ -8,7 +8,7 @@ use super::transaction_and_pending_effects::{Effect, Turn};
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::build_json_object::json_object;
-use crate::base::domain_enums::EventKind;
+use crate::base::domain_enums::{EventKind, LeaveReason};
 use crate::base::error::Error;
 use crate::base::id_types::{CountedMap, EventSeq, PeerId, PublicIds};
 use crate::base::json_text::json_text;
@@ -76,8 +76,8 @@ pub static EMIT: Op = Op {
 /// Subscribes a connection to events, which are then pushed to this connection.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
-    summary: "Choose which events are pushed over this connection, and return the current cursor; MCP clients see no \
-              pushes and should read with waitSeconds instead",
+    summary: "Choose which events are pushed over this connection; the answer contains the current cursor; MCP clients \
+              see no pushes and should read with waitSeconds instead",
     args: &[Arg { required: true, ..TYPES }],
     actor: Auth::Optional,
     verb: None,
@@ -233,7 +233,7 @@ pub enum Change<'a> {
     /// A peer came online.
     PeerJoined(&'a PeerRow),
     /// A peer went offline, for this `reason`. `named` says whether the event contains the peer's name.
-    PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
+    PeerLeft { row: &'a PeerRow, named: bool, reason: LeaveReason },
     /// A peer changed its summary.
     PeerUpdated(&'a PeerRow),
     /// A peer joined a channel.
@@ -293,9 +293,11 @@ impl Change<'_> {
                 None,
             ),
             Change::PeerLeft { row, named: true, reason } => {
-                (json!({ "peerId": row.id.as_str(), "name": row.name }), Some(*reason))
+                (json!({ "peerId": row.id.as_str(), "name": row.name }), Some(reason.word()))
             }
-            Change::PeerLeft { row, named: false, reason } => (json!({ "peerId": row.id.as_str() }), Some(*reason)),
+            Change::PeerLeft { row, named: false, reason } => {
+                (json!({ "peerId": row.id.as_str() }), Some(reason.word()))
+            }
             Change::PeerUpdated(row) => {
                 (json!({ "peerId": row.id.as_str(), "name": row.name, "summary": row.summary }), None)
             }

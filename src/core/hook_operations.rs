@@ -252,7 +252,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         if args.flag("keyedCalls") == Some(true) {
             peers.detach_ended(turn, journal, waiting, &id, ctx.now)?;
         }
-        peers.end_session(turn, journal, &id, LeaveReason::CleanExit.word(), ctx.now)?;
+        peers.end_session(turn, journal, &id, LeaveReason::CleanExit, ctx.now)?;
         channels.leave_all(turn, peers, journal, &id, ctx.now)?;
     }
     Ok(Outcome::Ready(done))

@@ -9,7 +9,7 @@
 //! that returns random numbers.
 
 mod arguments_that_identify_session;
-pub mod broker_operations;
+pub mod operations_on_broker_itself;
 pub mod channels;
 mod commit_or_roll_back_turn;
 pub mod event_journal;
@@ -42,7 +42,7 @@ use crate::base::broker_downtimes::Downtimes;
 use crate::base::error::Error;
 use crate::base::id_types::{PeerId, PublicIds};
 use crate::base::process_identity::Process;
-use crate::store::{DeletionPosition, Store};
+use crate::store::Store;
 use channels::Channels;
 use event_journal::Journal;
 use federation::Federation;
@@ -51,6 +51,7 @@ use mail::Mail;
 use peers::Peers;
 use rate_limit::RateLimiter;
 use serde_json::{Map, Value};
+use shared_key_value_entries::SharedState;
 use std::rc::Rc;
 use transaction_and_pending_effects::Turn;
 use waiting_calls::Waiting;
@@ -92,13 +93,13 @@ pub const OPS: &[&Op] = &[
     &notify_holder_of_overwrite::CHANGED,
     &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
-    &broker_operations::PING,
-    &broker_operations::LAST_EVENT,
-    &broker_operations::INFO,
-    &broker_operations::STOP,
-    &broker_operations::OPEN_PAGE,
-    &broker_operations::HUB_STATUS,
-    &broker_operations::SNAPSHOT,
+    &operations_on_broker_itself::PING,
+    &operations_on_broker_itself::LAST_EVENT,
+    &operations_on_broker_itself::INFO,
+    &operations_on_broker_itself::STOP,
+    &operations_on_broker_itself::OPEN_PAGE,
+    &operations_on_broker_itself::HUB_STATUS,
+    &operations_on_broker_itself::SNAPSHOT,
 ];
 
 /// The operations that only HTTP routes run. They can't be called over the socket.
@@ -129,6 +130,7 @@ pub struct Mesh {
     mail: Mail,
     channels: Channels,
     journal: Journal,
+    state: SharedState,
     federation: Federation,
     /// The function that returns the current status of all hubs of this mesh; `None` if this broker is the only hub.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
@@ -141,9 +143,6 @@ pub struct Mesh {
     next_prune: i64,
     /// The periods in which no broker ran. Each period adds at most a day to the age of old rows.
     downtimes: Downtimes,
-    /// The progress of a cleanup of the events. The values of all entries that were deleted up to this position have
-    /// been removed from the events.
-    values_forgotten_until: DeletionPosition,
     /// The time, in ms, at which timed work (such as expiry) resumes after the disk has refused a write.
     retry_after: i64,
 }
@@ -202,6 +201,7 @@ impl Mesh {
             mail,
             channels,
             journal,
+            state: SharedState::default(),
             federation: Federation::new(&settings.links, now),
             hub_status: None,
             damage: status::Damage::default(),
@@ -210,7 +210,6 @@ impl Mesh {
             ticked_at: now,
             next_prune: now,
             downtimes: Downtimes::default(),
-            values_forgotten_until: DeletionPosition::default(),
             retry_after: 0,
         })
     }

@@ -1,17 +1,17 @@
-//! How the broker and the clients handle the calls of an operation, beyond running them. An operation declares this in
-//! its definition, so no other code compares operations by their names.
+//! How the broker and the clients treat calls to an operation, apart from running the operation. Each operation
+//! declares this in its definition, so no other code compares operations by their names.
 
 use serde_json::Value;
 
 /// The kinds of rows that a call can wait for (`--wait`) or follow (`--follow`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowStream {
-    /// Messages for the caller. A client that has shown them reports them as read.
+    /// Messages for the caller. After a client has shown them, it tells the broker that they are read.
     Messages,
     /// Events. A call can ask for the events after a given sequence number.
     Events,
-    /// Messages between all peers, which arrive in pages. A call can ask for the messages after a given sequence
-    /// number.
+    /// Messages between all peers. The broker returns them in pages. A call can ask for the messages after a given
+    /// sequence number.
     Log,
 }
 
@@ -30,42 +30,45 @@ impl RowStream {
     }
 }
 
-/// Whether a call changes the peers for which its connection acts.
+/// How a call changes the set of peers for which its connection acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionChange {
-    /// The call is made on behalf of a peer, and changes nothing about the connection.
+    /// The call does not change for which peers the connection acts.
     Unchanged,
-    /// From now on, the connection also acts for a peer, which may be new.
+    /// After the call, the connection acts for one more peer. The call may create this peer.
     Attach,
     /// The connection no longer acts for a peer.
     Detach,
 }
 
-/// The peer whose notices, such as the number of unread messages, are added to the result of a call.
+/// Says which peer's notices are added to the result of a call. An example of a notice is the number of unread
+/// messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notices {
     /// The peer that makes the call.
     ForCaller,
-    /// The peer that the result names as `you`. The call has made the caller a new peer.
+    /// The peer that the call has created for the caller. The result contains this peer in the field `you`.
     ForNewPeer,
-    /// No peer. The caller is a program that shows the result to nobody.
+    /// No peer. The caller is a program that does not show the result to a user.
     None,
 }
 
-/// How the broker and the clients handle the calls of an operation.
+/// How the broker and the clients treat calls to an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct OpBehavior {
     /// Whether the verb starts a broker if none is running.
     pub starts_broker: bool,
-    /// Whether a hub on standby runs the operation, too.
+    /// Whether a hub on standby also runs the operation.
     pub on_standby: bool,
-    /// Whether a call changes the peers for which its connection acts.
+    /// How a call changes the set of peers for which its connection acts.
     pub connection: ConnectionChange,
-    /// The rows of the result, if a call can wait for them or follow them.
+    /// The kind of rows that a call can wait for or follow; `None` if it can do neither.
     pub stream: Option<RowStream>,
-    /// Whose notices are added to the result.
+    /// Says which peer's notices are added to the result.
     pub notices: Notices,
-    /// Whether a waiting call counts towards the maximum number of waiting calls of its connection.
+    /// Whether the web page may call the operation on behalf of the person at this machine.
+    pub on_page: bool,
+    /// Whether a waiting call counts towards the limit on waiting calls of its connection.
     pub counts_as_waiting: bool,
 }
 
@@ -77,6 +80,7 @@ impl OpBehavior {
         connection: ConnectionChange::Unchanged,
         stream: None,
         notices: Notices::ForCaller,
+        on_page: false,
         counts_as_waiting: true,
     };
 }

@@ -6,8 +6,8 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::base::json_text::json_length;
 use crate::base::limits;
-use crate::core::broker_operations::BrokerRequest;
 use crate::core::op_behavior::OpBehavior;
+use crate::core::operations_on_broker_itself::BrokerRequest;
 use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
 
@@ -236,7 +236,7 @@ impl Op {
     /// The rule that runs the operation.
     ///
     /// # Errors
-    /// If the broker runs the operation. A caller that looks at [`Op::run`] first never gets this error.
+    /// If the broker runs the operation. To avoid this error, check [`Op::run`] before the call.
     pub fn rule(&self) -> Result<RuleFn, Error> {
         match self.run {
             Runner::Rule(rule) => Ok(rule),

@@ -31,8 +31,8 @@ impl RateLimiter {
         ctx.budget().map_or(Ok(()), |budget| self.charge(peers, budget, cost, ctx.now))
     }
 
-    /// Counts `cost` tenths of a message against a budget: the id of a peer, or the name of a budget that several
-    /// callers share.
+    /// Counts a cost against a budget. `cost` is in tenths of a message. `budget` is the id of a peer, or the name of a
+    /// budget that several callers share.
     ///
     /// # Errors
     /// When the sender would exceed the limit of its time window. The error contains the time to wait.

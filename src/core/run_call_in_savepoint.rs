@@ -91,12 +91,13 @@ impl CallContext {
         }
     }
 
-    /// The id of the acting peer, for an operation whose callers must be known.
+    /// The id of the calling peer. Only operations whose callers must be peers use this function.
     ///
     /// # Errors
-    /// If the caller acts as no peer. [`Auth::Required`](super::Auth) refuses such calls earlier.
+    /// If the caller is no peer. If the operation has [`Auth::Required`](super::Auth), such a call is refused before
+    /// the operation runs.
     pub fn me(&self) -> Result<&PeerId, Error> {
-        let unknown = || Error::new(ErrorKind::Internal, "this call is made by no peer, but the operation needs one");
+        let unknown = || Error::new(ErrorKind::Internal, "only a peer can make this call, but the caller is no peer");
         self.actor.as_ref().ok_or_else(unknown)
     }
 

@@ -157,8 +157,9 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
     let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
     let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
-    let entry = mesh.set_entry(&new, args.int("expect"), ctx.me()?, ctx.now)?;
-    let mut row = view(&mesh.peers, &entry);
+    let Mesh { turn, peers, journal, state, .. } = mesh;
+    let entry = state.set((turn, peers, journal), &new, args.int("expect"), ctx.me()?, ctx.now)?;
+    let mut row = view(peers, &entry);
     if is_too_long(&row, &entry, ctx.page().size_max()) {
         // A value that is too long is left out of the reply, because the caller has just sent it and does not need it.
         row["value"] = Value::Null;
@@ -200,7 +201,9 @@ fn is_too_long(row: &Value, entry: &StateEntry, max: usize) -> bool {
 
 fn delete(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
-    let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me()?, ctx.now)?;
+    let Mesh { turn, peers, journal, state, .. } = mesh;
+    let key = (namespace(args), args.word("key"));
+    let deleted = state.delete((turn, peers, journal), key, args.int("expect"), ctx.me()?, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "deleted": deleted })))
 }
 
@@ -273,39 +276,6 @@ pub(super) fn next_expiry(store: &Store) -> Result<Option<i64>, Error> {
     Ok(store.next_entry_expiry()?)
 }
 
-/// Deletes the entries that have expired. Returns false if some values of these entries are still in events. [`prune`]
-/// removes such values later.
-pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<bool, Error> {
-    let mut are_forgotten = true;
-    for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
-        let gone = deleted(&entry, now);
-        are_forgotten &= put_deleted(turn, &gone)?;
-        let change = Change::StateDeleted { entry: &gone, reason: Some("expired") };
-        journal.record(turn, peers, &change, &entry.by, now)?;
-    }
-    Ok(are_forgotten)
-}
-
-/// Removes old data, up to a limit. First, tombstones of entries that were deleted long ago are removed. Then, values
-/// of deleted entries are removed from the events. Some events still contain such values, because the deletion of an
-/// entry cleans only a limited number of events. For entries that were deleted up to the position `after`, all events
-/// are already clean. Returns the position for the next call, and whether more old data is left.
-pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
-    let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    // Entries that were deleted in the current millisecond are left for a later call, because further entries may be
-    // deleted in the same millisecond.
-    let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
-    let mut last = after;
-    for (position, entry) in &deleted {
-        if !forget_values(turn, entry)? {
-            return Ok((last, true));
-        }
-        last = *position;
-    }
-    let is_full = |n: usize| n == limits::PRUNE_STEP as usize;
-    Ok((last, is_full(n_pruned) || is_full(deleted.len())))
-}
-
 /// Makes the tombstone of an entry. The tombstone gets the next version of the key.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
@@ -358,15 +328,73 @@ impl Mesh {
     pub fn all_entries(&self, limit: i64, now: i64) -> Result<Vec<StateEntry>, Error> {
         Ok(self.turn.store.all_entries(now, limit)?)
     }
+}
+
+/// What the mesh remembers about the shared state. The entries themselves are only in the database.
+#[derive(Debug, Default)]
+pub struct SharedState {
+    /// For all entries that were deleted up to this position, the events contain no values any more.
+    cleaned_up_to: DeletionPosition,
+    is_cleanup_urgent: bool,
+}
+
+impl SharedState {
+    /// Deletes the entries that have expired.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub(super) fn expire(&mut self, turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
+        for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
+            let gone = deleted(&entry, now);
+            self.is_cleanup_urgent |= !put_deleted(turn, &gone)?;
+            let change = Change::StateDeleted { entry: &gone, reason: Some("expired") };
+            journal.record(turn, peers, &change, &entry.by, now)?;
+        }
+        Ok(())
+    }
+
+    /// Removes old data, up to a limit. First, tombstones of entries that were deleted long ago are removed. Then,
+    /// values of deleted entries are removed from the events. Some events still contain such values, because the
+    /// deletion of an entry cleans only a limited number of events. Returns whether more old data is left.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
+        self.is_cleanup_urgent = false;
+        let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+        // Entries that were deleted in the current millisecond are left for a later call, because further entries may
+        // be deleted in the same millisecond.
+        let deleted = turn.store.deleted_entries(self.cleaned_up_to, now, limits::PRUNE_STEP)?;
+        for (position, entry) in &deleted {
+            if !forget_values(turn, entry)? {
+                return Ok(true);
+            }
+            self.cleaned_up_to = *position;
+        }
+        let is_full = |n: usize| n == limits::PRUNE_STEP as usize;
+        Ok(is_full(n_pruned) || is_full(deleted.len()))
+    }
+
+    /// Whether events contain values of an entry that was deleted just now, so that [`SharedState::prune`] must run
+    /// soon.
+    pub(super) fn is_cleanup_urgent(&self) -> bool {
+        self.is_cleanup_urgent
+    }
 
     /// Writes an entry. If the caller expects a version, the entry must have this version.
-    fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &PeerId, now: i64) -> Result<StateEntry, Error> {
-        let Mesh { turn, peers, journal, .. } = self;
+    fn set(
+        &mut self,
+        (turn, peers, journal): (&mut Turn, &Peers, &Journal),
+        new: &NewEntry,
+        expect: Option<i64>,
+        by: &PeerId,
+        now: i64,
+    ) -> Result<StateEntry, Error> {
         let mut last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
         if let Some(gone) = last.as_mut().filter(|last| last.value.is_none())
             && !part_from_values(turn, gone, now)?
         {
-            self.next_prune = self.next_prune.min(now + 1);
+            self.is_cleanup_urgent = true;
         }
         let mut entry = StateEntry {
             namespace: new.namespace.to_owned(),
@@ -385,21 +413,20 @@ impl Mesh {
         Ok(entry)
     }
 
-    /// Deletes an entry. Returns false if there was no such entry.
-    fn delete_entry(
+    /// Deletes the entry with this namespace and key. Returns false if there was no such entry.
+    fn delete(
         &mut self,
-        namespace: &str,
-        key: &str,
+        (turn, peers, journal): (&mut Turn, &Peers, &Journal),
+        key: (&str, &str),
         expect: Option<i64>,
         by: &PeerId,
         now: i64,
     ) -> Result<bool, Error> {
-        let Mesh { turn, peers, journal, .. } = self;
-        let last = last_entry(&turn.store, peers, (namespace, key), expect, now)?;
+        let last = last_entry(&turn.store, peers, key, expect, now)?;
         let Some(entry) = last.filter(|entry| entry.is_live(now)) else { return Ok(false) };
         let gone = StateEntry { by: by.into(), ..deleted(&entry, now) };
         if !put_deleted(turn, &gone)? {
-            self.next_prune = self.next_prune.min(now + 1);
+            self.is_cleanup_urgent = true;
         }
         journal.record(turn, peers, &Change::StateDeleted { entry: &gone, reason: None }, by, now)?;
         Ok(true)

@@ -23,7 +23,7 @@ pub static STATUS: Op = Op {
     verb: Some("status"),
     tool: Some(("status", None)),
     repeatable: true,
-    // Asking for the status must not change the status.
+    // A status that starts a broker would always say that a broker is running.
     behavior: OpBehavior { starts_broker: false, ..OpBehavior::USUAL },
     run: Runner::Rule(status),
 };

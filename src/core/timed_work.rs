@@ -1,7 +1,7 @@
 //! The work that becomes due as time passes, such as the end of a wait or the expiry of a lock.
 
 use super::event_journal::Journal;
-use super::{Effect, Mesh, shared_key_value_entries};
+use super::{Effect, Mesh};
 use crate::base::error::Error;
 use crate::base::limits;
 
@@ -44,33 +44,30 @@ impl Mesh {
     }
 
     fn expire_rows(&mut self, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, mail, journal, .. } = self;
+        let Mesh { turn, peers, mail, journal, state, .. } = self;
         if turn.next_expiry().is_none_or(|at| at > now) {
             return Ok(());
         }
         turn.forget_expiry();
-        if !shared_key_value_entries::expire(turn, peers, journal, now)? {
-            self.next_prune = self.next_prune.min(now + 1);
-        }
+        state.expire(turn, peers, journal, now)?;
         mail.expire(turn, journal, now)
     }
 
     /// Removes old rows, up to a limit, and forgets peers that have been offline for a long time.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
-        if now < self.next_prune {
+        if now < self.next_prune && !self.state.is_cleanup_urgent() {
             return Ok(());
         }
         self.next_prune = now + limits::PRUNE_EVERY_MS;
-        let Mesh { turn, peers, locks, mail, .. } = self;
+        let Mesh { turn, peers, locks, mail, state, .. } = self;
         let downtimes = &self.downtimes;
         let n = Journal::prune(turn, downtimes.oldest_kept(now, limits::EVENTS_KEPT_MS))?;
         let more_mail = mail.prune(turn, downtimes.oldest_kept(now, limits::MAIL_KEPT_MS))?;
-        let (forgotten_until, more_values) = shared_key_value_entries::prune(turn, self.values_forgotten_until, now)?;
+        let more_values = state.prune(turn, now)?;
         if n == limits::PRUNE_STEP as usize || more_mail || more_values {
             self.next_prune = now + 1000;
         }
         peers.forget_old(turn, mail, locks, downtimes.oldest_kept(now, limits::AWAY_KEPT_MS))?;
-        self.values_forgotten_until = forgotten_until;
         Ok(())
     }
 }

@@ -127,7 +127,7 @@ impl OwnBroker {
         let would_serve = matches!(Endpoint::find(settings), Ok(Endpoint::Local { hub: true, .. }));
         let leaves_hubs = names.contains(&STORE) && settings.text(STORE).is_empty();
         let loss = match serves {
-            Some(at) if !would_serve => format!("no longer serve other machines (it now serves them at {at})"),
+            Some(at) if !would_serve => format!("stop serving other machines (until now, it has served them at {at})"),
             _ if leaves_hubs => "leave the hubs with which it shares its mesh".to_owned(),
             _ => {
                 let cure = format!(

@@ -164,7 +164,7 @@ fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     }
     let is_usable = mode & needed == needed || !meta.is_file() || meta.uid() != sys::uid();
     (!is_usable).then(|| {
-        let found = format!("{shown} does not have the permissions that slm-mesh needs (mode {mode:o})");
+        let found = format!("{shown} has mode {mode:o}, which does not give slm-mesh the permissions that it needs");
         Check::error("files", found, chmod("600", path))
     })
 }

@@ -83,7 +83,7 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
             ..NO_FILES
         },
-        why_edited: "the alternative, copilot mcp add, might change other parts of the file",
+        why_edited: "the alternative (the command `copilot mcp add`) might change other parts of the file",
         switches: &[
             Switch { file: FilePath::Settings("config.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },

@@ -75,7 +75,7 @@ pub(super) const AGENT: Agent = Agent {
         approve: "Gemini CLI starts servers only in trusted folders. It warns once about a project's new hooks, and \
                   asks before it calls a mesh tool.",
         approve_in_project: "",
-        why_edited: "the alternative, gemini mcp add, might change other parts of the file",
+        why_edited: "the alternative (the command `gemini mcp add`) might change other parts of the file",
         switches: &[
             Switch { file: SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooksConfig", "disabled"], off: Off::ListHasUs },

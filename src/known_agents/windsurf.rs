@@ -16,8 +16,8 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Settings("mcp_config.json")], "mcpServers", EntryShape::Plain),
             ..NO_FILES
         },
-        approve: "Windsurf gets the tools but no hooks, because its hooks cannot show anything to the model. Press \
-                  refresh in its MCP panel.",
+        approve: "Windsurf gets the tools from slm-mesh but no hooks, because Windsurf does not show the output of \
+                  hooks to the model. Press refresh in its MCP panel.",
         ..NO_SETTINGS
     },
     ..Agent::new("windsurf", "Windsurf")

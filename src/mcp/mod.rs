@@ -6,7 +6,7 @@
 //! **Invariant:** only complete protocol lines are written to standard output.
 
 mod broker_client;
-mod client_roots;
+mod resolve_paths_against_client_roots;
 pub mod peer_transcript;
 mod pending_call;
 mod protocol_version;

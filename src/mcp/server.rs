@@ -4,10 +4,10 @@
 //! request. This holds even if the rest of the request is malformed.
 
 use super::broker_client::BrokerClient;
-use super::client_roots::ClientRoots;
 use super::pending_call::{BatchReply, PendingCall, ReplyTarget, tool_result};
 use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
 use super::repair_client_lines;
+use super::resolve_paths_against_client_roots::ClientRoots;
 use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
 use crate::base::id_types::session_key;

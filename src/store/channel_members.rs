@@ -1,6 +1,5 @@
 //! The table with the members of all channels.
 
-use super::messages::UNREAD;
 use super::named_columns::{placeholder, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -48,17 +47,5 @@ impl Store {
     pub fn drop_channel_member(&mut self, channel: &ChannelName, peer: &PeerId) -> StoreResult<()> {
         self.write("DELETE FROM channel_member WHERE channel = ?1 AND peer = ?2", params![channel.as_str(), peer])?;
         Ok(())
-    }
-
-    /// The number of a peer's unread messages in each channel. The query reads only the unread messages of this peer.
-    pub fn unread_in_channels(&self, recipient: &PeerId) -> StoreResult<Vec<(String, i64)>> {
-        let sql = format!(
-            "SELECT recipient_group, count(*) AS unread FROM message INDEXED BY message_unread \
-             WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND {UNREAD} \
-             AND recipient_group >= '#' AND recipient_group < '$' GROUP BY recipient_group"
-        );
-        let mut query = self.db.prepare_cached(&sql)?;
-        let rows = query.query_map([recipient], |row| Ok((row.get("recipient_group")?, row.get("unread")?)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }

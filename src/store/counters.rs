@@ -155,7 +155,7 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// The numbers of rows, and the last sequence numbers.
+    /// How many rows some tables have, and the last sequence numbers.
     pub fn counters(&self) -> Counters {
         self.counters
     }

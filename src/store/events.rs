@@ -143,7 +143,7 @@ impl Store {
         Ok(found)
     }
 
-    /// The sequence number of the last event. Events that have been removed count, too.
+    /// The sequence number of the last event, even if this event has been removed since.
     pub fn last_event(&self) -> EventSeq {
         self.counters.event_last
     }

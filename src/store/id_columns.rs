@@ -1,4 +1,4 @@
-//! Stores ids and sequence numbers in SQL columns.
+//! Converts ids and sequence numbers to the values of SQL columns, and back.
 
 use crate::base::id_types::{EventSeq, FencingToken, MeshUrl, MessageSeq, PeerId};
 use rusqlite::ToSql;

@@ -54,8 +54,8 @@ pub struct ScannedMessage<'a> {
     pub sender: &'a PeerId,
     /// The peer that receives the message.
     pub recipient: &'a PeerId,
-    /// The group to which the message was sent. Empty for a message to one peer.
-    pub group: &'a str,
+    /// The group to which the message was sent; `None` for a message to one peer.
+    pub group: Option<&'a str>,
     /// When the message was accepted, in ms.
     pub created: i64,
     /// The state of the message.
@@ -266,7 +266,7 @@ fn read_scanned<'a>(
         seq: row.get(SEQ)?,
         sender,
         recipient,
-        group: row.get_ref(GROUP)?.as_str()?,
+        group: Some(row.get_ref(GROUP)?.as_str()?).filter(|group| !group.is_empty()),
         created: row.get(CREATED)?,
         state: MessageState::from_number(state).ok_or_else(|| unknown_word("state", &state.to_string()))?,
         reply_to: row.get(REPLY_TO)?,

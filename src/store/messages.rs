@@ -77,9 +77,8 @@ pub struct MessageFilter<'a> {
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,
-    /// When the texts of the messages together exceed this number of bytes, no further message is read. 0 means no
-    /// limit.
-    pub bytes: usize,
+    /// When the texts of the messages together exceed this number of bytes, no further message is read.
+    pub bytes: Option<usize>,
 }
 
 // In this table, each peer is stored as a number (see migration 4). The rest of the program identifies peers by their
@@ -250,7 +249,7 @@ impl Store {
         let mut size = 0;
         let fits = |row: &rusqlite::Result<Message>| {
             // The first message is always returned, even if it is too long.
-            let fits = size == 0 || filter.bytes == 0 || size <= filter.bytes;
+            let fits = size == 0 || filter.bytes.is_none_or(|max| size <= max);
             size += row.as_ref().map_or(0, |message| message.body.len().max(1));
             fits
         };
@@ -345,6 +344,18 @@ impl Store {
             values.push(kind.word().to_owned().into());
         }
         Ok(self.db.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?)
+    }
+
+    /// The number of a peer's unread messages in each channel. The query reads only the unread messages of this peer.
+    pub fn unread_in_channels(&self, recipient: &PeerId) -> StoreResult<Vec<(String, i64)>> {
+        let sql = format!(
+            "SELECT recipient_group, count(*) AS unread FROM message INDEXED BY message_unread \
+             WHERE recipient = {NUMBER} AND {UNREAD} \
+             AND recipient_group >= '#' AND recipient_group < '$' GROUP BY recipient_group"
+        );
+        let mut query = self.db.prepare_cached(&sql)?;
+        let rows = query.query_map([recipient], |row| Ok((row.get("recipient_group")?, row.get("unread")?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// The time at which the next unread message expires. `None` if no unread message expires.

@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn wakeups_end_with_their_messages_a_bounded_number_at_a_time() {
         let mut store = Store::memory().unwrap();
-        let wakeup = |at| WakeupRow { at, channel: None, outcome: WakeupOutcome::from_text("started") };
+        let wakeup = |at| WakeupRow { at, channel: None, outcome: WakeupOutcome::Sent };
         for created in [1, 2] {
             let mut m = Message { created, ..message("sender", "reader") };
             store.add_message(&mut m).unwrap();

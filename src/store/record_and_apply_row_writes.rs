@@ -320,7 +320,7 @@ mod tests {
         for created in [1, 2, 30] {
             let mut m = message("a", "b", created);
             store.add_message(&mut m).unwrap();
-            let wakeup = WakeupRow { at: 4, channel: None, outcome: WakeupOutcome::from_text("started") };
+            let wakeup = WakeupRow { at: 4, channel: None, outcome: WakeupOutcome::Sent };
             store.add_wakeup(m.seq, &wakeup).unwrap();
             store.put_receipt(&m.clone(), &Message { state: MessageState::Offered, ..m }).unwrap();
             let kind = EventKind::from_word("build.done");

@@ -48,9 +48,10 @@ CREATE INDEX message_thread ON message(thread) WHERE thread IS NOT NULL;
 -- The history of one channel. The name of a channel begins with #, so other messages are not in this index.
 CREATE INDEX message_channel ON message(recipient_group) WHERE recipient_group >= '#' AND recipient_group < '$';
 
--- Attempts to wake a session because of a message: the channel that was used, and the outcome.
+-- Attempts to wake a session because of a message: the channel that was used (empty if none was), the outcome (sent,
+-- failed or held_back), and the reason for a failure.
 CREATE TABLE wakeup(
-  seq INTEGER NOT NULL, at INTEGER NOT NULL, channel TEXT NOT NULL, outcome TEXT NOT NULL,
+  seq INTEGER NOT NULL, at INTEGER NOT NULL, channel TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT,
   PRIMARY KEY (seq, at, channel)) WITHOUT ROWID;
 
 -- The members of each channel. A channel exists while it has members.

@@ -2,6 +2,7 @@
 //! message.
 
 use super::named_columns::{placeholder, write_row};
+use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::domain_enums::WakeupOutcome;
 use crate::base::id_types::{MessageSeq, PeerId};
@@ -19,10 +20,11 @@ pub struct WakeupRow {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<WakeupRow> {
+    let word: String = row.get("outcome")?;
     Ok(WakeupRow {
         at: row.get("at")?,
         channel: Some(row.get("channel")?).filter(|channel: &String| !channel.is_empty()),
-        outcome: WakeupOutcome::from_text(&row.get::<_, String>("outcome")?),
+        outcome: WakeupOutcome::from_word(&word, row.get("reason")?).ok_or_else(|| unknown_word("outcome", &word))?,
     })
 }
 
@@ -33,14 +35,15 @@ impl Store {
             "seq": seq,
             "at": wakeup.at,
             "channel": wakeup.channel.as_deref().unwrap_or(""),
-            "outcome": wakeup.outcome.to_text(),
+            "outcome": wakeup.outcome.word(),
+            "reason": wakeup.outcome.reason(),
         })?;
         Ok(())
     }
 
     /// The attempts that were made for a message, oldest first.
     pub fn wakeups(&self, seq: MessageSeq) -> StoreResult<Vec<WakeupRow>> {
-        let sql = "SELECT at, channel, outcome FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
+        let sql = "SELECT at, channel, outcome, reason FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
         let mut query = self.db.prepare_cached(sql)?;
         let rows = query.query_map([seq], read)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -49,7 +52,7 @@ impl Store {
     /// The attempts that were made after the time `after`, oldest first, and the sender and recipient of each attempt's
     /// message. An attempt for several messages is returned once for each message.
     pub fn wakeups_since(&self, after: i64) -> StoreResult<Vec<(WakeupRow, PeerId, PeerId)>> {
-        let sql = "SELECT at, wakeup.channel, outcome, \
+        let sql = "SELECT at, wakeup.channel, outcome, reason, \
                    (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                    (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id \
                    FROM wakeup JOIN message USING (seq) WHERE at > ?1 ORDER BY at, recipient, wakeup.channel, seq";

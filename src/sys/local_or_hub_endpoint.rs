@@ -111,8 +111,8 @@ fn is_own_name(hub: &HubAddress) -> bool {
 
 fn own_address_error(hub: &HubAddress) -> Error {
     let text = format!(
-        "SLM_MESH_HOST: {hub} is this machine, but a guest's hub is another machine; if this machine is a hub, set \
-         SLM_MESH_HOST=0.0.0.0; if {hub} is the near end of a tunnel to a hub, set SLM_MESH_ROLE=client"
+        "SLM_MESH_HOST: {hub} is this machine, but the hub of a guest must be another machine; if this machine is a \
+         hub, set SLM_MESH_HOST=0.0.0.0; if {hub} is the near end of a tunnel to a hub, set SLM_MESH_ROLE=client"
     );
     Error::new(ErrorKind::Usage, text)
 }

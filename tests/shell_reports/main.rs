@@ -323,11 +323,11 @@ fn a_holder_hears_of_an_edit_by_a_person_once() {
     assert_eq!(player.run("cat held.txt"), "");
     fs::write(&file, "somebody's edit\n").unwrap();
     let told = player.hook(2, &json!({}));
-    assert!(told.contains("since this session's last edit") && told.contains("held.txt"), "{told}");
+    assert!(told.contains("since the session's last edit") && told.contains("held.txt"), "{told}");
     assert_eq!(player.hook(2, &json!({})), "", "once");
     fs::write(&file, "another one\n").unwrap();
     let told = player.run("true");
-    assert!(told.contains("since this session's last edit"), "noticed before its next command: {told}");
+    assert!(told.contains("since the session's last edit"), "noticed before its next command: {told}");
     // The agent holds the lock itself, so its own changes to the file are not reported.
     assert_eq!(player.run(&hidden_write("my own")), "");
     assert_eq!(player.edit("held.txt", "my edit\n"), "");
@@ -349,7 +349,7 @@ fn the_holders_own_edit_during_a_command_is_not_blamed_on_the_command() {
     assert!(told.contains("your command changed"), "{told}");
     let mail = holder.hook(2, &json!({}));
     assert!(mail.contains("> My shell command changed files that you have locked"), "{mail}");
-    assert!(!mail.contains("since this session's last edit"), "it is not said twice: {mail}");
+    assert!(!mail.contains("since the session's last edit"), "it is not said twice: {mail}");
 }
 
 #[test]

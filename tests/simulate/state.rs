@@ -96,7 +96,8 @@ impl State {
         }
         assert!(version >= entry.version, "{key} went back: {row} after {entry:?}");
         (entry.value, entry.version) = (row["value"].as_str().map(str::to_owned), version);
-        // An earlier write without an answer may have changed the time of expiry, so this time is now unknown.
+        // An earlier write got no answer, and may have changed the time of expiry. So the time of expiry is now
+        // unknown.
         entry.expires = None;
         if row["expiresAt"].is_null() {
             (entry.slack, entry.touched) = (0, now);

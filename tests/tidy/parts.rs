@@ -11,6 +11,7 @@ const PARTS: &[(&str, &str)] = &[
     ("core/locks/table.rs", "Locks"),
     ("core/mail/mod.rs", "Mail"),
     ("core/event_journal.rs", "Journal"),
+    ("core/shared_key_value_entries.rs", "SharedState"),
     ("core/federation/mod.rs", "Federation"),
     ("core/rate_limit.rs", "RateLimiter"),
     ("core/channels.rs", "Channels"),
@@ -212,7 +213,7 @@ fn public_type(line: &str) -> Option<String> {
     let rest = if rest.starts_with('(') { rest.split_once(") ")?.1 } else { rest.trim_start() };
     let (kind, rest) = rest.split_once(' ')?;
     let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    // In a macro, the name is a variable such as `$name`.
+    // In a macro, the name is a variable such as `$name`, so no name is found here.
     (["struct", "enum", "trait", "type"].contains(&kind) && !name.is_empty()).then_some(name)
 }
 

@@ -106,8 +106,8 @@ pub fn own_news_text(paths: &[String]) -> String {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }
     format!(
-        "slm-mesh: since this session's last edit, a person, a program or a tool without hooks has changed these \
-         files, although the session has locked them:\n{}",
+        "slm-mesh: this session has locked these files, but a person, a program or a tool without hooks has changed \
+         them since the session's last edit:\n{}",
         lines.join("\n")
     )
 }

@@ -1,9 +1,9 @@
 //! The connection of a client: its bounded input and output, and its answers to pings.
 
 use super::client_machine_and_ancestors::Origin;
-use super::client_socket::ClientSocket;
 use super::fair_queue::QueueTag;
 use super::heartbeat_schedule::LivenessLimits;
+use super::local_or_guest_socket::ClientSocket;
 use super::service_order::ServiceRank;
 use crate::base::error::Error;
 use crate::wire::line_splitter::LineBuffer;

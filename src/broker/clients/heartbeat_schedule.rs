@@ -84,7 +84,7 @@ impl LivenessSchedule {
 mod tests {
     use super::*;
     use crate::broker::clients::client_machine_and_ancestors::Origin;
-    use crate::broker::clients::client_socket::ClientSocket;
+    use crate::broker::clients::local_or_guest_socket::ClientSocket;
 
     #[test]
     fn a_client_has_the_full_time_to_answer_after_the_machine_slept() {

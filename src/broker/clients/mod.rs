@@ -6,7 +6,7 @@
 
 mod all_clients_at_once;
 pub(in crate::broker) mod client_machine_and_ancestors;
-mod client_socket;
+mod local_or_guest_socket;
 mod connection;
 mod fair_queue;
 mod guest_check_schedule;
@@ -23,12 +23,12 @@ use crate::remote::encrypted_stream_to_guest::GuestStream;
 use crate::sys::process;
 use crate::wire::rpc;
 use client_machine_and_ancestors::Origin;
-use client_socket::ClientSocket;
 use connection::{ClientConnection, READ_MAX};
 use fair_queue::{LOGGED_TURN_SHARE, QueueClocks, TURN_SHARE, WorkMeter};
 use guest_check_schedule::GuestCheckSchedule;
 pub use heartbeat_schedule::LivenessLimits;
 use heartbeat_schedule::LivenessSchedule;
+use local_or_guest_socket::ClientSocket;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};

@@ -1,4 +1,5 @@
-//! Handles the lines of a client: parses them, passes each call to the mesh or to the broker, and sends the responses.
+//! Handles the lines that a client sends: parses each line, passes the call to the mesh or to the broker, and sends the
+//! response.
 
 use super::client_machine_and_ancestors::{Origin, RemoteOrigin};
 use super::connection::ClientConnection;
@@ -20,7 +21,7 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
-/// The parameters that say who calls. Every operation accepts them.
+/// The parameters that identify the caller. Every operation accepts them.
 const CALLER_PARAMS: [&str; 4] = ["as", "shellSession", "shellAgent", "whoami"];
 /// The error for an unknown method shows at most this many characters of the method's name.
 const METHOD_SHOWN: usize = 60;
@@ -130,7 +131,7 @@ fn serve_notice(
         // A message without an id runs an operation, but asks for no reply.
         _ => {
             if let Some(op) = core::op(method) {
-                // The broker's own operations do nothing but answer, except for `broker.stop`, which must be answered.
+                // A client calls the broker's own operations for their answers, so without an answer they are useless.
                 if matches!(op.run, Runner::Rule(_)) {
                     call_operation(context, token, connection, Value::Null, op, params);
                 }

@@ -85,7 +85,7 @@ impl ServiceOrder {
 #[cfg(test)]
 mod tests {
     use super::super::client_machine_and_ancestors::Origin;
-    use super::super::client_socket::ClientSocket;
+    use super::super::local_or_guest_socket::ClientSocket;
     use super::*;
     use crate::remote::encrypted_stream_to_guest::tests::pair;
     use mio::net::UnixStream;
@@ -109,6 +109,6 @@ mod tests {
             order
         };
         let firsts = [1, 2].map(|turn| order().into_groups(turn).map(|group| group.len()));
-        assert_eq!(firsts, [[10, 1], [1, 10]], "each group is first in every second turn");
+        assert_eq!(firsts, [[10, 1], [1, 10]], "the two groups take turns in being first");
     }
 }

@@ -10,7 +10,7 @@ mod config;
 mod database_belongs_to_log;
 mod leader_commit;
 mod log_follower_thread;
-mod log_trim_thread;
+mod etcd_log_trim_thread;
 mod role;
 mod snapshot_fetch;
 mod snapshot_sender;
@@ -18,8 +18,8 @@ mod standby_replay_and_takeover;
 
 pub use config::HubConfig;
 pub use database_belongs_to_log::DatabaseLogMatch;
+pub use etcd_log_trim_thread::{LogProgress, LogTrimThread};
 pub use leader_commit::{Leader, TurnEnd};
 pub use log_follower_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
-pub use log_trim_thread::{LogProgress, LogTrimThread};
 pub use role::{BrokerRole, Leading};
 pub use standby_replay_and_takeover::{Standby, StandbyError, TakeOver};

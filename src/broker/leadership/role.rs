@@ -1,6 +1,6 @@
 //! The role of this broker: the only broker of its mesh, the hub that leads, or a hub on standby.
 
-use super::log_trim_thread::{LogProgress, LogTrimThread};
+use super::etcd_log_trim_thread::{LogProgress, LogTrimThread};
 use super::snapshot_sender::SnapshotSource;
 use super::{HubConfig, Leader, StandbyThread, TurnEnd};
 use crate::base::error::{Error, ErrorKind};
@@ -27,7 +27,7 @@ pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,
     upkeep: EtcdUpkeep,
-    log_trim_thread: LogTrimThread,
+    etcd_log_trim_thread: LogTrimThread,
     snapshots: SnapshotSource,
     /// The lost logs that this hub's log continues.
     former_logs: Vec<LogId>,
@@ -50,15 +50,16 @@ impl Leading {
         let progress = Arc::new(LogProgress::default());
         progress.note(leader.position(), 0);
         let upkeep = leader.log().upkeep();
-        let log_trim_thread = LogTrimThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress), wake);
+        let etcd_log_trim_thread =
+            LogTrimThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress), wake);
         let (snapshots, address) = (SnapshotSource::new(directory), config.address.clone());
-        Leading { leader, progress, upkeep, log_trim_thread, snapshots, former_logs, address, since: now }
+        Leading { leader, progress, upkeep, etcd_log_trim_thread, snapshots, former_logs, address, since: now }
     }
 
     /// Returns a function that describes the hubs and the members of etcd. The function takes the current time, in ms.
     pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
         let (address, since) = (self.address.clone(), self.since);
-        let (progress, cluster) = (Arc::clone(&self.progress), self.log_trim_thread.reporter());
+        let (progress, cluster) = (Arc::clone(&self.progress), self.etcd_log_trim_thread.reporter());
         let log = self.leader.log_id().to_string();
         Box::new(move |now| {
             let (cluster, last) = (cluster(), progress.position());

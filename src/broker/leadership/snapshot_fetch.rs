@@ -55,7 +55,7 @@ pub fn fetch(
         };
         let bytes = STANDARD.decode(piece["bytes"].as_str().unwrap_or("")).map_err(|error| error.to_string())?;
         if next != from + bytes.len() as u64 || bytes.is_empty() {
-            return Err("the hub that leads sent a wrong part of the snapshot".into());
+            return Err("the leader sent a wrong part of the snapshot".into());
         }
         file.write_all(&bytes).map_err(failed)?;
         from = next;

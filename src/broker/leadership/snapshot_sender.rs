@@ -208,8 +208,8 @@ fn prepare(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::broker_operations::SNAPSHOT;
     use crate::core::object;
+    use crate::core::operations_on_broker_itself::SNAPSHOT;
     use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings};
     use crate::store::Store;
     use std::io::Write;

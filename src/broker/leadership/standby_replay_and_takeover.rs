@@ -182,8 +182,7 @@ fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     }
     if entry.schema > Store::schema() {
         let text = format!(
-            "the hub that leads runs a newer slm-mesh (its database has version {}, but this hub's has {}); upgrade \
-             this hub",
+            "the leader has a newer slm-mesh (its database has version {}, but this hub's has {}); upgrade this hub",
             entry.schema,
             Store::schema()
         );
@@ -191,8 +190,8 @@ fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     }
     if !Store::can_replay(entry.schema) {
         let text = format!(
-            "the hub that leads runs an slm-mesh that is too old (its database has version {}, but this hub's has {}); \
-             stop all hubs, upgrade all of them, and start the former leader first",
+            "the leader's slm-mesh is too old (its database has version {}, but this hub's has {}); stop all hubs, \
+             upgrade all of them, and start the former leader first",
             entry.schema,
             Store::schema()
         );

@@ -93,7 +93,10 @@ impl MeshOpener {
         if self.places.read(&path).as_ref() != Some(&line)
             && let Err(error) = self.places.write(&path, &line)
         {
-            log(&format!("{error}; if this machine is renamed later, its peers will stay under its former name"));
+            log(&format!(
+                "{error}; if this machine is renamed later, its peers will still be listed under the former \
+                          name of the machine"
+            ));
         }
     }
 
@@ -154,8 +157,9 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     // Other hubs may have used higher numbers, so new numbers start at the current time.
     store.raise(sys::wall_ms())?;
     log(&format!(
-        "{STORE} is not set, so this hub has left the log of its mesh after entry {} and now has a mesh of its own; to \
-         return to the shared mesh, set {STORE} and run slm-mesh start --rejoin (see slm-mesh help machines)",
+        "{STORE} is not set, so this hub stopped following the log of its mesh after entry {}, and now has a mesh of \
+         its own; to return to the shared mesh, set {STORE} and run slm-mesh start --rejoin (see slm-mesh help \
+         machines)",
         position.index
     ));
     Ok(())

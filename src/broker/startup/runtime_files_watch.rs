@@ -181,8 +181,8 @@ impl RuntimeFiles {
             return PathState::Displaced;
         }
         if self.is_log_removed() {
-            log("broker.db-wal was removed; this broker still has the file open, writes the content of the file into \
-                 broker.db, and then ends");
+            log("broker.db-wal was removed; this broker still has the file open, so it now writes the content of the \
+                 file into broker.db, and then ends");
             return PathState::Displaced;
         }
         let healed = self.heal_socket();

@@ -10,8 +10,8 @@ pub mod event_stream;
 use super::http::{Gate, Head, HttpResponse, Request};
 use crate::base::error::Error;
 use crate::base::id_types::PeerId;
-use crate::core::mail::INBOX;
-use crate::core::{self, CallContext, ClientKind, Mesh};
+use crate::core::op_behavior::RowStream;
+use crate::core::{self, CallContext, ClientKind, Mesh, OPS, Op};
 use crate::wire::lone_surrogate_json;
 use auth::WebAuth;
 use serde_json::{Map, Value, json};
@@ -49,9 +49,6 @@ pub const OPEN: &str = "/open/";
 pub const STREAM: &str = "/web/events";
 /// The path to which the page posts its calls.
 const CALL: &str = "/web/call";
-
-/// The operations that the page may call on behalf of the person at this machine.
-const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "log", "lock.unlock"];
 
 /// Forbids content from other origins, inline scripts and styles, frames, and scripts that turn text into markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -169,13 +166,15 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
         Ok(Value::Object(call)) => call,
         _ => return Err(Error::usage("body", "expected a JSON object")),
     };
-    let method = call.get("method").and_then(Value::as_str).filter(|method| CALLABLE.contains(method));
-    let op = method.and_then(core::op);
-    let op = op.ok_or_else(|| Error::usage("method", format!("expected one of {}", CALLABLE.join(", "))))?;
+    let op = call.get("method").and_then(Value::as_str).and_then(core::op).filter(|op| op.behavior.on_page);
+    let op = op.ok_or_else(|| {
+        let callable: Vec<_> = OPS.iter().filter(|op| op.behavior.on_page).map(|op| op.name).collect();
+        Error::usage("method", format!("expected one of {}", callable.join(", ")))
+    })?;
     let mut params = core::object(call.remove("params").unwrap_or(Value::Null));
     let actor = match call.get("as").and_then(Value::as_str) {
         None => mesh.peers().human().clone(),
-        Some(owner) => look_at_mailbox(mesh, op.name, owner, &mut params)?,
+        Some(owner) => look_at_mailbox(mesh, op, owner, &mut params)?,
     };
     let args = op.check(params)?;
     // A call from the page never waits. The response is sent at once, even if it is empty.
@@ -184,8 +183,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
 
 /// Restricts a call that the page makes as another peer of this mesh. The call may show the mailbox of that peer and do
 /// nothing else. It marks no message as read or acknowledged. Returns the peer's id.
-fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
-    if method != INBOX.name || params.contains_key("ack") {
+fn look_at_mailbox(mesh: &Mesh, op: &Op, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
+    if op.behavior.stream != Some(RowStream::Messages) || params.contains_key("ack") {
         return Err(Error::usage(
             "as",
             "the page can show the mailboxes of other peers, but cannot act on their behalf",

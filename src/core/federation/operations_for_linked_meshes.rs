@@ -27,8 +27,8 @@ const SENDER_MACHINE: Arg = Arg::new("senderMachine", NAME, "Machine of the send
 /// Lists the peers that a linked mesh may address.
 pub static PEERS: Op = Op {
     name: "link.peers",
-    summary: "List the peers of this mesh, with the version numbers of what it reports to linked meshes",
-    args: &[Arg::new("people", ArgKind::Flag, "Also list people, who are never online")],
+    summary: "List the peers of this mesh, with the version of the list and the version of the receipts",
+    args: &[Arg::new("people", ArgKind::Flag, "Also list people; they never count as online")],
     actor: Auth::Optional,
     verb: None,
     tool: None,
@@ -54,8 +54,13 @@ pub static SEND: Op = Op {
         Arg::new("content", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "The message").required(),
         Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Type of the message"),
         Arg::new("key", WORD, "Id of the message in the linked mesh"),
-        Arg::new("replyTo", WORD, "Id of the message in this mesh that the sender has answered"),
-        Arg::new("group", WORD, "The group to which the sender wrote, if the message is for one of its members"),
+        Arg::new("replyTo", WORD, "Id, in this mesh, of the message that the sender has answered"),
+        Arg::new(
+            "group",
+            WORD,
+            "The group to which the sender wrote, if this message is the copy for one member of \
+                                 the group",
+        ),
         Arg::new(
             "expiresMs",
             ArgKind::Int { min: 0, max: limits::MAIL_KEPT_MS },

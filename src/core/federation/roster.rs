@@ -4,6 +4,7 @@
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
 use super::{Federation, MeshLink};
+use crate::base::domain_enums::LeaveReason;
 use crate::base::error::Error;
 use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::{limits, time_format};
@@ -159,7 +160,7 @@ impl Mesh {
                 return Ok(());
             }
             let is_missing = |peer: &Peer, mesh: &MeshUrl| *mesh == url && !listed.contains(&peer.row.id);
-            peers.mark_missing(parts.turn, journal, is_missing, "left", now)
+            peers.mark_missing(parts.turn, journal, is_missing, LeaveReason::Unlisted, now)
         })?;
         let taken: Vec<PeerId> =
             roster.peers.get(part.start..end).unwrap_or_default().iter().map(|peer| peer.id.clone()).collect();
@@ -182,7 +183,7 @@ impl Mesh {
     pub(in crate::core) fn expire_links(&mut self, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, federation, .. } = self;
         let is_silent = |url: &MeshUrl| federation.link_to(url).is_none_or(|link| federation.silent_at(link) <= now);
-        peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), "link_silent", now)
+        peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), LeaveReason::MeshSilent, now)
     }
 
     /// Returns the links in the form that the status shows.

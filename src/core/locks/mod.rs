@@ -112,7 +112,7 @@ pub static LOCK: Op = Op {
 /// Releases locks.
 pub static UNLOCK: Op = Op {
     name: "lock.unlock",
-    summary: "Release locks",
+    summary: "Release locks; if you hold no lock on one of the files, nothing is released",
     args: &[
         FILE,
         FILES,
@@ -131,7 +131,7 @@ pub static UNLOCK: Op = Op {
     verb: Some("unlock"),
     tool: Some(("lock", Some("unlock"))),
     repeatable: true,
-    behavior: OpBehavior::USUAL,
+    behavior: OpBehavior { on_page: true, ..OpBehavior::USUAL },
     run: Runner::Rule(unlock),
 };
 
@@ -145,7 +145,7 @@ pub static QUERY: Op = Op {
         Arg::new(
             "exact",
             PATH,
-            "Only the lock on exactly this path; a relative path stands for all paths that end with it",
+            "Only locks on exactly this path, or, if the path is relative, on paths that end with it",
         )
         .at(CliPlace::Hidden)
         .not_in_tool(),

@@ -36,8 +36,8 @@ impl Locks {
         let found = own.or_else(|| self.all().find(shares_files));
         match found.map(|lock| (lock, untrusted_text::shown_path(&lock.path))) {
             Some((lock, shown)) if lock.holder == *me => format!(
-                "there is no lock on {path} itself, but you have locked {shown}, which shares files with it; to release \
-                 that lock, use slm-mesh unlock {}",
+                "there is no lock on {path} itself, but you have locked {shown}, which overlaps with {path}; to \
+                 release that lock, use slm-mesh unlock {}",
                 quoted_if_exact(&shown, &lock.path)
             ),
             Some((lock, shown)) => format!(

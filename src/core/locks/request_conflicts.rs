@@ -231,7 +231,7 @@ impl Locks {
         turn.store.last_token()
     }
 
-    /// Finds the locks that share a file with a request, whoever holds them.
+    /// Finds all locks that cover a file of the request, no matter which peer holds the lock.
     pub(in crate::core) fn sharing_files<'a>(&'a self, request: &'a LockRequest) -> impl Iterator<Item = &'a LockRow> {
         let matcher = LockMatcher::new(request);
         self.locks.candidates(request).into_iter().filter(move |lock| matcher.collides(lock))

@@ -124,8 +124,8 @@ impl Locks {
     }
 
     /// Ends a lock, and notifies its holder and the command that owns the lock. If the holder can't be notified,
-    /// returns a note for the person who takes the lock. Also returns a note if the lock belonged to another command of
-    /// this person, because that command is still running.
+    /// returns a note for the person who takes the lock. Also returns a note if the lock was this person's own: it may
+    /// cover more files than the person now locks, or belong to a command that is still running.
     fn take_from_holder(
         &mut self,
         parts: &mut StealParts,
@@ -142,9 +142,11 @@ impl Locks {
             turn.push(Effect::Notification { conn, method: "lock_taken", params: params.clone() });
         }
         if is_own {
-            let text =
-                || format!("another command of yours held the lock on {}, and is still running without it", lock.path);
-            return Ok((!lock.owner.is_shared()).then(text));
+            return Ok(Some(if lock.owner.is_shared() {
+                format!("your own lock on {} has ended", lock.path)
+            } else {
+                format!("another command of yours held the lock on {}, and is still running without it", lock.path)
+            }));
         }
         if peers.get(&lock.holder).is_none() {
             return Ok(None);

@@ -188,15 +188,16 @@ struct FoundSend {
 
 impl FoundSend {
     fn new(message: &ScannedMessage<'_>) -> FoundSend {
-        let shared = (!message.group.is_empty())
-            .then(|| (message.sender.clone(), message.group.to_owned(), message.created, message.body.to_owned()));
+        let shared = message
+            .group
+            .map(|group| (message.sender.clone(), group.to_owned(), message.created, message.body.to_owned()));
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
     /// Whether `message` is a copy of this sent message.
     fn includes(&self, message: &ScannedMessage<'_>) -> bool {
         self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
-            (sender, group.as_str(), *created, body.as_str())
+            (sender, Some(group.as_str()), *created, body.as_str())
                 == (message.sender, message.group, message.created, message.body)
         })
     }

@@ -39,7 +39,7 @@ impl Mail {
         });
         match other {
             None => {}
-            Some(Correspondent::Channel(name)) => filter.and(move |message| message.group == name.as_str()),
+            Some(Correspondent::Channel(name)) => filter.and(move |message| message.group == Some(name.as_str())),
             Some(Correspondent::Peer(id)) => {
                 filter.and(move |message| if view == Some("sent") { message.recipient } else { message.sender } == id);
             }

@@ -51,7 +51,7 @@ pub static SEND: Op = Op {
         Arg::new(
             "to",
             ArgKind::Text { min: 1, max: 256 },
-            "Peer (name, id or unique prefix), group (all, repo, directory, agent:codex) or channel (#api)",
+            "Peer (name, id or unique prefix; human is the person), group (all, repo, directory, agent:codex) or channel (#api)",
         )
         .required()
         .at(CliPlace::Positional),
@@ -92,7 +92,7 @@ pub static SEND: Op = Op {
     verb: Some("send"),
     tool: Some(("send", None)),
     repeatable: false,
-    behavior: OpBehavior::USUAL,
+    behavior: OpBehavior { on_page: true, ..OpBehavior::USUAL },
     run: Runner::Rule(send),
 };
 

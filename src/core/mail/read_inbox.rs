@@ -69,7 +69,7 @@ pub static INBOX: Op = Op {
     verb: Some("inbox"),
     tool: Some(("inbox", Some("read"))),
     repeatable: true,
-    behavior: OpBehavior { stream: Some(RowStream::Messages), ..OpBehavior::USUAL },
+    behavior: OpBehavior { stream: Some(RowStream::Messages), on_page: true, ..OpBehavior::USUAL },
     run: Runner::Rule(inbox),
 };
 
@@ -112,7 +112,7 @@ fn filter<'a>(
         newest: view != MailView::Unread && after.is_none(),
         limit,
         // The page of the answer allows fewer bytes than this, so the page is full before this limit is reached.
-        bytes: limits::ROWS_BYTES_MAX,
+        bytes: Some(limits::ROWS_BYTES_MAX),
         ..MessageFilter::default()
     }
 }

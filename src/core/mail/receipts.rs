@@ -32,7 +32,7 @@ pub static MARK_READ: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    behavior: OpBehavior { notices: Notices::None, ..OpBehavior::USUAL },
+    behavior: OpBehavior { notices: Notices::None, on_page: true, ..OpBehavior::USUAL },
     run: Runner::Rule(mark_read),
 };
 

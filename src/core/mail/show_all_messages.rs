@@ -62,7 +62,7 @@ pub static LOG: Op = Op {
     verb: Some("log"),
     tool: None,
     repeatable: true,
-    behavior: OpBehavior { stream: Some(RowStream::Log), ..OpBehavior::USUAL },
+    behavior: OpBehavior { stream: Some(RowStream::Log), on_page: true, ..OpBehavior::USUAL },
     run: Runner::Rule(log),
 };
 
@@ -75,7 +75,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     filter.and_visible(peers, visible.clone());
     match &with {
         None => {}
-        Some(Correspondent::Channel(name)) => filter.and(move |message| message.group == name.as_str()),
+        Some(Correspondent::Channel(name)) => filter.and(move |message| message.group == Some(name.as_str())),
         Some(Correspondent::Peer(id)) => filter.and(move |message| message.sender == id || message.recipient == id),
     }
     if args.flag("sameProject") == Some(true) {

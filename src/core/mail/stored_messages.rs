@@ -36,6 +36,14 @@ impl Mail {
         Ok(store.messages_by_key(sender, key)?.into_iter().next())
     }
 
+    /// The number of a peer's unread messages in each channel.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub(in crate::core) fn unread_in_channels(&self, store: &Store, me: &PeerId) -> Result<Vec<(String, i64)>, Error> {
+        Ok(store.unread_in_channels(me)?)
+    }
+
     /// Returns the oldest unread messages to a peer, at most `limit`.
     ///
     /// # Errors
@@ -56,7 +64,8 @@ impl Mail {
         limit: i64,
         bytes: usize,
     ) -> Result<Vec<Message>, Error> {
-        let filter = MessageFilter { to: Some(to), newest: true, limit, bytes, ..MessageFilter::default() };
+        let filter =
+            MessageFilter { to: Some(to), newest: true, limit, bytes: Some(bytes), ..MessageFilter::default() };
         Ok(store.messages(&filter)?)
     }
 }

@@ -47,7 +47,7 @@ pub static WAIT: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    // A connection has at most one such call for each peer and wakeup channel.
+    // These calls need no limit, because a connection has at most one of them for each pair of peer and wakeup channel.
     behavior: OpBehavior { counts_as_waiting: false, ..OpBehavior::USUAL },
     run: Runner::Rule(wait),
 };

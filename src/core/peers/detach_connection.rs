@@ -1,5 +1,5 @@
-//! How a connection stops acting for its peers: because the client detaches, because the connection has ended, or because
-//! the client's process has ended.
+//! What happens when a connection stops acting for its peers. The reason may be that the client detaches, that the
+//! connection ends, or that the client's process ends.
 
 use super::session_parts::SessionParts;
 use crate::base::domain_enums::{LeaveReason, LockOwner};
@@ -43,7 +43,7 @@ pub(super) fn leave(parts: &mut SessionParts, conn: ConnId, reason: LeaveReason,
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
-            peers.remove_connection(turn, journal, &id, reason.word(), now)?;
+            peers.remove_connection(turn, journal, &id, reason, now)?;
         }
         if !is_clean {
             continue;
@@ -71,7 +71,7 @@ pub(super) fn leave(parts: &mut SessionParts, conn: ConnId, reason: LeaveReason,
         return Ok(());
     }
     let ends = |holder: &PeerId, owner: &LockOwner| commands.iter().any(|one| (&one.0, &one.1) == (holder, owner));
-    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), Some(reason.word()), now)
+    locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), Some("the command ended"), now)
 }
 
 /// Ends the waiting calls for which `ends` returns true. The session of these calls has left.

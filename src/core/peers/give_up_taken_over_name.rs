@@ -3,7 +3,7 @@
 
 use super::move_connections::tell_connections;
 use super::{Peer, Peers};
-use crate::base::domain_enums::{LockOwner, PeerKind};
+use crate::base::domain_enums::{LeaveReason, LockOwner, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::core::event_journal::{Change, Journal};
@@ -42,7 +42,10 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
     if waiting.iter().any(|call| call.ctx.is_by(&id) && !call.would_wake(&id)) {
-        return refused(format!("a call of yours as {name} is still waiting; let it end, and then give the name back"));
+        return refused(format!(
+            "a call that you made as {name} is still waiting; let it end, and then give the name \
+                                back"
+        ));
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
@@ -118,7 +121,7 @@ impl Peers {
         self.peers.put(Peer { has_left: true, ..Peer::new(former.clone(), now) });
         self.peers.put(Peer { row: own.clone(), gave_back: Some(id.clone()), ..peer });
         self.attachments.move_to(id, &own.id);
-        let left = Change::PeerLeft { row: &former, named: true, reason: "declined" };
+        let left = Change::PeerLeft { row: &former, named: true, reason: LeaveReason::Declined };
         self.record(turn, journal, &left, id, now)?;
         self.record(turn, journal, &Change::PeerJoined(&own), &own.id, now)?;
         Ok(own)

@@ -108,7 +108,7 @@ fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 fn unregister(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    mesh.unregister(ctx.me()?, LeaveReason::CleanExit.word(), ctx.now)?;
+    mesh.unregister(ctx.me()?, LeaveReason::CleanExit, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -186,7 +186,7 @@ impl Mesh {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub(in crate::core) fn unregister(&mut self, id: &PeerId, reason: &str, now: i64) -> Result<(), Error> {
+    pub(in crate::core) fn unregister(&mut self, id: &PeerId, reason: LeaveReason, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, mail, locks, channels, journal, .. } = self;
         journal.unsubscribe_peer(id);
         let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
@@ -194,7 +194,7 @@ impl Mesh {
         peer.row.last_seen = now;
         peer.row.kind = PeerKind::Http { push_socket: None };
         let row = peer.row.clone();
-        locks.release(turn, peers, journal, |lock| lock.holder == row.id, Some(reason), now)?;
+        locks.release(turn, peers, journal, |lock| lock.holder == row.id, Some(reason.word()), now)?;
         channels.leave_all(turn, peers, journal, id, now)?;
         if row.name.is_empty() || row.name == auto_name(row.id.as_str()) {
             peers.forget(turn, mail, id)?;

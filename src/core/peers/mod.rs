@@ -279,12 +279,12 @@ impl Peers {
         self.peers.get(id)
     }
 
-    /// The peer with this id, which comes from a client and may be any text.
+    /// The peer with this id. The id comes from a client, so it may be any text.
     pub fn with_id(&self, id: &str) -> Option<&Peer> {
         self.peers.with_id(id)
     }
 
-    /// The peer that makes a call; `None` if the caller acts as no peer that the mesh knows.
+    /// The peer that makes a call; `None` if the caller is not a peer that the mesh knows.
     pub(super) fn caller(&self, ctx: &CallContext) -> Option<&Peer> {
         ctx.actor.as_ref().and_then(|id| self.get(id))
     }
@@ -376,7 +376,7 @@ impl Peers {
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &PeerId, args: &Args) -> Result<(), Error> {
         let path = match args.text("transcript") {
             _ if args.flag("hidesTranscript") == Some(true) => None,
-            Some(path) => Some(path.to_owned()),
+            Some(path) => Some(path.to_owned()).filter(|path| !path.is_empty()),
             None => return Ok(()),
         };
         if let Some(peer) = self.get_mut(id).filter(|peer| peer.row.transcript != path) {

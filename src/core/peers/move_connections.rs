@@ -15,9 +15,6 @@ use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, ConnId};
 use serde_json::{Value, json};
 
-/// The reason for which a peer goes offline when its connections move to another peer.
-const REPLACED: &str = "replaced";
-
 /// Sends the id and name of a session's new peer to connections of the session. `you` is null if the session has ended.
 /// Without this notification, the session's MCP server would attach to the next broker as the former peer.
 pub(super) fn tell_connections(turn: &mut Turn, connections: &[ConnId], former: &PeerId, you: &Value) {
@@ -47,7 +44,7 @@ pub(in crate::core) fn follow_resumed_session(
     let connections = peers.connections_of(&former.id).to_vec();
     peers.attachments.move_to(&former.id, resumed);
     for _ in &connections {
-        peers.remove_connection(turn, journal, &former.id, REPLACED, ctx.now)?;
+        peers.remove_connection(turn, journal, &former.id, LeaveReason::Replaced, ctx.now)?;
         peers.add_connection(turn, journal, resumed, ctx.now)?;
     }
     if let Some(peer) = peers.get_mut(resumed) {
@@ -85,7 +82,7 @@ impl Peers {
         repeat_waits(turn, waiting, id);
         for conn in connections {
             self.attachments.detach(conn, id);
-            self.remove_connection(turn, journal, id, LeaveReason::CleanExit.word(), now)?;
+            self.remove_connection(turn, journal, id, LeaveReason::CleanExit, now)?;
         }
         Ok(())
     }

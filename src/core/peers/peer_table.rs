@@ -39,7 +39,7 @@ impl PeerTable {
         self.positions.get(id).map(|n| &self.peers[*n])
     }
 
-    /// The peer with this id, which comes from a client and may be any text.
+    /// The peer with this id. The id comes from a client, so it may be any text.
     pub(super) fn with_id(&self, id: &str) -> Option<&Peer> {
         self.positions.get(id).map(|n| &self.peers[*n])
     }

@@ -4,7 +4,7 @@
 //! them.
 
 use super::{Peer, Peers};
-use crate::base::domain_enums::PeerKind;
+use crate::base::domain_enums::{LeaveReason, PeerKind};
 use crate::base::error::Error;
 use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::limits;
@@ -137,7 +137,7 @@ impl Peers {
         turn: &mut Turn,
         journal: &Journal,
         is_missing: impl Fn(&Peer, &MeshUrl) -> bool,
-        reason: &str,
+        reason: LeaveReason,
         now: i64,
     ) -> Result<(), Error> {
         let missed = |peer: &&Peer| peer.row.online && peer.row.mesh().is_some_and(|mesh| is_missing(peer, mesh));

@@ -50,7 +50,7 @@ impl Mesh {
                     peer.is_silent = unresponsive;
                 }
                 if unresponsive {
-                    peers.remove_connection(turn, journal, &id, "not_answering", now)
+                    peers.remove_connection(turn, journal, &id, LeaveReason::NotAnswering, now)
                 } else {
                     peers.add_connection(turn, journal, &id, now)
                 }
@@ -77,7 +77,7 @@ impl Mesh {
                 leave(&mut mesh.session_parts(), conn, LeaveReason::ProcessExit, now)?;
             }
             let Mesh { turn, peers, journal, .. } = mesh;
-            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, LeaveReason::ProcessExit.word(), now))
+            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, LeaveReason::ProcessExit, now))
         });
         self.turn.log_error(ended);
         self.resume_waiting(now);
@@ -93,14 +93,11 @@ impl Mesh {
         }
         let left = self.in_savepoint(|mesh| {
             let Mesh { turn, peers, journal, .. } = mesh;
-            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, NOT_WATCHED, now))
+            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, LeaveReason::NotWatched, now))
         });
         self.turn.log_error(left);
     }
 }
-
-/// In events, the reason why a session went offline: the kernel can't report the end of its agent process.
-const NOT_WATCHED: &str = "not_watched";
 
 impl Peers {
     /// Stores the agent process of the client on a connection. `ancestors` are the client's ancestor processes, which
@@ -263,7 +260,7 @@ impl Peers {
     /// process on this machine. The session goes offline, unless it has a connection. The session keeps its locks and
     /// channels, because it has not ended.
     fn continue_far(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<(), Error> {
-        self.go_offline(turn, journal, id, NOT_WATCHED, now)?;
+        self.go_offline(turn, journal, id, LeaveReason::NotWatched, now)?;
         if let Some(peer) = self.get_mut(id) {
             (peer.offline_since, peer.has_left) = (None, false);
         }
@@ -277,7 +274,7 @@ impl Peers {
         turn: &mut Turn,
         journal: &Journal,
         id: &PeerId,
-        reason: &str,
+        reason: LeaveReason,
         now: i64,
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
@@ -291,7 +288,7 @@ impl Peers {
         turn: &mut Turn,
         journal: &Journal,
         id: &PeerId,
-        reason: &str,
+        reason: LeaveReason,
         now: i64,
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online() && peer.row.online) else { return Ok(()) };
@@ -349,7 +346,7 @@ impl Peers {
         turn: &mut Turn,
         journal: &Journal,
         id: &PeerId,
-        reason: &str,
+        reason: LeaveReason,
         now: i64,
     ) -> Result<(), Error> {
         self.forget_process(turn, id)?;

@@ -1,7 +1,7 @@
 //! The lifetime of peers. This module decides when a silent peer counts as gone, and when an offline peer is forgotten.
 
 use super::{Peer, Peers, detach_connection};
-use crate::base::domain_enums::PeerKind;
+use crate::base::domain_enums::{LeaveReason, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;
 use crate::base::limits;
@@ -115,7 +115,7 @@ impl Mesh {
         let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
         for row in due {
             if row.is_http() {
-                self.unregister(&row.id, "dead_timeout", now)?;
+                self.unregister(&row.id, LeaveReason::NoHeartbeat, now)?;
             } else {
                 self.end_grace(&row.id, now)?;
             }
@@ -156,7 +156,7 @@ impl Mesh {
         let row = peer.row.clone();
         if is_unannounced {
             turn.store.put_peer(&row)?;
-            let change = Change::PeerLeft { row: &row, named: true, reason: "lost" };
+            let change = Change::PeerLeft { row: &row, named: true, reason: LeaveReason::Lost };
             peers.record(turn, journal, &change, id, now)?;
         }
         take_from_gone(&mut self.session_parts(), id, now)?;

@@ -1,4 +1,4 @@
-//! The parts of the mesh that change when a session begins, continues or ends.
+//! The parts of the mesh that change when a session begins, resumes or ends.
 
 use super::Peers;
 use crate::core::Mesh;
@@ -9,7 +9,7 @@ use crate::core::mail::Mail;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::waiting_calls::Waiting;
 
-/// The parts of the mesh that change when a session begins, continues or ends.
+/// The parts of the mesh that change when a session begins, resumes or ends.
 pub(in crate::core) struct SessionParts<'a> {
     pub(in crate::core) turn: &'a mut Turn,
     pub(in crate::core) peers: &'a mut Peers,
@@ -21,7 +21,7 @@ pub(in crate::core) struct SessionParts<'a> {
 }
 
 impl Mesh {
-    /// Returns the parts that change when a session begins, continues or ends.
+    /// Returns the parts that change when a session begins, resumes or ends.
     pub(in crate::core) fn session_parts(&mut self) -> SessionParts<'_> {
         let Mesh { turn, peers, locks, mail, channels, journal, waiting, .. } = self;
         SessionParts { turn, peers, locks, mail, channels, journal, waiting }

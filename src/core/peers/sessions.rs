@@ -5,7 +5,7 @@ use super::detach_connection::end_waits;
 use super::give_up_taken_over_name::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
-use crate::base::domain_enums::PeerKind;
+use crate::base::domain_enums::{LeaveReason, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{FencingToken, PeerId};
 use crate::base::process_identity::Process;
@@ -164,7 +164,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Lets the connection of a call act for a peer.
+/// Attaches a peer to the connection of a call. From then on, the connection acts for this peer.
 fn attach_connection(
     turn: &mut Turn,
     peers: &mut Peers,
@@ -201,7 +201,7 @@ fn retire_placeholder(parts: &mut SessionParts, ctx: &CallContext, keyed: &PeerI
     end_waits(turn, waiting, |call| call.ctx.conn == ctx.conn && call.ctx.is_by(&id));
     peers.attachments.detach(ctx.conn, &id);
     peers.forget_process(turn, &id)?;
-    peers.remove_connection(turn, journal, &id, "replaced", ctx.now)?;
+    peers.remove_connection(turn, journal, &id, LeaveReason::Replaced, ctx.now)?;
     peers.forget(turn, mail, &id)?;
     Ok(Some(id))
 }

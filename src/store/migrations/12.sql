@@ -1,7 +1,19 @@
 -- Each column has one meaning. `session_key` was a key or a JSON list of keys, or empty; `pid` was 0 for an unknown
--- process; and `rejection` was also the reason why the last attempt to forward a message got no clear answer.
+-- process; `rejection` was also the reason why the last attempt to forward a message got no clear answer; and `outcome`
+-- contained sentences.
 ALTER TABLE message ADD COLUMN unclear TEXT;
 UPDATE message SET unclear = rejection, rejection = NULL WHERE rejection IS NOT NULL AND state < 2;
+CREATE TABLE new_wakeup(
+  seq INTEGER NOT NULL, at INTEGER NOT NULL, channel TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT,
+  PRIMARY KEY (seq, at, channel)) WITHOUT ROWID;
+-- Earlier versions stored "rang" for "sent", and failures without the word "failed".
+INSERT INTO new_wakeup SELECT seq, at, channel,
+  CASE WHEN outcome IN ('sent', 'rang') THEN 'sent'
+       WHEN outcome LIKE 'held back: %' THEN 'held_back' ELSE 'failed' END,
+  CASE WHEN outcome IN ('sent', 'rang') OR outcome LIKE 'held back: %' THEN NULL
+       WHEN outcome LIKE 'failed: %' THEN substr(outcome, 9) ELSE outcome END FROM wakeup;
+DROP TABLE wakeup;
+ALTER TABLE new_wakeup RENAME TO wakeup;
 CREATE TABLE new_peer(
   id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, agent TEXT NOT NULL,
   project TEXT NOT NULL, git_root TEXT, git_branch TEXT, repo TEXT, summary TEXT NOT NULL,
@@ -23,7 +35,7 @@ WITH list(id, text) AS (
   split(id, text, newest_at) AS (
     SELECT id, text, length(rtrim(text, replace(text, '"', ''))) + 1 FROM list)
   UPDATE peer SET
-    session_key = substr(split.text, split.newest_at),
+    session_key = nullif(substr(split.text, split.newest_at), ''),
     older_session_keys =
       CASE WHEN split.newest_at > 3 THEN substr(split.text, 1, split.newest_at - 3) || ']' END
   FROM split WHERE split.id = peer.id;

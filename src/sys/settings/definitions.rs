@@ -193,8 +193,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_IDLE_TIMEOUT",
         range: SettingRange::Int(0, 30 * DAY_MS),
         default: "60000",
-        help: "Milliseconds after which a broker that has no sessions and no calls stops; 0 = never. A hub runs until \
-               it is stopped",
+        help: "Milliseconds without sessions or calls after which a broker stops; 0 = never. A hub runs until it is \
+               stopped",
     },
     Setting {
         name: "SLM_MESH_HEARTBEAT_MS",

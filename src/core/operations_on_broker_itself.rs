@@ -1,5 +1,5 @@
-//! The operations about the broker itself. The core only defines them. The broker runs them, because it knows what they
-//! need, such as its role among several hubs.
+//! The broker's own operations. The core defines them, but the broker runs them, because only the broker has the data
+//! that they need, such as its role among several hubs.
 
 use crate::core::op_behavior::{Notices, OpBehavior};
 use crate::core::op_definition::{ArgKind, Runner};
@@ -95,7 +95,7 @@ pub static OPEN_PAGE: Op = Op {
 /// Describes the hubs of this mesh.
 pub static HUB_STATUS: Op = Op {
     name: "hub.status",
-    summary: "Show which hub leads, how far behind the other hubs are, and the state of etcd",
+    summary: "Show which hub leads, how far the other hubs lag behind it, and the state of etcd",
     args: &[],
     actor: Auth::Optional,
     verb: None,
@@ -122,7 +122,7 @@ pub static SNAPSHOT: Op = Op {
     run: Runner::Broker(BrokerRequest::Snapshot),
 };
 
-/// Programs call these operations, and show nobody the results.
+/// For operations that only programs call. No user sees the results, so they contain no notices.
 const QUIET: OpBehavior = OpBehavior { notices: Notices::None, ..OpBehavior::USUAL };
 
 const HUB_TEXT: ArgKind = ArgKind::Text { min: 1, max: 300 };
