@@ -105,7 +105,7 @@ fn a_shell_without_a_hubs_settings_is_not_told_to_cut_its_guests_off() {
     home.place.env = shell;
     let (_, said) = doctor(&home, &[]);
     for words in
-        ["different values for SLM_MESH_HOST, SLM_MESH_SHARED_SECRET", "no longer serve other machines", "mesh/config"]
+        ["different values for SLM_MESH_HOST, SLM_MESH_SHARED_SECRET", "stop serving other machines", "mesh/config"]
     {
         assert!(said.contains(words), "{words}: {said}");
     }

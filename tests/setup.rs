@@ -248,7 +248,7 @@ fn aiders_list_of_files_to_read_may_contain_ours() {
     let before = "read:\n  - CONVENTIONS.md\nmodel: x\n";
     home.write(".aider.conf.yml", before);
     let (status, said) = home.setup(&["aider"]);
-    let item = said.split_once("add this item to the list under the key read: ").unwrap().1.lines().next().unwrap();
+    let item = said.split_once("add this item to the list under the key `read`: ").unwrap().1.lines().next().unwrap();
     assert_eq!(status, 1, "{said}");
     home.write(".aider.conf.yml", &before.replace("model", &format!("  - {item}\nmodel")));
     assert!(home.run(&["doctor"]).status.success());
@@ -333,7 +333,7 @@ fn files_of_others_with_our_names_are_theirs() {
     let home = Home::new();
     let file = home.write(".cursor/commands/mesh-send.md", "mine\n");
     let (status, said) = home.setup(&["cursor"]);
-    assert!(status == 1 && said.contains("setup did not write"), "{said}");
+    assert!(status == 1 && said.contains("not one that setup has created"), "{said}");
     home.ok(&["cursor", "--remove"]);
     assert_eq!(std::fs::read_to_string(file).unwrap(), "mine\n");
     assert!(!home.home.join(".cursor/commands/mesh-lock.md").exists());

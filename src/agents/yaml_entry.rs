@@ -48,7 +48,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
 /// The text that a user can paste into a file that `setup` can't change.
 pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     if text.lines().any(|line| names_key(line, key)) {
-        return format!("add this item to the list under the key {key}: {}", json!(file));
+        return format!("add this item to the list under the key `{key}`: {}", json!(file));
     }
     our_line(key, file)
 }
@@ -260,8 +260,7 @@ mod tests {
         assert!(put("  model: x\n", "read", "/c.md").is_err(), "a mapping that is indented as a whole");
         assert_eq!(
             to_paste("read: [a]\n", "read", "/c.md"),
-            "add this item to the list under the key `read`: \
-                                                              \"/c.md\""
+            "add this item to the list under the key `read`: \"/c.md\""
         );
     }
 }

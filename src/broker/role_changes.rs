@@ -2,11 +2,11 @@
 //! becomes the leader, its clients stay connected. When a leader goes on standby, its clients are disconnected.
 
 use super::checkpoint_thread::CheckpointThread;
+use super::decide_when_to_shut_down::ShutdownReason;
 use super::event_loop::EventLoop;
 use super::leadership::{BrokerRole, TakenLead, TurnEnd};
 use super::log;
 use super::process_exits::ProcessExits;
-use super::shutdown_reasons::ShutdownReason;
 use crate::base::error::Error;
 use crate::core::Mesh;
 use std::time::Duration;

@@ -163,9 +163,15 @@ impl CommandParser {
             "hubs" => CliCommand::Hubs(self.take_hubs_seconds()?),
             "announce" => CliCommand::Announce(self.words.split_off(1)),
             "hook" => {
-                let dialect = self.words.get(1).cloned().ok_or_else(|| usage("hook"))?;
+                let dialect = self.words.get(1).cloned();
                 self.words.truncate(1);
-                CliCommand::Hook { dialect, wake: self.take_switch("wake"), agent: self.take_agent()? }
+                let (wake, agent) = (self.take_switch("wake"), self.take_agent()?);
+                // Flags that remain now are unknown, and the caller reports them. So the missing agent is reported only
+                // if no flag remains.
+                if dialect.is_none() && self.flags.is_empty() && !self.parsed.follow {
+                    return Err(usage("hook"));
+                }
+                CliCommand::Hook { dialect: dialect.unwrap_or_default(), wake, agent }
             }
             "shield" => CliCommand::Shield(self.take_shield()?),
             "transcript" => CliCommand::Transcript(self.take_transcript()?),

@@ -235,8 +235,8 @@ pub fn call_params(
     if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
         // A look at another peer's mailbox does not mark the mail as read, unless the user gives `--take`.
-        if row.op.args.iter().any(|arg| arg.name == "take") {
-            params.entry("take").or_insert(json!(false));
+        if let Some(arg) = row.op.arg_with_role(ArgRole::MarksAsRead) {
+            params.entry(arg.name).or_insert(json!(false));
         }
     }
     if row.excludes_caller {
@@ -254,11 +254,11 @@ pub fn call_params(
             params.insert(name.into(), json!(fact));
         }
     }
-    if row.op.args.iter().any(|arg| arg.name == "gitRoots") {
+    if row.op.arg_with_role(ArgRole::WorkTrees).is_some() {
         read_git_files::name_work_trees(&mut params);
     }
-    if row.op.args.iter().any(|arg| arg.name == run_under_lock::OUTER_COMMANDS) {
-        run_under_lock::add_outer_commands(&mut params);
+    if let Some(arg) = row.op.arg_with_role(ArgRole::OuterCommands) {
+        run_under_lock::add_outer_commands(arg, &mut params);
     }
     if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
         params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::random_u128())));

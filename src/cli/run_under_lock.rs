@@ -15,6 +15,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::base::untrusted_text::{shown_name, shown_path};
 use crate::client::{Carrier, Client, route_to_broker};
+use crate::core::op_definition::ArgRole;
+use crate::core::{Arg, Op};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
 use crate::sys::run_with_signals::ForegroundCommand;
@@ -49,24 +51,24 @@ const NOT_RUNNABLE: u8 = 126;
 /// The environment variable that contains the keys of a process's outer commands, separated by commas. The process runs
 /// inside these commands, which hold locks.
 const OUTER_VARIABLE: &str = "SLM_MESH_LOCK_COMMANDS";
-/// The argument of `lock.lock` that contains these keys.
-pub(super) const OUTER_COMMANDS: &str = "outerCommands";
 
-/// This process may run inside commands that hold locks. Adds the keys of these commands to the parameters of a call.
+/// This process may run inside commands that hold locks. Adds the keys of these commands to the parameters of a call,
+/// as the argument `arg`.
 /// The commands do not end before this process is done. With the keys, the broker can recognize a wait that would never
 /// end.
-pub(super) fn add_outer_commands(params: &mut Map<String, Value>) {
+pub(super) fn add_outer_commands(arg: &Arg, params: &mut Map<String, Value>) {
     let variable = std::env::var(OUTER_VARIABLE).unwrap_or_default();
     let is_key = |key: &&str| key.len() == KEY_LENGTH && key.bytes().all(|c| c.is_ascii_hexdigit());
     let keys: Vec<&str> = variable.rsplit(',').filter(is_key).take(limits::OUTER_COMMANDS_MAX).collect();
     if !keys.is_empty() {
-        params.insert(OUTER_COMMANDS.into(), json!(keys));
+        params.insert(arg.name.into(), json!(keys));
     }
 }
 
 /// Returns the value of [`OUTER_VARIABLE`] for a command whose lock is requested with these parameters.
-fn outer_commands_for_child(params: &Map<String, Value>) -> String {
-    let outer = params.get(OUTER_COMMANDS).and_then(Value::as_array).into_iter().flatten().rev();
+fn outer_commands_for_child(op: &Op, params: &Map<String, Value>) -> String {
+    let outer = op.arg_with_role(ArgRole::OuterCommands).and_then(|arg| params.get(arg.name));
+    let outer = outer.and_then(Value::as_array).into_iter().flatten().rev();
     let keys: Vec<&str> = outer.chain(params.get("command")).filter_map(Value::as_str).collect();
     keys.join(",")
 }
@@ -88,7 +90,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
-    command.env(OUTER_VARIABLE, outer_commands_for_child(&params));
+    command.env(OUTER_VARIABLE, outer_commands_for_child(row.op, &params));
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
     // `steal` applies only to the first call. If somebody else locks one of the files later, only the person may decide

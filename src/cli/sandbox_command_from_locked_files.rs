@@ -10,7 +10,7 @@ use super::run_under_lock::report_not_run;
 use crate::agents::held_files::{HeldFiles, LockedPath};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::{path_normalization, read_git_files, write_protect_given_files};
+use crate::sys::{path_normalization, read_git_files, sandbox_with_read_only_files};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ fn enter(
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    write_protect_given_files::protect(&files).map_err(|error| {
+    sandbox_with_read_only_files::protect(&files).map_err(|error| {
         let text =
             format!("this system can't provide a shield ({error}); add --if-possible to run the command without one");
         Error::new(ErrorKind::Usage, text)

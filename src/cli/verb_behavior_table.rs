@@ -82,7 +82,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
         ..row(&peers::list_peers::PEERS, render::peers)
     },
     row(&peers::WHOAMI, render::whoami),
-    row(&peers::give_up_taken_over_name::DECLINE, render::decline),
+    row(&peers::undo_mistaken_takeover::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
     CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::SEND, render::message_sent) },
     row(&mail::INBOX, render::inbox),

@@ -22,7 +22,7 @@ use crate::base::{limits, path_overlap};
 use crate::core::op_behavior::OpBehavior;
 use crate::core::op_definition::Runner;
 use crate::core::peers::detach_connection;
-use crate::core::peers::session_parts::SessionParts;
+use crate::core::peers::mesh_parts_changed_by_sessions::SessionParts;
 use crate::store::LockRow;
 use serde_json::{Value, json};
 

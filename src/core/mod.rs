@@ -51,7 +51,7 @@ use mail::Mail;
 use peers::Peers;
 use rate_limit::RateLimiter;
 use serde_json::{Map, Value};
-use shared_key_value_entries::SharedState;
+use shared_key_value_entries::SharedEntries;
 use std::rc::Rc;
 use transaction_and_pending_effects::Turn;
 use waiting_calls::Waiting;
@@ -64,7 +64,7 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::show_all_messages::LOG,
-    &peers::give_up_taken_over_name::DECLINE,
+    &peers::undo_mistaken_takeover::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
@@ -130,7 +130,7 @@ pub struct Mesh {
     mail: Mail,
     channels: Channels,
     journal: Journal,
-    state: SharedState,
+    state: SharedEntries,
     federation: Federation,
     /// The function that returns the current status of all hubs of this mesh; `None` if this broker is the only hub.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
@@ -201,7 +201,7 @@ impl Mesh {
             mail,
             channels,
             journal,
-            state: SharedState::default(),
+            state: SharedEntries::default(),
             federation: Federation::new(&settings.links, now),
             hub_status: None,
             damage: status::Damage::default(),

@@ -54,6 +54,16 @@ pub enum ArgRole {
     /// An idempotency key: repeated calls with the same key take effect only once. If the user gives no key, the client
     /// generates one.
     IdempotencyKey,
+    /// The position at which a part of a long value begins. The MCP server asks for the first part, because a tool's
+    /// result has a maximum size.
+    PartStart,
+    /// The git work trees that contain the paths of the call. The client finds them.
+    WorkTrees,
+    /// The keys of the commands inside which the caller runs. The command line reads them from the environment.
+    OuterCommands,
+    /// Whether messages that the answer shows count as read. If a user looks at another peer's messages, the command
+    /// line sends `false`.
+    MarksAsRead,
 }
 
 /// The argument that contains the time at which the caller began to wait, in ms since the epoch, by the caller's clock.
@@ -141,6 +151,11 @@ impl Arg {
         self.role = ArgRole::Path;
         self
     }
+    /// Sets what a client does with the value before it sends the value.
+    pub const fn role(mut self, role: ArgRole) -> Arg {
+        self.role = role;
+        self
+    }
     /// Marks the argument as an idempotency key.
     pub const fn idempotency_key(mut self) -> Arg {
         self.role = ArgRole::IdempotencyKey;
@@ -224,7 +239,12 @@ impl std::fmt::Debug for Op {
 impl Op {
     /// The operation's idempotency key, if it has one. With this argument, a call can be repeated safely.
     pub fn idempotency_key(&self) -> Option<&'static Arg> {
-        self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
+        self.arg_with_role(ArgRole::IdempotencyKey)
+    }
+
+    /// The operation's argument with this role, if it has one.
+    pub fn arg_with_role(&self, role: ArgRole) -> Option<&'static Arg> {
+        self.args.iter().find(|arg| arg.role == role)
     }
 
     /// Whether callers of the operation wait in line. If they do, a repeated call must contain the time at which its

@@ -5,7 +5,7 @@
 
 use super::event_journal::{Change, Journal};
 use super::mail::receipts::part_starts;
-use super::op_definition::ArgKind;
+use super::op_definition::{ArgKind, ArgRole};
 use super::peers::Peers;
 use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -53,6 +53,7 @@ pub static GET: Op = Op {
             ArgKind::Int { min: 0, max: i64::MAX },
             "Byte offset at which to start reading a long value: `next` from the previous answer",
         )
+        .role(ArgRole::PartStart)
         .at(CliPlace::Hidden),
     ],
     actor: Auth::Optional,
@@ -332,13 +333,13 @@ impl Mesh {
 
 /// What the mesh remembers about the shared state. The entries themselves are only in the database.
 #[derive(Debug, Default)]
-pub struct SharedState {
+pub struct SharedEntries {
     /// For all entries that were deleted up to this position, the events contain no values any more.
     cleaned_up_to: DeletionPosition,
     is_cleanup_urgent: bool,
 }
 
-impl SharedState {
+impl SharedEntries {
     /// Deletes the entries that have expired.
     ///
     /// # Errors
@@ -375,7 +376,7 @@ impl SharedState {
         Ok(is_full(n_pruned) || is_full(deleted.len()))
     }
 
-    /// Whether events contain values of an entry that was deleted just now, so that [`SharedState::prune`] must run
+    /// Whether events contain values of an entry that was deleted just now, so that [`SharedEntries::prune`] must run
     /// soon.
     pub(super) fn is_cleanup_urgent(&self) -> bool {
         self.is_cleanup_urgent

@@ -8,7 +8,7 @@ use crate::base::json_text::{json_length, json_text, push_quoted_json, visible_j
 use crate::base::{limits, untrusted_text};
 use crate::core::Op;
 use crate::core::op_behavior::RowStream;
-use crate::core::op_definition::{ArgKind, WAITING_SINCE};
+use crate::core::op_definition::{ArgRole, WAITING_SINCE};
 use crate::sys;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
@@ -152,10 +152,8 @@ impl PendingCall {
             // With a key, the call runs only once, even if it is sent again after a lost connection.
             arguments.insert(key.name.into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
-        if reads_in_parts(op) {
-            // A tool's result has a maximum size. With the argument `from`, the broker returns a long value in parts
-            // that fit.
-            arguments.entry("from").or_insert(json!(0));
+        if let Some(start) = op.arg_with_role(ArgRole::PartStart) {
+            arguments.entry(start.name).or_insert(json!(0));
         }
         PendingCall {
             target,
@@ -256,11 +254,6 @@ impl PendingCall {
         let is_harmless = self.op.repeatable || self.op.idempotency_key().is_some();
         self.tries < TRIES_MAX && (!self.was_sent || is_harmless)
     }
-}
-
-/// Whether the operation can return a long value in parts, from a given position.
-fn reads_in_parts(op: &Op) -> bool {
-    op.args.iter().any(|arg| arg.name == "from" && matches!(arg.kind, ArgKind::Int { .. }))
 }
 
 /// Returns the ids of the unread messages in an inbox reply, in the form that `inbox.mark_read` expects. Messages in a

@@ -12,6 +12,7 @@ use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
 use crate::base::id_types::session_key;
 use crate::core::mcp_tools;
+use crate::core::op_definition::ArgRole;
 use crate::known_agents::AGENTS;
 use crate::sys::read_git_files;
 use crate::wire::line_splitter::{LINE_MAX, LineBuffer};
@@ -240,7 +241,7 @@ impl McpServer {
         if let Err(error) = self.roots.resolve_paths(op, &mut arguments) {
             return Some(Ok(tool_result(Err(error), target.version)));
         }
-        if op.args.iter().any(|arg| arg.name == "gitRoots") {
+        if op.arg_with_role(ArgRole::WorkTrees).is_some() {
             read_git_files::name_work_trees(&mut arguments);
         }
         let thread = meta.get("threadId").and_then(Value::as_str).and_then(session_key).unwrap_or_default();

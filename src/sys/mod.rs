@@ -24,7 +24,7 @@ pub mod terminal;
 pub mod threads;
 pub mod typescript_broker;
 pub mod unix_connect;
-pub mod write_protect_given_files;
+pub mod sandbox_with_read_only_files;
 
 pub use account::{home, refuse_borrowed_home, uid, user};
 

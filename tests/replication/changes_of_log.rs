@@ -37,7 +37,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     stop_both(&first, &second);
     // This hub is started without the settings for several hubs, so it runs alone.
     let first = run_alone(first, "private");
-    assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
+    assert!(first.log().contains("this hub stopped following the log of its mesh"), "{}", first.log());
     let why = "this hub has run without SLM_MESH_STORE";
     let started = first.run(&["start", "--detach"]);
     assert!(started.status.success() && String::from_utf8(started.stderr).unwrap().contains(why));

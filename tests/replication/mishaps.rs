@@ -265,13 +265,13 @@ fn a_hub_with_older_tables_neither_follows_nor_leads() {
     let is_refused = || {
         let status = hub_status(&hub);
         let why = status["trouble"].as_str().unwrap_or("");
-        why.contains("runs a newer slm-mesh") && why.ends_with("upgrade this hub") && status["role"] == "standby"
+        why.contains("has a newer slm-mesh") && why.ends_with("upgrade this hub") && status["role"] == "standby"
     };
     until("the hub says why it can't follow", is_refused);
     newer.step_down();
     until("no hub leads", || hub_status(&hub)["leader"].is_null());
     let out = hub.run(&["state", "get", "k"]);
-    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("runs a newer"), "{out:?}");
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("has a newer"), "{out:?}");
     assert!(is_refused() && cluster.log("slm", None).last().unwrap().unwrap().1 == entry, "the log stays as it is");
     hub.ok(&["stop"]);
 }

@@ -243,7 +243,7 @@ fn restore_names_a_command_that_a_shell_understands() {
         player.run_with("true $(echo x)", || fs::write(&file, "lost\n").unwrap());
         let said = place.ok(&["lock", "restore", file.to_str().unwrap()]);
         let line = said.lines().last().unwrap();
-        let words = line.split_once("previous content, run slm-mesh ").unwrap().1;
+        let words = line.split_once("to restore it, run slm-mesh ").unwrap().1;
         let command = format!("{} {words}", support::BIN);
         let mut shell = place.command(&[]);
         let envs: Vec<_> =

@@ -11,7 +11,7 @@ const PARTS: &[(&str, &str)] = &[
     ("core/locks/table.rs", "Locks"),
     ("core/mail/mod.rs", "Mail"),
     ("core/event_journal.rs", "Journal"),
-    ("core/shared_key_value_entries.rs", "SharedState"),
+    ("core/shared_key_value_entries.rs", "SharedEntries"),
     ("core/federation/mod.rs", "Federation"),
     ("core/rate_limit.rs", "RateLimiter"),
     ("core/channels.rs", "Channels"),
@@ -23,7 +23,7 @@ const PARTS: &[(&str, &str)] = &[
     ("broker/admit_guests_and_announce_hub.rs", "RemoteListener"),
     ("broker/desktop_notifications.rs", "Notifications"),
     ("broker/checkpoint_thread.rs", "CheckpointThread"),
-    ("broker/shutdown_reasons.rs", "ShutdownDecision"),
+    ("broker/decide_when_to_shut_down.rs", "ShutdownDecision"),
     ("broker/process_exits.rs", "ProcessExits"),
     ("broker/startup/runtime_files_watch.rs", "RuntimeFiles"),
 ];

@@ -4,8 +4,8 @@
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
 use super::last_seen_states::{RecordedBy, read_records};
+use super::list_of_undoable_overwrites::Overwrite;
 use super::notes_for_after_hook::{CommandNote, NotedFile};
-use super::overwrites_of_locked_files::Overwrite;
 use crate::sys::regular_file::read_regular;
 use std::path::Path;
 

@@ -17,7 +17,7 @@ mod file_state;
 mod last_seen_states;
 mod note_locked_files_before_command;
 mod notes_for_after_hook;
-mod overwrites_of_locked_files;
+mod list_of_undoable_overwrites;
 pub mod undo_overwrite;
 
 pub use change_attribution::{Cause, ChangedFile};
@@ -27,8 +27,8 @@ pub use notes_for_after_hook::{CommandNote, ToolRun};
 
 use crate::sys::data_dir::DataDir;
 use copies::{CopyStore, remove_old};
+use list_of_undoable_overwrites::Overwrites;
 use notes_for_after_hook::CommandNotes;
-use overwrites_of_locked_files::Overwrites;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;

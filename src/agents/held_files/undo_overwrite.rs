@@ -3,7 +3,7 @@
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
-use super::overwrites_of_locked_files::Overwrite;
+use super::list_of_undoable_overwrites::Overwrite;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{time_format, untrusted_text};
 use crate::sys::regular_file::replace_regular;

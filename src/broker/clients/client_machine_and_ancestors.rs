@@ -1,7 +1,7 @@
 //! Where a client runs: its machine and its ancestor processes. The kernel reports the processes of a client on this
 //! machine. A client on another machine describes its origin itself.
 
-use super::super::run_broker_operations::CallerMachine;
+use super::super::run_operations_on_broker_itself::CallerMachine;
 use crate::base::id_types::fnv1a;
 use crate::base::process_identity::Process;
 use crate::sys::machine_name::{cleaned, machine_name};

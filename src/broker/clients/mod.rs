@@ -4,7 +4,7 @@
 //! **Invariant:** a client gets a bounded share of each turn, and no client has to wait for the input of another
 //! client. Idle clients add nothing to the cost of a turn.
 
-mod all_clients_at_once;
+mod clients_at_role_change_and_shutdown;
 pub(in crate::broker) mod client_machine_and_ancestors;
 mod local_or_guest_socket;
 mod connection;

@@ -8,7 +8,7 @@ use super::retired_methods::retired;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::ConnId;
 use crate::broker::event_loop::LoopContext;
-use crate::broker::run_broker_operations::{run_broker_operation, yield_to_newer};
+use crate::broker::run_operations_on_broker_itself::{run_broker_operation, yield_to_newer};
 use crate::core::op_behavior::ConnectionChange;
 use crate::core::op_definition::Runner;
 use crate::core::{self, Auth, Call};

@@ -5,8 +5,8 @@
 
 use super::{database, single_instance};
 use crate::base::error::Error;
+use crate::broker::decide_when_to_shut_down::ShutdownReason;
 use crate::broker::log;
-use crate::broker::shutdown_reasons::ShutdownReason;
 use crate::sys::broker_startup_progress;
 use crate::sys::data_dir::DataDir;
 use mio::net::UnixListener;

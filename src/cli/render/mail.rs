@@ -5,7 +5,7 @@ use super::super::verb_behavior_table::Rendered;
 use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
 use crate::base::counted::counted;
 use crate::base::untrusted_text;
-use crate::cli::watch::screen_text::{width, wrap_words};
+use crate::cli::watch::sanitize_and_wrap_text::{width, wrap_words};
 use crate::sys::terminal::columns;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 
 use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
-use super::screen_text::{cell, cut, cut_front, tame, width, wrap};
+use super::sanitize_and_wrap_text::{cell, cut, cut_front, tame, width, wrap};
 use crate::base::counted::counted;
 use crate::base::domain_enums::MessageState;
 use crate::base::time_format;

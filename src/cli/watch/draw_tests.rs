@@ -5,7 +5,7 @@ use super::draw::{StyledLine, draw_screen};
 use super::key_actions::{self, UserAction, handle_key};
 use super::key_decoder::Key;
 use super::model::{InputMode, Pane, WatchModel};
-use super::screen_text::width;
+use super::sanitize_and_wrap_text::width;
 use crate::base::time_format;
 use serde_json::{Value, json};
 
@@ -174,7 +174,7 @@ fn an_event_shows_a_value_or_its_size_or_that_it_is_gone() {
 #[test]
 fn no_line_of_the_keys_breaks_on_80_columns() {
     let InputMode::Open { body, .. } = super::draw::help_text() else { panic!("the keys are not text") };
-    assert_eq!(super::screen_text::wrap(&body, 80 - 4), body.lines().collect::<Vec<_>>());
+    assert_eq!(super::sanitize_and_wrap_text::wrap(&body, 80 - 4), body.lines().collect::<Vec<_>>());
 }
 
 #[test]

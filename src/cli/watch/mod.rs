@@ -13,7 +13,7 @@ pub mod key_actions;
 pub mod key_decoder;
 pub mod model;
 mod project_filtered_rows;
-pub mod screen_text;
+pub mod sanitize_and_wrap_text;
 
 use super::args::ParsedCommand;
 use super::{load_environment, render, try_print_line};
@@ -427,7 +427,7 @@ fn to_escape_codes(line: &StyledLine, columns: usize, colour: bool) -> String {
         out.push_str(&format!("\u{1b}[{code}m{text}"));
     }
     if line.len() > 1 && line.iter().all(|(style, _)| *style == TextStyle::Selected) {
-        let n: usize = line.iter().map(|(_, text)| screen_text::width(text)).sum();
+        let n: usize = line.iter().map(|(_, text)| sanitize_and_wrap_text::width(text)).sum();
         out.push_str(&" ".repeat(columns.saturating_sub(n)));
     }
     out

@@ -3,7 +3,7 @@
 //! **Invariant:** the view reports a message as read only if the message was sent to the user and the user has opened
 //! it. All other messages stay unread for their recipients.
 
-use super::screen_text::tame;
+use super::sanitize_and_wrap_text::tame;
 use crate::base::domain_enums::MessageState;
 use crate::base::time_format;
 use serde_json::Value;

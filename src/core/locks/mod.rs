@@ -15,7 +15,7 @@ pub use table::{Locks, has_locks};
 
 use super::event_journal::Journal;
 use super::mail::Mail;
-use super::op_definition::ArgKind;
+use super::op_definition::{ArgKind, ArgRole};
 use super::peers::Peers;
 use super::transaction_and_pending_effects::Turn;
 use super::waiting_calls::WaitReason;
@@ -48,8 +48,10 @@ const FILES: Arg = Arg::new(
 
 const TREES: ArgKind = ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX };
 /// The git work trees that contain the paths of a call. The caller's own directory may be outside these work trees.
-pub(super) const GIT_ROOTS: Arg =
-    Arg::new("gitRoots", TREES, "Git work trees that contain the paths").at(CliPlace::Hidden).not_in_tool();
+pub(super) const GIT_ROOTS: Arg = Arg::new("gitRoots", TREES, "Git work trees that contain the paths")
+    .at(CliPlace::Hidden)
+    .not_in_tool()
+    .role(ArgRole::WorkTrees);
 /// The repositories of the work trees in [`GIT_ROOTS`].
 pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these work trees, in the same order")
     .at(CliPlace::Hidden)
@@ -94,6 +96,7 @@ pub static LOCK: Op = Op {
             ArgKind::Texts { items: limits::OUTER_COMMANDS_MAX, max: 64 },
             "If the caller runs inside commands that hold locks: the keys of these commands",
         )
+        .role(ArgRole::OuterCommands)
         .at(CliPlace::Hidden)
         .not_in_tool(),
         Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),

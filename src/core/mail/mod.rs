@@ -12,8 +12,8 @@ pub mod receipts;
 mod resolve_recipients;
 mod search_terms;
 pub mod show_all_messages;
-mod stored_messages;
-mod unread_alerts_to_people;
+mod look_up_stored_messages;
+mod list_unread_alert_messages;
 pub mod wakeups;
 
 use super::event_journal::{Change, Journal};
@@ -31,13 +31,13 @@ use crate::core::op_behavior::OpBehavior;
 use crate::core::op_definition::Runner;
 use crate::store::{Message, MessageFilter, Store};
 use duplicate_hook_reports::HookEvents;
+pub(super) use look_up_stored_messages::next_expiry;
 pub use read_inbox::INBOX;
 pub(super) use read_inbox::MailView;
 pub use resolve_recipients::is_named_group;
 use resolve_recipients::recipients;
 use serde_json::json;
 use std::collections::HashMap;
-pub(super) use stored_messages::next_expiry;
 use wakeups::WakeupAttempt;
 
 const WORD: ArgKind = ArgKind::Text { min: 1, max: limits::WORD_MAX };
@@ -286,7 +286,7 @@ impl Mail {
             federation.note_new_mail();
             turn.note_expiry(message.expires);
             self.notify(turn, peers, &message, &from, peers.connections_of(recipient));
-            if unread_alerts_to_people::is_alert(peers, &message) {
+            if list_unread_alert_messages::is_alert(peers, &message) {
                 turn.push(Effect::Alert);
             }
             journal.observe(turn, &message);

@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::core::event_journal::Journal;
 use crate::core::mail::Mail;
 use crate::core::op_behavior::{OpBehavior, RowStream};
-use crate::core::op_definition::{ArgKind, Runner};
+use crate::core::op_definition::{ArgKind, ArgRole, Runner};
 use crate::core::pagination::{self, Page};
 use crate::core::peers::Peers;
 use crate::core::transaction_and_pending_effects::Turn;
@@ -52,7 +52,9 @@ pub static INBOX: Op = Op {
             "Ids of messages to acknowledge to their senders",
         )
         .placeholder("ID"),
-        Arg::new("take", ArgKind::Flag, "With --as: mark the mail as read, as if its owner had read it").not_in_tool(),
+        Arg::new("take", ArgKind::Flag, "With --as: mark the mail as read, as if its owner had read it")
+            .role(ArgRole::MarksAsRead)
+            .not_in_tool(),
         Arg::new("newest", ArgKind::Flag, "If there are more messages than `limit`, read the latest ones")
             .at(CliPlace::Hidden)
             .not_in_tool(),

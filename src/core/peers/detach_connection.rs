@@ -1,7 +1,7 @@
 //! What happens when a connection stops acting for its peers. The reason may be that the client detaches, that the
 //! connection ends, or that the client's process ends.
 
-use super::session_parts::SessionParts;
+use super::mesh_parts_changed_by_sessions::SessionParts;
 use crate::base::domain_enums::{LeaveReason, LockOwner};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::PeerId;

@@ -8,7 +8,7 @@
 mod attachments;
 pub(in crate::core) mod caller_resolver;
 pub mod detach_connection;
-pub mod give_up_taken_over_name;
+pub mod undo_mistaken_takeover;
 pub mod http_registration;
 pub mod list_peers;
 mod machine_of_connection;
@@ -19,7 +19,7 @@ pub(in crate::core) mod peers_of_linked_meshes;
 mod presence;
 mod retention;
 pub mod session_of_announced_call;
-pub(in crate::core) mod session_parts;
+pub(in crate::core) mod mesh_parts_changed_by_sessions;
 pub mod sessions;
 
 pub(in crate::core) use machine_of_connection::{is_machine_known, rename_machine};

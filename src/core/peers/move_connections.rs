@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::base::id_types::PeerId;
 use crate::core::event_journal::Journal;
 use crate::core::mail::wakeups::repeat_waits;
-use crate::core::peers::session_parts::SessionParts;
+use crate::core::peers::mesh_parts_changed_by_sessions::SessionParts;
 use crate::core::transaction_and_pending_effects::{Effect, Turn};
 use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, ConnId};

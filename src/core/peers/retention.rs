@@ -11,7 +11,7 @@ use crate::core::event_journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::mail::wakeups::end_hook_waits;
-use crate::core::peers::session_parts::SessionParts;
+use crate::core::peers::mesh_parts_changed_by_sessions::SessionParts;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::{LockRow, PeerRow};
 

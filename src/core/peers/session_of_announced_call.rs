@@ -72,7 +72,9 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
         called.ok_or_else(|| Error::usage("operation", format!("the operation {name} belongs to no MCP tool")))?;
     let given = args.object("arguments").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut arguments = called.check(given)?.into_map();
-    arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
+    arguments.retain(|name, _| {
+        called.args.iter().any(|arg| arg.name == name && !matches!(arg.role, ArgRole::Path | ArgRole::IdempotencyKey))
+    });
     let peers = &mut mesh.peers;
     // If the process has only one session, the announcement is not needed.
     if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {

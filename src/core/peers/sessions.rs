@@ -2,8 +2,8 @@
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
 use super::detach_connection::end_waits;
-use super::give_up_taken_over_name::set_takeover;
 use super::name_lookup::is_reserved;
+use super::undo_mistaken_takeover::set_takeover;
 use super::{Peer, Peers};
 use crate::base::domain_enums::{LeaveReason, PeerKind};
 use crate::base::error::{Error, ErrorKind};
@@ -16,8 +16,8 @@ use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op_behavior::{ConnectionChange, OpBehavior};
 use crate::core::op_definition::{ArgKind, Runner};
+use crate::core::peers::mesh_parts_changed_by_sessions::SessionParts;
 use crate::core::peers::retention::take_from_gone;
-use crate::core::peers::session_parts::SessionParts;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{PeerRow, TakeoverRow};

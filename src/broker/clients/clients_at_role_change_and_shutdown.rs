@@ -3,9 +3,9 @@
 use super::Clients;
 use super::client_machine_and_ancestors::Origin;
 use crate::base::id_types::ConnId;
+use crate::broker::decide_when_to_shut_down::ShutdownReason;
 use crate::broker::event_loop::LoopContext;
 use crate::broker::log;
-use crate::broker::shutdown_reasons::ShutdownReason;
 use crate::wire::rpc;
 use serde_json::json;
 

@@ -1,10 +1,10 @@
 //! Runs the broker's own operations, such as `broker.stop`. The core defines these operations, as it defines all
 //! others.
 
+use super::decide_when_to_shut_down::ShutdownReason;
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
 use super::log;
-use super::shutdown_reasons::ShutdownReason;
 use super::web::auth::WebAuth;
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Args;

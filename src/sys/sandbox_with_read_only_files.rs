@@ -4,10 +4,10 @@
 //! **Invariant:** the protection does not create or change any file. It ends when these processes end.
 
 #[cfg(target_os = "linux")]
-#[path = "write_protect_given_files/linux.rs"]
+#[path = "sandbox_with_read_only_files/linux.rs"]
 mod platform;
 #[cfg(target_os = "macos")]
-#[path = "write_protect_given_files/macos.rs"]
+#[path = "sandbox_with_read_only_files/macos.rs"]
 mod platform;
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
