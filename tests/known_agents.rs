@@ -45,7 +45,7 @@ fn the_help_names_each_agent_that_setup_connects() {
 #[test]
 fn each_agent_has_a_file_in_the_list() {
     let helpers = [
-        "agent_signs.rs",
+        "recognition_rule_types.rs",
         "all_input_fields.rs",
         "hook_dialect.rs",
         "mod.rs",

@@ -175,7 +175,7 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     let step = db.transaction().unwrap();
     {
         let sql = "INSERT INTO message(seq, sender, recipient, recipient_group, type, body, created, state, bytes_read)
-                   SELECT ?1, sender, recipient, '', 'text', ?2, created, 2, 0 FROM message WHERE seq = 1";
+                   SELECT ?1, sender, recipient, NULL, 'text', ?2, created, 2, 0 FROM message WHERE seq = 1";
         let mut insert = step.prepare(sql).unwrap();
         for seq in 2..=100_000 {
             let body = if seq % 20_000 == 0 { format!("rare needle {seq}") } else { "x".repeat(200) };

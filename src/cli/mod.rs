@@ -32,7 +32,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
 use crate::core::op_behavior::RowStream;
 use crate::core::op_definition::{ArgKind, ArgRole};
-use crate::known_agents::agent_signs;
+use crate::known_agents::recognition_rule_types;
 use crate::sys::data_dir::DataDir;
 use crate::sys::path_normalization;
 use crate::sys::read_git_files;
@@ -273,8 +273,9 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let session = Some(settings.text(SESSION)).filter(|id| named.is_none() && !id.is_empty());
     params.extend(named.as_ref().map(|name| ("as".to_owned(), json!(name))));
-    let agent = std::env::var(agent_signs::AGENT_VARIABLE).ok();
-    let agent = agent.filter(|_| named.is_none() && session.is_none()).and_then(|name| agent_signs::kind_of(&name));
+    let agent = std::env::var(recognition_rule_types::AGENT_VARIABLE).ok();
+    let agent =
+        agent.filter(|_| named.is_none() && session.is_none()).and_then(|name| recognition_rule_types::kind_of(&name));
     params.extend(session.map(|id| ("shellSession".to_owned(), json!(id))));
     params.extend(agent.map(|kind| ("shellAgent".to_owned(), json!(kind))));
     params

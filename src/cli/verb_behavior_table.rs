@@ -7,7 +7,7 @@
 use super::args::ParsedCommand;
 use super::render;
 use crate::core::op_behavior::RowStream;
-use crate::core::{Op, channels, event_journal, locks, mail, peers, shared_key_value_entries, status};
+use crate::core::{Op, channels, event_journal, locks, mail, mesh_status, peers, shared_key_value_entries};
 use serde_json::Value;
 
 /// A result as it is printed for people.
@@ -104,7 +104,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&locks::QUERY, render::locks),
     row(&event_journal::READ, render::events),
     row(&event_journal::EMIT, render::event_emitted),
-    CliOperation { shows_own_hub: true, ..row(&status::STATUS, render::mesh_status) },
+    CliOperation { shows_own_hub: true, ..row(&mesh_status::STATUS, render::mesh_status) },
 ];
 
 /// Returns the operation that a verb calls. `broadcast` calls the same operation as `send`.

@@ -80,8 +80,8 @@ pub fn log_id(value: &Value) -> Option<LogId> {
 fn shares_no_log(hub: &Candidate) -> Error {
     let text = format!(
         "{hub} shares no mesh with other hubs, because it has no SLM_MESH_STORE setting; set SLM_MESH_STORE on that \
-         hub to the value that your other hubs have, or remove that hub from SLM_MESH_HOST on this \
-         machine; if that hub is your only hub now, list no other hub"
+         hub to the value that your other hubs have, or remove that hub from SLM_MESH_HOST on this machine; if that \
+         hub is your only hub now, remove the other hubs from SLM_MESH_HOST instead"
     );
     Error::new(ErrorKind::Refused, text)
 }

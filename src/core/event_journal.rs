@@ -10,7 +10,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, p
 use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::{EventKind, LeaveReason};
 use crate::base::error::Error;
-use crate::base::id_types::{CountedMap, EventSeq, PeerId, PublicIds};
+use crate::base::id_types::{CountedMap, EventSeq, MeshUrl, PeerId, PublicIds};
 use crate::base::json_text::json_text;
 use crate::base::{limits, time_format};
 use crate::core::op_behavior::{OpBehavior, RowStream};
@@ -247,9 +247,9 @@ pub enum Change<'a> {
     /// A message was read.
     MessageRead(&'a Message),
     /// A linked mesh accepted a message. `by` is the URL of this linked mesh.
-    MessageForwarded { message: &'a Message, by: String },
-    /// A linked mesh refused a message for good. `by` contains the mesh and the reason.
-    MessageRejected { message: &'a Message, by: String },
+    MessageForwarded { message: &'a Message, by: &'a MeshUrl },
+    /// A linked mesh refused a message for good.
+    MessageRejected { message: &'a Message, by: &'a MeshUrl, reason: &'a str },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),
     /// An entry of the shared state was deleted. `reason` is set unless a client deleted the entry.
@@ -285,6 +285,11 @@ impl Change<'_> {
     /// The payload of the event. The keys are those of the old HTTP API.
     fn payload(&self, ids: PublicIds) -> Value {
         let about = |m: &Message| json!({ "messageId": ids.message(m.seq), "fromPeer": m.sender.as_str(), "toPeer": m.recipient.as_str() });
+        let about_link = |m: &Message, by: &MeshUrl| {
+            let mut payload = about(m);
+            payload["by"] = json!(by.as_str());
+            payload
+        };
         let (mut payload, reason) = match self {
             Change::PeerJoined(row) => (
                 json!({
@@ -308,11 +313,8 @@ impl Change<'_> {
             Change::GroupReceived { from, group, n } => {
                 (json!({ "fromPeer": from, "toPeer": group, "count": n }), None)
             }
-            Change::MessageForwarded { message, by } | Change::MessageRejected { message, by } => {
-                let mut payload = about(message);
-                payload["by"] = json!(by);
-                (payload, None)
-            }
+            Change::MessageForwarded { message, by } => (about_link(message, by), None),
+            Change::MessageRejected { message, by, reason } => (about_link(message, by), Some(*reason)),
             Change::StateChanged(entry) => (state_payload(entry), None),
             Change::StateDeleted { entry, reason } => {
                 (json!({ "key": entry.key, "namespace": entry.namespace, "version": entry.version }), *reason)
@@ -398,14 +400,14 @@ impl Journal {
         Ok(seq)
     }
 
-    /// Removes the values of a deleted or expired entry from its events, newest first. If there are more events than
-    /// one call can change, returns the newest event that still contains a value. A further call must begin with this
-    /// event.
+    /// Removes the values of a deleted or expired entry from its events, newest first. `last` is the newest event that
+    /// contains a value of the entry. If there are more events than one call can change, returns the newest event that
+    /// still contains a value. A further call must begin with this event.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<Option<EventSeq>, Error> {
-        let mut next = entry.last_event;
+    pub(super) fn forget_values(turn: &mut Turn, last: EventSeq) -> Result<Option<EventSeq>, Error> {
+        let mut next = Some(last);
         for _ in 0..BLANKED_MAX {
             let Some(seq) = next else { break };
             let found = turn.store.value_event(seq)?;

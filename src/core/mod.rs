@@ -27,7 +27,7 @@ pub mod peers;
 mod rate_limit;
 pub mod run_call_in_savepoint;
 pub mod shared_key_value_entries;
-pub mod status;
+pub mod mesh_status;
 mod timed_work;
 pub mod transaction_and_pending_effects;
 pub mod waiting_calls;
@@ -79,7 +79,7 @@ pub const OPS: &[&Op] = &[
     &event_journal::EMIT,
     &event_journal::SUBSCRIBE,
     &event_journal::UNSUBSCRIBE,
-    &status::STATUS,
+    &mesh_status::STATUS,
     &peers::sessions::ATTACH,
     &peers::sessions::BEGIN,
     &peers::detach_connection::DETACH,
@@ -134,7 +134,7 @@ pub struct Mesh {
     federation: Federation,
     /// The function that returns the current status of all hubs of this mesh; `None` if this broker is the only hub.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
-    damage: status::Damage,
+    damage: mesh_status::Damage,
     /// The time at which the mesh was opened, in ms.
     started: i64,
     /// The time at which [`Mesh::tick`] last ran, in ms.
@@ -204,7 +204,7 @@ impl Mesh {
             state: SharedEntries::default(),
             federation: Federation::new(&settings.links, now),
             hub_status: None,
-            damage: status::Damage::default(),
+            damage: mesh_status::Damage::default(),
             settings,
             started: now,
             ticked_at: now,

@@ -19,10 +19,6 @@ use crate::core::op_definition::Runner;
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// The namespace of separate tombstones. If a deleted entry is set again, such a tombstone refers to the old values
-/// that remain in events. Clients can't use this empty namespace, because a client's namespace has at least one
-/// character.
-const REMAINING_VALUES: &str = "";
 /// Maximum size of a row without its value, in bytes of JSON.
 const ROW_WITHOUT_VALUE_MAX: usize = 8192;
 /// JSON needs at most this many bytes for each byte of a value.
@@ -290,26 +286,20 @@ fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
 }
 
 /// Separates a deleted entry, which is about to get a new value, from the events that contain its old values. Removes
-/// old values from the events, up to a limit. If some old values remain, stores a separate tombstone for them, and
-/// returns false. With this tombstone, [`prune`] can find the old values later.
-fn part_from_values(turn: &mut Turn, gone: &mut StateEntry, now: i64) -> Result<bool, Error> {
-    let rest = Journal::forget_values(turn, gone)?;
-    gone.last_event = None;
-    let Some(rest) = rest else { return Ok(true) };
-    let rest = StateEntry {
-        namespace: REMAINING_VALUES.into(),
-        key: rest.to_string(),
-        updated: now,
-        last_event: Some(rest),
-        ..gone.clone()
-    };
-    turn.store.put_entry(&rest)?;
-    Ok(false)
+/// old values from the events, up to a limit. Returns false if some old values remain. [`SharedEntries::prune`] removes
+/// them later.
+fn part_from_values(turn: &mut Turn, gone: &mut StateEntry) -> Result<bool, Error> {
+    let Some(last) = gone.last_event.take() else { return Ok(true) };
+    let rest = Journal::forget_values(turn, last)?;
+    if let Some(rest) = rest {
+        turn.store.add_remaining_values(rest)?;
+    }
+    Ok(rest.is_none())
 }
 
 /// Removes the values of a deleted entry from the events. Returns false if some values remain for the next call.
 fn forget_values(turn: &mut Turn, gone: &StateEntry) -> Result<bool, Error> {
-    let next = Journal::forget_values(turn, gone)?;
+    let next = gone.last_event.map(|last| Journal::forget_values(turn, last)).transpose()?.flatten();
     if next != gone.last_event {
         turn.store.set_last_event(gone, next)?;
     }
@@ -336,7 +326,9 @@ impl Mesh {
 pub struct SharedEntries {
     /// For all entries that were deleted up to this position, the events contain no values any more.
     cleaned_up_to: DeletionPosition,
-    is_cleanup_urgent: bool,
+    /// The time, in ms, from which [`SharedEntries::prune`] should run, because events contain values of an entry that
+    /// was deleted just now.
+    cleanup_due: Option<i64>,
 }
 
 impl SharedEntries {
@@ -347,7 +339,7 @@ impl SharedEntries {
     pub(super) fn expire(&mut self, turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
         for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
             let gone = deleted(&entry, now);
-            self.is_cleanup_urgent |= !put_deleted(turn, &gone)?;
+            self.note_deleted(put_deleted(turn, &gone)?, now);
             let change = Change::StateDeleted { entry: &gone, reason: Some("expired") };
             journal.record(turn, peers, &change, &entry.by, now)?;
         }
@@ -361,7 +353,15 @@ impl SharedEntries {
     /// # Errors
     /// When the database can't be read or written.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
-        self.is_cleanup_urgent = false;
+        self.cleanup_due = self.cleanup_due.filter(|at| *at > now);
+        for from in turn.store.remaining_values(limits::PRUNE_STEP)? {
+            let rest = Journal::forget_values(turn, from)?;
+            turn.store.drop_remaining_values(from)?;
+            if let Some(rest) = rest {
+                turn.store.add_remaining_values(rest)?;
+                return Ok(true);
+            }
+        }
         let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         // Entries that were deleted in the current millisecond are left for a later call, because further entries may
         // be deleted in the same millisecond.
@@ -376,10 +376,16 @@ impl SharedEntries {
         Ok(is_full(n_pruned) || is_full(deleted.len()))
     }
 
-    /// Whether events contain values of an entry that was deleted just now, so that [`SharedEntries::prune`] must run
-    /// soon.
-    pub(super) fn is_cleanup_urgent(&self) -> bool {
-        self.is_cleanup_urgent
+    /// Whether [`SharedEntries::prune`] should run at the time `now`.
+    pub(super) fn is_cleanup_due(&self, now: i64) -> bool {
+        self.cleanup_due.is_some_and(|at| at <= now)
+    }
+
+    /// Records that an entry was deleted or replaced. `is_clean` says whether no event contains its old values any more.
+    fn note_deleted(&mut self, is_clean: bool, now: i64) {
+        if !is_clean {
+            self.cleanup_due = Some(now + 1);
+        }
     }
 
     /// Writes an entry. If the caller expects a version, the entry must have this version.
@@ -392,10 +398,8 @@ impl SharedEntries {
         now: i64,
     ) -> Result<StateEntry, Error> {
         let mut last = last_entry(&turn.store, peers, (new.namespace, new.key), expect, now)?;
-        if let Some(gone) = last.as_mut().filter(|last| last.value.is_none())
-            && !part_from_values(turn, gone, now)?
-        {
-            self.is_cleanup_urgent = true;
+        if let Some(gone) = last.as_mut().filter(|last| last.value.is_none()) {
+            self.note_deleted(part_from_values(turn, gone)?, now);
         }
         let mut entry = StateEntry {
             namespace: new.namespace.to_owned(),
@@ -426,9 +430,7 @@ impl SharedEntries {
         let last = last_entry(&turn.store, peers, key, expect, now)?;
         let Some(entry) = last.filter(|entry| entry.is_live(now)) else { return Ok(false) };
         let gone = StateEntry { by: by.into(), ..deleted(&entry, now) };
-        if !put_deleted(turn, &gone)? {
-            self.is_cleanup_urgent = true;
-        }
+        self.note_deleted(put_deleted(turn, &gone)?, now);
         journal.record(turn, peers, &Change::StateDeleted { entry: &gone, reason: None }, by, now)?;
         Ok(true)
     }

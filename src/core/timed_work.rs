@@ -1,6 +1,7 @@
 //! The work that becomes due as time passes, such as the end of a wait or the expiry of a lock.
 
 use super::event_journal::Journal;
+use super::peers::expire_peers;
 use super::{Effect, Mesh};
 use crate::base::error::Error;
 use crate::base::limits;
@@ -43,6 +44,15 @@ impl Mesh {
         locks.expire(turn, peers, journal, now)
     }
 
+    fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
+        expire_peers(&mut self.session_parts(), now)
+    }
+
+    fn expire_links(&mut self, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, journal, federation, .. } = self;
+        federation.expire(turn, peers, journal, now)
+    }
+
     fn expire_rows(&mut self, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, mail, journal, state, .. } = self;
         if turn.next_expiry().is_none_or(|at| at > now) {
@@ -55,7 +65,7 @@ impl Mesh {
 
     /// Removes old rows, up to a limit, and forgets peers that have been offline for a long time.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
-        if now < self.next_prune && !self.state.is_cleanup_urgent() {
+        if now < self.next_prune && !self.state.is_cleanup_due(now) {
             return Ok(());
         }
         self.next_prune = now + limits::PRUNE_EVERY_MS;

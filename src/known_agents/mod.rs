@@ -6,7 +6,7 @@
 //! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and never checks for
 //! the name of an agent.
 
-pub mod agent_signs;
+pub mod recognition_rule_types;
 mod aider;
 pub mod all_input_fields;
 mod claude_code;
@@ -35,8 +35,8 @@ mod windsurf;
 mod zed;
 
 use crate::base::process_identity::AgentProgram;
-use agent_signs::{Identity, UNSEEN};
 use hook_dialect::Dialect;
+use recognition_rule_types::{Identity, UNSEEN};
 use settings_file_types::{Files, NO_SETTINGS};
 use support_table::Support;
 use transcript_format::TranscriptFormat;
@@ -45,11 +45,11 @@ use wakeup_means::Wakeup;
 /// The types and functions that the files of the agents use.
 mod vocabulary {
     pub(super) use super::Agent;
-    pub(super) use super::agent_signs::{Identity, ProcessSign, UNSEEN};
     pub(super) use super::hook_dialect::{
         CLAUDE_FIELDS, CLAUDE_SHAPED, Dialect, HookKind, InputFields, MAIL_CAME, ProofScript, ShellEnvironment,
         ShellLines, named_input,
     };
+    pub(super) use super::recognition_rule_types::{Identity, ProcessSign, UNSEEN};
     pub(super) use super::settings_file_types::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,
         NO_FILES, NO_SETTINGS, Off, OwnFile, Plugin, PluginSign, Scope, ServerFile, Switch, TimeLimit, Writer,

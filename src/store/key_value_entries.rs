@@ -111,6 +111,27 @@ impl Store {
         Ok(())
     }
 
+    /// Records that events still contain values of an entry that was deleted and then set again. `last` is the newest
+    /// such event.
+    pub fn add_remaining_values(&mut self, last: EventSeq) -> StoreResult<()> {
+        self.write("INSERT OR IGNORE INTO remaining_values(last_event) VALUES (?1)", &[&last])?;
+        Ok(())
+    }
+
+    /// The events that [`Store::add_remaining_values`] has recorded, at most `limit`.
+    pub fn remaining_values(&self, limit: i64) -> StoreResult<Vec<EventSeq>> {
+        let mut query =
+            self.db.prepare_cached("SELECT last_event FROM remaining_values ORDER BY last_event LIMIT ?1")?;
+        let rows = query.query_map([limit], |row| row.get(0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Forgets an event that [`Store::add_remaining_values`] has recorded.
+    pub fn drop_remaining_values(&mut self, last: EventSeq) -> StoreResult<()> {
+        self.write("DELETE FROM remaining_values WHERE last_event = ?1", &[&last])?;
+        Ok(())
+    }
+
     /// The time at which the next entry expires. `None` if no entry expires.
     pub fn next_entry_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM state WHERE expires IS NOT NULL";

@@ -196,11 +196,11 @@ impl Store {
     pub fn copies_of(&self, seq: MessageSeq) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
-            let (sender, group): (i64, String) = (row.get("sender")?, row.get("recipient_group")?);
+            let (sender, group): (i64, Option<String>) = (row.get("sender")?, row.get("recipient_group")?);
             Ok((row.get::<_, MessageSeq>("seq")?, (sender, group, row.get::<_, i64>("created")?)))
         };
         let mut query = self.db.prepare_cached(&format!("{facts} WHERE seq = ?1"))?;
-        let Some((_, own)) = query.query_row([seq], read).optional()?.filter(|(_, own)| !own.1.is_empty()) else {
+        let Some((_, own)) = query.query_row([seq], read).optional()?.filter(|(_, own)| own.1.is_some()) else {
             return Ok((seq, seq));
         };
         let mut ends = [seq, seq];
@@ -266,7 +266,7 @@ fn read_scanned<'a>(
         seq: row.get(SEQ)?,
         sender,
         recipient,
-        group: Some(row.get_ref(GROUP)?.as_str()?).filter(|group| !group.is_empty()),
+        group: row.get_ref(GROUP)?.as_str_or_null()?,
         created: row.get(CREATED)?,
         state: MessageState::from_number(state).ok_or_else(|| unknown_word("state", &state.to_string()))?,
         reply_to: row.get(REPLY_TO)?,

@@ -122,7 +122,7 @@ fn read_columns(mut row: NamedColumns<'_, '_>) -> rusqlite::Result<Message> {
         seq: row.get("seq")?,
         sender: row.get::<String>("sender_id")?.into(),
         recipient: row.get::<String>("recipient_id")?.into(),
-        group: Some(row.get("recipient_group")?).filter(|group: &String| !group.is_empty()),
+        group: row.get("recipient_group")?,
         kind: read_type(&row.get::<String>("type")?)?,
         body: row.get("body")?,
         reply_to: row.get("reply_to")?,
@@ -160,7 +160,7 @@ impl Store {
             "seq": m.seq,
             "sender": sender,
             "recipient": recipient,
-            "recipient_group": m.group.as_deref().unwrap_or(""),
+            "recipient_group": m.group,
             "type": m.kind.word(),
             "body": m.body,
             "reply_to": m.reply_to,
@@ -237,7 +237,7 @@ impl Store {
                 values.push(kind.word().to_owned().into());
             }
             if filter.direct {
-                sql.push_str(" AND recipient_group = ''");
+                sql.push_str(" AND recipient_group IS NULL");
             }
             if filter.not_begun {
                 sql.push_str(" AND bytes_read = 0");
@@ -337,7 +337,7 @@ impl Store {
             values.push(group.to_owned().into());
         }
         if filter.direct {
-            sql.push_str(" AND recipient_group = ''");
+            sql.push_str(" AND recipient_group IS NULL");
         }
         if let Some(kind) = filter.kind {
             sql.push_str(" AND type = ?");

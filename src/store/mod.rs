@@ -358,11 +358,6 @@ impl Store {
         let logged = self.log_position()?.map(|position| position.stamp.now);
         Ok(newest("message", "created")?.max(newest("event", "at")?).max(logged).unwrap_or(0))
     }
-
-    fn run(&self, sql: &str) -> StoreResult<()> {
-        self.db.prepare_cached(sql)?.execute([])?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,12 @@ pub struct LogPosition {
 }
 
 impl Store {
+    /// Runs a statement that changes no rows: it begins or ends a transaction or a savepoint, or rebuilds the indexes.
+    pub(super) fn run(&self, sql: &'static str) -> StoreResult<()> {
+        self.db.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
     /// Changes rows in the transaction or the savepoint of the current call. Returns the number of changed rows.
     pub(super) fn write(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
         self.writing()?;

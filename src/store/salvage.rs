@@ -28,6 +28,7 @@ const ROWS: &[(&str, &str)] = &[
     ("peer_number", "peer numbers"),
     ("channel_member", "channel members"),
     ("wakeup", "wakeups"),
+    ("remaining_values", "old values to remove"),
     ("meta", "notes of the broker"),
     ("counters", "counters"),
 ];

@@ -170,6 +170,32 @@ mod tests {
     }
 
     #[test]
+    fn sentences_and_empty_texts_of_an_older_database_become_columns() {
+        let mut db = Connection::open_in_memory().unwrap();
+        upgrade(&mut db, 0..11).unwrap();
+        db.execute_batch(
+            "INSERT INTO wakeup VALUES (1, 1, 'a', 'rang'), (2, 1, 'a', 'sent'), (3, 1, 'a', 'failed: no socket'),
+               (4, 1, '', 'held back: a circle'), (5, 1, 'a', 'started');
+             INSERT INTO state VALUES ('', '7', NULL, 2, 'a', 5, NULL, 7), ('n', 'k', 'v', 1, 'a', 5, NULL, 9);
+             INSERT INTO message(seq, sender, recipient, recipient_group, type, body, created, state, bytes_read, rejection)
+               VALUES (1, 1, 2, '', 'text', 'one', 1, 0, 0, 'no answer'), (2, 1, 2, '#api', 'text', 'two', 1, 6, 0, 'no');",
+        )
+        .unwrap();
+        migrate(&mut db).unwrap();
+        let list = |sql: &str| -> Vec<String> {
+            let mut query = db.prepare(sql).unwrap();
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let wakeups = list("SELECT outcome || ' ' || coalesce(reason, '-') FROM wakeup ORDER BY seq");
+        assert_eq!(wakeups, ["sent -", "sent -", "failed no socket", "held_back -", "failed started"]);
+        let messages = "SELECT coalesce(recipient_group, '-') || ' ' || coalesce(rejection, '-') || ' ' || \
+                        coalesce(unclear, '-') FROM message ORDER BY seq";
+        assert_eq!(list(messages), ["- - no answer", "#api no -"]);
+        assert_eq!(list("SELECT namespace FROM state"), ["n"]);
+        assert_eq!(list("SELECT CAST(last_event AS TEXT) FROM remaining_values"), ["7"]);
+    }
+
+    #[test]
     fn an_older_database_is_upgraded_and_a_newer_one_refused() {
         let file = std::env::temp_dir().join(format!("slm-mesh-migrate-{}.db", std::process::id()));
         upgrade(&mut Connection::open(&file).unwrap(), 0..1).unwrap();

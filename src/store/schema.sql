@@ -29,7 +29,7 @@ CREATE TABLE peer_number(num INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 -- `rejection` is the reason why a linked mesh refused the message. `unclear` is the reason why the last attempt to
 -- forward a waiting message got no clear answer.
 CREATE TABLE message(
-  seq INTEGER PRIMARY KEY, sender INTEGER NOT NULL, recipient INTEGER NOT NULL, recipient_group TEXT NOT NULL,
+  seq INTEGER PRIMARY KEY, sender INTEGER NOT NULL, recipient INTEGER NOT NULL, recipient_group TEXT,
   type TEXT NOT NULL, body TEXT NOT NULL, reply_to INTEGER, key TEXT,
   created INTEGER NOT NULL, expires INTEGER,
   state INTEGER NOT NULL, channel TEXT, bytes_read INTEGER NOT NULL,
@@ -64,6 +64,9 @@ CREATE TABLE state(
   by TEXT NOT NULL, updated INTEGER NOT NULL, expires INTEGER, last_event INTEGER, PRIMARY KEY (namespace, key));
 CREATE INDEX state_expiry ON state(expires) WHERE expires IS NOT NULL;
 CREATE INDEX state_gone ON state(updated) WHERE value IS NULL;
+
+-- If a deleted entry is set again before all events have lost its old values: the newest event that still contains one.
+CREATE TABLE remaining_values(last_event INTEGER PRIMARY KEY);
 
 -- `owner` is 'peer', 'turn', 'subagent:' and the id of a subagent, or 'command:' and the key of a command.
 CREATE TABLE lock(

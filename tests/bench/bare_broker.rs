@@ -201,7 +201,7 @@ impl Rules {
             self.n_rows += 1;
             let seq = self.n_rows;
             let sql = "INSERT INTO message(seq, sender, recipient, recipient_group, type, body, created, state, \
-                       bytes_read) VALUES (?, ?, ?, '', 'text', ?, ?, 0, 0)";
+                       bytes_read) VALUES (?, ?, ?, NULL, 'text', ?, ?, 0, 0)";
             self.write(sql, params![seq, n as i64, at as i64, text, NOW]);
             let (id, to, name) = (format!(r#""00000000-0000-4000-8000-{seq:012x}""#), peer(at), &client.name);
             let notice = format!(

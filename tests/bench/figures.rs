@@ -80,7 +80,7 @@ pub struct Row {
     pub figure: String,
     /// The time that one call in a hundred exceeds.
     pub p99: String,
-    /// The time or size that the machine itself needs for similar work.
+    /// The time that the machine itself needs for similar work, or the size of similar data.
     pub floor: String,
     /// The measured value divided by the floor.
     pub ratio: String,

@@ -94,7 +94,7 @@ pub fn fill(file: &Path, n_rows: usize) {
         let state = if n + UNREAD * N_PEERS >= n_rows { 0 } else { 2 };
         run(
             "INSERT INTO message(seq,sender,recipient,recipient_group,type,body,created,state,bytes_read) \
-             VALUES (?,?,?,'','text',?,?,?,0)",
+             VALUES (?,?,?,NULL,'text',?,?,?,0)",
             &[&seq, &number(sender), &number(n), &VALUE, &at, &state],
         );
         let kind = if n % 100 == 0 { TYPES[3] } else { TYPES[n % 3] };

@@ -7,7 +7,7 @@ use slm_mesh::base::error::Error;
 use slm_mesh::core::ConnId::Client;
 use slm_mesh::core::federation::handle_forwarding_answer::Delivery;
 use slm_mesh::core::federation::roster::RemoteRoster;
-use slm_mesh::core::{event_journal, mail, peers, peers::sessions, status};
+use slm_mesh::core::{event_journal, mail, mesh_status, peers, peers::sessions};
 
 const URL: &str = "http://laptop:7899";
 
@@ -49,18 +49,23 @@ fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Er
     disk.call(conn, &mail::SEND, json!({ "to": to, "message": text }))
 }
 
-/// The fields `receipt` and `channel` of the newest sent message.
-fn receipt(disk: &mut Disk) -> (String, String) {
-    let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
-    let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
-    (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
+/// The field `receipt` of a row, and its fields `channel` and `reason` as one text.
+fn receipt_of(row: &Value) -> (String, String) {
+    let text = |name: &str| row[name].as_str().unwrap_or("").to_owned();
+    let why = row["reason"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+    (text("receipt"), text("channel") + &why)
 }
 
-/// The fields `receipt` and `channel` of the sent message at index `n`.
+/// The receipt of the newest sent message.
+fn receipt(disk: &mut Disk) -> (String, String) {
+    let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
+    receipt_of(sent["messages"].as_array().unwrap().last().unwrap())
+}
+
+/// The receipt of the sent message at index `n`.
 fn sent(disk: &mut Disk, n: usize) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
-    let row = &sent["messages"][n];
-    (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
+    receipt_of(&sent["messages"][n])
 }
 
 #[test]
@@ -80,7 +85,7 @@ fn peers_of_another_mesh_stand_beside_ours_until_it_says_otherwise_or_nothing() 
     assert_eq!(left["events"].as_array().unwrap().last().unwrap()["payload"]["reason"], json!("link_silent"));
     let mut disk = disk.crash(|_| false);
     disk.pass(1);
-    let state = disk.call(0, &status::STATUS, json!({})).unwrap();
+    let state = disk.call(0, &mesh_status::STATUS, json!({})).unwrap();
     assert_eq!((&state["links"][0]["url"], &state["links"][0]["peers"]), (&json!(URL), &json!(0)), "{state}");
 }
 
@@ -100,7 +105,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     assert_eq!(disk.mesh.peers().get(&me).unwrap().row.kind.word(), "session");
     // If a link leads back to its own broker, the status reports this.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
-    let state = disk.call(1, &status::STATUS, json!({})).unwrap();
+    let state = disk.call(1, &mesh_status::STATUS, json!({})).unwrap();
     assert!(state["links"][0]["trouble"].as_str().unwrap().contains("leads back to this broker"), "{state}");
     assert_eq!(names(&mut disk), [""; 0]);
 }
@@ -290,7 +295,7 @@ fn a_message_on_which_the_other_mesh_breaks_down_is_passed_by_and_its_sender_is_
     let report = &mail["messages"][0];
     assert!(report["payload"].as_str().unwrap().contains("not delivered"), "{mail}");
     assert_eq!((&report["fromPeer"], &report["remaining"]), (&json!(URL), &json!(null)));
-    let state = disk.call(1, &status::STATUS, json!({})).unwrap();
+    let state = disk.call(1, &mesh_status::STATUS, json!({})).unwrap();
     assert_eq!(state["links"][0]["refused"], json!(1), "{state}");
     assert!(disk.mesh.next_forwarded(0, disk.now).unwrap().is_none(), "nothing is left, and the report is not sent");
 }

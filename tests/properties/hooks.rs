@@ -76,7 +76,7 @@ fn check_answers(dialect: &Dialect, hook: &HookInput) {
     }
 }
 
-/// Gives a peer one random text as its name, its summary and its message. Checks the text in which hooks show the peer.
+/// Gives a peer a random text as its name, its summary and its message. Then checks what hooks print about this peer.
 fn check_words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });

@@ -116,20 +116,38 @@ fn only_operations_receive_the_whole_mesh() {
     check("pass to a rule only the parts of the mesh that it needs", &breaches);
 }
 
+/// The files that run calls, timed work and the end of a turn. Only their private code has the whole mesh.
+const DISPATCH: &[&str] = &["run_call_in_savepoint.rs", "timed_work.rs", "commit_or_roll_back_turn.rs"];
+
 #[test]
-fn every_write_of_the_store_goes_through_one_function() {
-    // Two kinds of statements are allowed elsewhere: those that begin and end a transaction, and those of migrations.
-    let allowed = [("store/mod.rs", ".execute([])"), ("store/schema.rs", "step.execute_batch(sql)")];
+fn methods_of_the_whole_mesh_are_for_the_broker() {
     let mut breaches = Vec::new();
-    for source in sources(&["src/store"]) {
-        let inside = source.inside().unwrap();
-        for (n, line) in
-            source.code().filter(|_| !["store/record_and_apply_row_writes.rs", "store/salvage.rs"].contains(&&*inside))
-        {
-            let changes =
-                [".execute(", "?.insert(", "raw_execute(", "execute_batch("].iter().any(|way| line.contains(way));
-            let is_allowed = allowed.iter().any(|(path, text)| inside == *path && line.contains(text));
-            if changes && !is_allowed {
+    for source in sources(&["src/core"]) {
+        let mut is_mesh = false;
+        for (n, line) in source.code() {
+            is_mesh = if line.starts_with("impl ") { line == "impl Mesh {" } else { is_mesh };
+            let is_private = line.starts_with("    fn ") || line.starts_with("    pub(");
+            // Such a method only returns references to some parts.
+            let returns_parts = line.ends_with("Parts<'_> {");
+            let is_dispatch = DISPATCH.iter().any(|file| source.path.ends_with(file));
+            if is_mesh && is_private && line.contains("fn ") && !returns_parts && !is_dispatch {
+                breaches.push(format!("{}:{n}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    check("make this a function of the parts that it needs, because it is not called by the broker", &breaches);
+}
+
+/// The files that change a database: its rows while the broker runs, its tables, and the copy of a damaged database.
+const WRITERS: &[&str] = &["store/record_and_apply_row_writes.rs", "store/schema.rs", "store/salvage.rs"];
+
+#[test]
+fn only_these_files_change_a_database() {
+    let mut breaches = Vec::new();
+    for source in sources(&["src"]).iter().filter(|source| !WRITERS.contains(&source.inside().unwrap())) {
+        for (n, line) in source.code() {
+            let changes = ["cached(sql)?.execute(", "?.insert(", "raw_execute(", "execute_batch(", "db.execute("];
+            if changes.iter().any(|way| line.contains(way)) {
                 breaches.push(format!("{}:{n}: {}", source.path, line.trim()));
             }
         }

@@ -10,8 +10,8 @@ use crate::core::peers as peer_ops;
 use crate::core::peers::http_registration::{CLEAR_SUMMARY, HEARTBEAT, REGISTER, UNREGISTER};
 use crate::core::peers::list_peers::PEERS;
 use crate::core::{
-    CallContext, ClientKind, Mesh, Op, event_journal, locks, mail, object, shared_key_value_entries as state_ops,
-    status,
+    CallContext, ClientKind, Mesh, Op, event_journal, locks, mail, mesh_status, object,
+    shared_key_value_entries as state_ops,
 };
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ type LegacyRoute = fn(&mut Mesh, &Fields, i64) -> RouteResult;
 /// Returns the route for a method and a path.
 pub fn find(route: (&str, &str)) -> Option<LegacyRoute> {
     Some(match route {
-        ("GET", "/status") => |mesh, _, now| run(mesh, &status::STATUS, None, json!({}), now),
+        ("GET", "/status") => |mesh, _, now| run(mesh, &mesh_status::STATUS, None, json!({}), now),
         ("POST", "/register") => register,
         ("POST", "/unregister") => unregister,
         ("POST", "/heartbeat") => heartbeat,

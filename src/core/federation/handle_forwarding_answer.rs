@@ -9,11 +9,15 @@ use super::MeshLink;
 use super::roster::plain;
 use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::MessageSeq;
+use crate::base::id_types::{MeshUrl, MessageSeq};
 use crate::base::limits;
 use crate::base::untrusted_text::quoted;
 use crate::core::Mesh;
-use crate::core::event_journal::Change;
+use crate::core::event_journal::{Change, Journal};
+use crate::core::federation::Federation;
+use crate::core::mail::Mail;
+use crate::core::peers::Peers;
+use crate::core::transaction_and_pending_effects::Turn;
 use crate::store::Message;
 
 /// How many times the oldest message must be tried before later messages are tried.
@@ -97,6 +101,107 @@ impl MeshLink {
     }
 }
 
+/// The parts of the mesh that change when another mesh answers a message.
+struct AnswerParts<'a> {
+    turn: &'a mut Turn,
+    peers: &'a Peers,
+    mail: &'a mut Mail,
+    journal: &'a Journal,
+    federation: &'a mut Federation,
+}
+
+/// Looks at a message that got no clear answer. Returns the reason for giving up, after too many attempts.
+fn note_unclear(
+    parts: &mut AnswerParts,
+    n: usize,
+    seq: MessageSeq,
+    why: &str,
+    now: i64,
+) -> Result<Option<String>, Error> {
+    let AnswerParts { turn, mail, journal, federation, .. } = parts;
+    let doubted = federation.links.get(n).and_then(|link| link.doubtful.as_ref()).map(|of| of.seq);
+    let was = doubted.map(|seq| mail.message(&turn.store, seq)).transpose()?.flatten();
+    let is_waiting = was.is_some_and(|of| of.state.is_unread() && of.expires.is_none_or(|at| at > now));
+    let Some(link) = federation.links.get_mut(n) else { return Ok(None) };
+    if !is_waiting {
+        link.doubtful = None;
+    }
+    if let Some(n_tries) = link.note_unclear(seq, now) {
+        let why = format!("the other mesh gave no clear answer in {n_tries} attempts; the last error was: {why}");
+        return Ok(Some(why));
+    }
+    // The receipt shows the sender why the message still waits.
+    let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(None) };
+    let message = Message { mesh: Some(link.url.clone()), unclear: Some(why.to_owned()), ..was.clone() };
+    if message != was {
+        mail.put_receipt(turn, journal, &was, &message)?;
+    }
+    Ok(None)
+}
+
+/// Stores the final state of a message in its receipt: refused if there is a `rejection`, and forwarded otherwise.
+/// Returns the message; `None` if it was not waiting any more.
+fn settle(
+    parts: &mut AnswerParts,
+    n: usize,
+    seq: MessageSeq,
+    rejection: Option<&str>,
+    now: i64,
+) -> Result<Option<Message>, Error> {
+    let AnswerParts { turn, peers, mail, journal, federation } = parts;
+    let Some(link) = federation.links.get_mut(n) else { return Ok(None) };
+    link.note_clear(seq);
+    // A clear answer to a message, even a refusal, shows that the link itself works.
+    link.trouble = None;
+    let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(None) };
+    let taken_at = rejection.is_none().then_some(now);
+    let message = Message {
+        state: if rejection.is_none() { MessageState::Forwarded } else { MessageState::Rejected },
+        offered: taken_at,
+        pushed: taken_at,
+        channel: None,
+        mesh: Some(link.url.clone()),
+        rejection: rejection.map(str::to_owned),
+        unclear: None,
+        ..was.clone()
+    };
+    mail.put_receipt(turn, journal, &was, &message)?;
+    let url = &link.url;
+    let change = match rejection {
+        None => Change::MessageForwarded { message: &message, by: url },
+        Some(reason) => Change::MessageRejected { message: &message, by: url, reason },
+    };
+    journal.record(turn, peers, &change, &was.recipient, now)?;
+    Ok(Some(message))
+}
+
+/// Tells the sender of a message that it was refused. Without this report, the sender would see the refusal only in the
+/// receipt.
+fn report_to_sender(
+    parts: &mut AnswerParts,
+    (id, url): (&str, &MeshUrl),
+    message: &Message,
+    why: &str,
+    now: i64,
+) -> Result<(), Error> {
+    let AnswerParts { turn, peers, mail, journal, federation } = parts;
+    // The sender is a peer of this mesh, because messages from other meshes are never forwarded. A sender that has been
+    // forgotten gets no report.
+    let sender = peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
+    let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return Ok(()) };
+    let draft = Message {
+        sender: url.as_str().into(),
+        body: format!(
+            "The mesh of {} refused your message {id}, so the message was not delivered: {}",
+            peers.name_of(&message.recipient),
+            quoted(why, REASON_MAX)
+        ),
+        reply_to: Some(message.seq),
+        ..Message::default()
+    };
+    mail.post(turn, peers, journal, federation, draft, &[sender], now).map(|_| ())
+}
+
 impl Mesh {
     /// Records how the other mesh answered a message.
     ///
@@ -104,106 +209,45 @@ impl Mesh {
     /// When the database can't be written.
     pub fn on_delivery(&mut self, n: usize, seq: MessageSeq, delivery: &Delivery, now: i64) -> Result<(), Error> {
         self.federation.may_forward = true;
-        match delivery {
-            Delivery::Accepted => self.settle(n, seq, None, now),
-            Delivery::Rejected(why) => self.settle(n, seq, Some(&plain(why, REASON_MAX)), now),
-            Delivery::Unclear(why) => self.on_unclear(n, seq, &plain(why, REASON_MAX), now),
+        let rejection = match delivery {
+            Delivery::Accepted => None,
+            Delivery::Rejected(why) => Some(plain(why, REASON_MAX)),
+            Delivery::Unclear(why) => {
+                self.on_poll_failed(n, why);
+                let why = plain(why, REASON_MAX);
+                match self.in_savepoint(|mesh| note_unclear(&mut mesh.answer_parts(), n, seq, &why, now))? {
+                    None => return Ok(()),
+                    gives_up => gives_up,
+                }
+            }
             Delivery::Retry(why) => {
                 self.on_poll_failed(n, why);
-                Ok(())
+                return Ok(());
             }
-        }
-    }
-
-    fn on_unclear(&mut self, n: usize, seq: MessageSeq, why: &str, now: i64) -> Result<(), Error> {
-        self.on_poll_failed(n, why);
-        let doubted = self.federation.links.get(n).and_then(|link| link.doubtful.as_ref()).map(|of| of.seq);
-        let was = doubted.map(|seq| self.mail.message(&self.turn.store, seq)).transpose()?.flatten();
-        let is_waiting = was.is_some_and(|of| of.state.is_unread() && of.expires.is_none_or(|at| at > now));
-        let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
-        if !is_waiting {
-            link.doubtful = None;
-        }
-        let url = link.url.clone();
-        if let Some(n_tries) = link.note_unclear(seq, now) {
-            let why = format!("the other mesh gave no clear answer in {n_tries} attempts; the last error was: {why}");
-            return self.settle(n, seq, Some(&why), now);
-        }
-        // The receipt shows the sender why the message still waits.
-        self.in_savepoint(|mesh| {
-            let Mesh { turn, mail, journal, .. } = mesh;
-            let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
-            let message = Message { mesh: Some(url), unclear: Some(why.to_owned()), ..was.clone() };
-            if message != was { mail.put_receipt(turn, journal, &was, &message) } else { Ok(()) }
-        })
-    }
-
-    /// Stores the final state of a message in its receipt: refused if there is a `rejection`, and forwarded otherwise.
-    fn settle(&mut self, n: usize, seq: MessageSeq, rejection: Option<&str>, now: i64) -> Result<(), Error> {
-        let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
-        link.note_clear(seq);
-        // A clear answer to a message, even a refusal, shows that the link itself works.
-        link.trouble = None;
-        let url = link.url.clone();
-        let settled = self.in_savepoint(|mesh| {
-            let Mesh { turn, peers, mail, journal, .. } = mesh;
-            let Some(was) = mail.message(&turn.store, seq)?.filter(|of| of.state.is_unread()) else { return Ok(None) };
-            let taken_at = rejection.is_none().then_some(now);
-            let message = Message {
-                state: if rejection.is_none() { MessageState::Forwarded } else { MessageState::Rejected },
-                offered: taken_at,
-                pushed: taken_at,
-                channel: None,
-                mesh: Some(url.clone()),
-                rejection: rejection.map(str::to_owned),
-                unclear: None,
-                ..was.clone()
-            };
-            mail.put_receipt(turn, journal, &was, &message)?;
-            let change = match rejection {
-                None => Change::MessageForwarded { message: &message, by: url.to_string() },
-                Some(why) => Change::MessageRejected { message: &message, by: format!("{url}: {why}") },
-            };
-            journal.record(turn, peers, &change, &was.recipient, now)?;
-            Ok(Some(message))
-        })?;
-        let Some(message) = settled else { return Ok(()) };
-        match rejection {
-            None => self.federation.links[n].awaited.add(&message),
-            Some(why) => self.report_rejection(n, &message, why, now),
-        }
+        };
+        let settled = self.in_savepoint(|mesh| settle(&mut mesh.answer_parts(), n, seq, rejection.as_deref(), now))?;
+        let (Some(message), Some(link)) = (settled, self.federation.links.get_mut(n)) else { return Ok(()) };
+        let Some(why) = rejection else {
+            link.awaited.add(&message);
+            return Ok(());
+        };
+        link.n_rejected += 1;
+        link.last_rejection = Some(why.clone());
+        let (id, url) = (self.ids.message(message.seq), link.url.clone());
+        let (from, to) = (self.peers.name_of(&message.sender), self.peers.name_of(&message.recipient));
+        let text = format!("{url} refused message {id} from {from} to {to}: {why}");
+        self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
+        // If the report can't be delivered, for example because the mailbox is full, the receipt still shows the
+        // refusal.
+        let sent =
+            self.in_savepoint(|mesh| report_to_sender(&mut mesh.answer_parts(), (&id, &url), &message, &why, now));
+        self.turn.log_error(sent);
         Ok(())
     }
 
-    /// Reports a refused message in the log, in the status of the link, and to the sender. Without a report, the sender
-    /// would see the refusal only in the receipt.
-    fn report_rejection(&mut self, n: usize, message: &Message, why: &str, now: i64) {
-        let Some(link) = self.federation.links.get_mut(n) else { return };
-        link.n_rejected += 1;
-        link.last_rejection = Some(why.to_owned());
-        let id = self.ids.message(message.seq);
-        let (from, to) = (self.peers.name_of(&message.sender), self.peers.name_of(&message.recipient));
-        let text = format!("{} refused message {id} from {from} to {to}: {why}", link.url);
-        let draft = Message {
-            sender: link.url.as_str().into(),
-            body: format!(
-                "The mesh of {to} refused your message {id}, so the message was not delivered: {}",
-                quoted(why, REASON_MAX)
-            ),
-            reply_to: Some(message.seq),
-            ..Message::default()
-        };
-        self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
-        // The sender is a peer of this mesh, because messages from other meshes are never forwarded. A sender that has
-        // been forgotten gets no report.
-        let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
-        let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
-        let sent = self.in_savepoint(|mesh| {
-            let Mesh { turn, peers, mail, journal, federation, .. } = mesh;
-            mail.post(turn, peers, journal, federation, draft, &[sender], now)
-        });
-        // If the report can't be delivered, for example because the mailbox is full, the receipt still shows the
-        // refusal.
-        self.turn.log_error(sent);
+    /// Returns the parts that change when another mesh answers a message.
+    fn answer_parts(&mut self) -> AnswerParts<'_> {
+        let Mesh { turn, peers, mail, journal, federation, .. } = self;
+        AnswerParts { turn, peers, mail, journal, federation }
     }
 }

@@ -4,7 +4,8 @@
 //! **Invariant:** these operations list only peers of this mesh and write only to them, never to peers of linked meshes.
 //! So linked meshes do not echo or relay anything, even in a ring.
 
-use super::outbox_to_linked_meshes::{forwarded_sender, unknown_sender};
+use super::outbox_to_linked_meshes::{acknowledge_by_reply, forwarded_sender, unknown_sender};
+use super::receipts::receipts_for;
 use crate::base::domain_enums::{MessageType, PeerKind};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id_types::{ChannelName, MessageSeq, PeerId};
@@ -128,7 +129,8 @@ fn peers(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 
 fn receipts(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     mesh.rates.charge_call(&mesh.peers, ctx, 1)?;
-    let rows = mesh.receipts_for(&names_of_sender(&mesh.peers, args), &args.texts("keys"), ctx.now)?;
+    let senders = names_of_sender(&mesh.peers, args);
+    let rows = receipts_for(&mesh.turn.store, &mesh.mail, &senders, &args.texts("keys"), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "receipts": rows })))
 }
 
@@ -155,7 +157,11 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let [sender, _] = names;
     let (target, recipients) = recipients(&mesh.peers, args.word("to"))?;
     let answered = args.text("replyTo").zip(recipients.first()).filter(|_| target == TargetKind::Peer);
-    let reply_to = answered.map(|(id, me)| mesh.acknowledge_by_reply(&sender, me, id, ctx.now)).transpose()?.flatten();
+    let Mesh { turn, peers, mail, journal, federation, ids, .. } = mesh;
+    let acknowledge = |(id, me): (&str, &PeerId)| {
+        acknowledge_by_reply((&mut *turn, &mut *mail, &*journal), *ids, &sender, me, id, ctx.now)
+    };
+    let reply_to = answered.map(acknowledge).transpose()?.flatten();
     // A linked broker sends a group message once to each member. The group is stored with the message, so that each
     // member sees that the message went to a group. Channels never cross a link, so they are left out.
     let group = match target {
@@ -172,7 +178,6 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         expires: args.int("expiresMs").map(|ms| ctx.now + ms),
         ..Message::default()
     };
-    let Mesh { turn, peers, mail, journal, federation, .. } = mesh;
     let sent = mail.post(turn, peers, journal, federation, draft, &recipients, ctx.now)?;
     match sent.first() {
         // A message to a group skips members that can't receive it. This message has only one recipient, so the sender

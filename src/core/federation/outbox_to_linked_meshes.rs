@@ -8,10 +8,13 @@ use super::roster::plain;
 use super::{Federation, MeshLink};
 use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{MessageSeq, PeerId};
+use crate::base::id_types::{MessageSeq, PeerId, PublicIds};
 use crate::core::Mesh;
+use crate::core::event_journal::Journal;
+use crate::core::mail::Mail;
 use crate::core::peers::Peers;
-use crate::store::Message;
+use crate::core::transaction_and_pending_effects::Turn;
+use crate::store::{Message, Store};
 use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
@@ -91,6 +94,82 @@ pub(super) fn unknown_sender(peers: &Peers, id: &str, name: Option<&str>, machin
     }
 }
 
+/// Returns at most `max` unexpired messages that are waiting for a link, with the oldest message first.
+fn waiting_messages(
+    (store, peers, mail): (&Store, &Peers, &Mail),
+    link: &MeshLink,
+    max: usize,
+    now: i64,
+) -> Result<Vec<Message>, Error> {
+    let mut waiting: Vec<Message> = Vec::new();
+    for peer in peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url)) {
+        if mail.count_unread(store, &peer.row.id)? == 0 {
+            continue;
+        }
+        let is_due = |message: &Message| message.expires.is_none_or(|at| at > now);
+        waiting.extend(
+            mail.oldest_unread(store, &peer.row.id, LOOKED_AT_MAX as i64)?.into_iter().filter(is_due).take(max),
+        );
+        waiting.sort_by_key(|message| message.seq);
+        waiting.truncate(max);
+    }
+    Ok(waiting)
+}
+
+/// Returns the JSON to post. An slm-mesh broker reads all fields, but a SuperLocalMemory daemon reads only some of
+/// them.
+fn forwarded_body(
+    (store, peers, mail): (&Store, &Peers, &Mail),
+    (ids, host): (PublicIds, &str),
+    link: &MeshLink,
+    message: &Message,
+    now: i64,
+) -> Result<Value, Error> {
+    let direct = !link.broadcast_only.contains(&message.recipient);
+    let to = peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
+    let (address, content) = match to.project.as_str() {
+        _ if direct => (to.id.to_string(), message.body.clone()),
+        "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
+        project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
+    };
+    // A reply contains the id that the answered message has in the other mesh. This mesh stored that id as the
+    // answered message's key.
+    let answered = message.reply_to.map(|seq| mail.message(store, seq)).transpose()?.flatten();
+    let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
+    // The clocks of the two machines may differ, so the JSON contains the remaining time instead of the expiry
+    // time.
+    Ok(json!({
+        "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
+        "type": message.kind.word(), "key": ids.message(message.seq),
+        "from_name": peers.name_of(&message.sender), "from_machine": host,
+        "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now), "group": message.group,
+    }))
+}
+
+/// Acknowledges the message `id`, because a peer of a linked mesh has replied to it. `sender` and `recipient` are
+/// the sender and the recipient of the reply. Returns the sequence number of the acknowledged message, or `None` if
+/// `recipient` did not send this message to `sender`.
+///
+/// # Errors
+/// When the database can't be written.
+pub(super) fn acknowledge_by_reply(
+    (turn, mail, journal): (&mut Turn, &mut Mail, &Journal),
+    ids: PublicIds,
+    sender: &PeerId,
+    recipient: &PeerId,
+    id: &str,
+    now: i64,
+) -> Result<Option<MessageSeq>, Error> {
+    let known = ids.message_seq(id).map(|seq| mail.message(&turn.store, seq)).transpose()?.flatten();
+    let Some(was) = known.filter(|of| of.sender == *recipient && of.recipient == *sender) else { return Ok(None) };
+    if was.acked.is_none() {
+        let acked = MessageState::Acked;
+        let message = Message { state: acked, read: Some(now), acked: Some(now), ..was.clone() };
+        mail.put_receipt(turn, journal, &was, &message)?;
+    }
+    Ok(Some(was.seq))
+}
+
 impl Mesh {
     /// Counts a message against the rate limit of its link before the message is sent. If the limit is reached, returns
     /// how long the link must pause, in ms. By default, the other mesh accepts messages at a higher rate than this
@@ -124,84 +203,16 @@ impl Mesh {
         // whether the peers of the linked mesh read direct messages.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
-        let mut waiting = self.waiting_messages(link, 1, now)?;
+        let parts = (&self.turn.store, &self.peers, &self.mail);
+        let mut waiting = waiting_messages(parts, link, 1, now)?;
         if let [oldest] = &waiting[..]
             && link.is_doubtful(oldest.seq)
         {
-            waiting = self.waiting_messages(link, LOOKED_AT_MAX, now)?;
+            waiting = waiting_messages(parts, link, LOOKED_AT_MAX, now)?;
         }
         let at = link.doubtful.as_ref().map_or(0, |doubtful| doubtful.next_try(&waiting));
         let Some(message) = waiting.get(at) else { return Ok(None) };
-        Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, message, now)? }))
-    }
-
-    /// Returns at most `max` unexpired messages that are waiting for a link, with the oldest message first.
-    fn waiting_messages(&self, link: &MeshLink, max: usize, now: i64) -> Result<Vec<Message>, Error> {
-        let store = &self.turn.store;
-        let mut waiting: Vec<Message> = Vec::new();
-        for peer in self.peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url)) {
-            if self.mail.count_unread(store, &peer.row.id)? == 0 {
-                continue;
-            }
-            let is_due = |message: &Message| message.expires.is_none_or(|at| at > now);
-            waiting.extend(
-                self.mail
-                    .oldest_unread(store, &peer.row.id, LOOKED_AT_MAX as i64)?
-                    .into_iter()
-                    .filter(is_due)
-                    .take(max),
-            );
-            waiting.sort_by_key(|message| message.seq);
-            waiting.truncate(max);
-        }
-        Ok(waiting)
-    }
-
-    /// Returns the JSON to post. An slm-mesh broker reads all fields, but a SuperLocalMemory daemon reads only some of
-    /// them.
-    fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
-        let direct = !link.broadcast_only.contains(&message.recipient);
-        let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
-        let (address, content) = match to.project.as_str() {
-            _ if direct => (to.id.to_string(), message.body.clone()),
-            "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
-            project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
-        };
-        // A reply contains the id that the answered message has in the other mesh. This mesh stored that id as the
-        // answered message's key.
-        let answered = message.reply_to.map(|seq| self.mail.message(&self.turn.store, seq)).transpose()?.flatten();
-        let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
-        // The clocks of the two machines may differ, so the JSON contains the remaining time instead of the expiry
-        // time.
-        Ok(json!({
-            "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
-            "type": message.kind.word(), "key": self.ids.message(message.seq),
-            "from_name": self.peers.name_of(&message.sender), "from_machine": self.settings.host,
-            "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now), "group": message.group,
-        }))
-    }
-
-    /// Acknowledges the message `id`, because a peer of a linked mesh has replied to it. `sender` and `recipient` are
-    /// the sender and the recipient of the reply. Returns the sequence number of the acknowledged message, or `None` if
-    /// `recipient` did not send this message to `sender`.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub(super) fn acknowledge_by_reply(
-        &mut self,
-        sender: &PeerId,
-        recipient: &PeerId,
-        id: &str,
-        now: i64,
-    ) -> Result<Option<MessageSeq>, Error> {
-        let Mesh { turn, mail, journal, ids, .. } = self;
-        let known = ids.message_seq(id).map(|seq| mail.message(&turn.store, seq)).transpose()?.flatten();
-        let Some(was) = known.filter(|of| of.sender == *recipient && of.recipient == *sender) else { return Ok(None) };
-        if was.acked.is_none() {
-            let acked = MessageState::Acked;
-            let message = Message { state: acked, read: Some(now), acked: Some(now), ..was.clone() };
-            mail.put_receipt(turn, journal, &was, &message)?;
-        }
-        Ok(Some(was.seq))
+        let own = (self.ids, self.settings.host.as_str());
+        Ok(Some(ForwardedMessage { seq: message.seq, body: forwarded_body(parts, own, link, message, now)? }))
     }
 }

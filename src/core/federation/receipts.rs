@@ -11,7 +11,9 @@ use crate::base::id_types::{MessageSeq, PeerId};
 use crate::base::limits;
 use crate::core::Mesh;
 use crate::core::event_journal::Change;
-use crate::store::Message;
+use crate::core::federation::Federation;
+use crate::core::mail::Mail;
+use crate::store::{Message, Store};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,9 +141,10 @@ impl RemoteReceipt {
     }
 }
 
-impl Mesh {
+impl Federation {
+    /// Records the version of the receipts of a linked mesh, from its answer to a poll.
     pub(super) fn note_receipts_version(&mut self, n: usize, version: Option<i64>) {
-        if let Some(link) = self.federation.links.get_mut(n) {
+        if let Some(link) = self.links.get_mut(n) {
             link.awaited.is_reloaded = true;
             link.awaited.note_version(version);
         }
@@ -149,12 +152,18 @@ impl Mesh {
 
     /// After a restart, begins again to wait for the receipts of messages that the linked mesh has accepted. Only
     /// messages to `recipients` count.
-    pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
-        let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
+    pub(super) fn reload_awaited(
+        &mut self,
+        store: &Store,
+        mail: &Mail,
+        n: usize,
+        recipients: &[PeerId],
+    ) -> Result<(), Error> {
+        let Some(link) = self.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
         };
         for id in recipients {
-            let sent = self.mail.latest_to(&self.turn.store, id, RELOADED_MAX, RELOADED_BYTES_MAX)?;
+            let sent = mail.latest_to(store, id, RELOADED_MAX, RELOADED_BYTES_MAX)?;
             for message in sent.iter().filter(|of| of.mesh.as_ref() == Some(&link.url)) {
                 match message.state {
                     MessageState::Forwarded => link.awaited.add(message),
@@ -165,7 +174,32 @@ impl Mesh {
         }
         Ok(())
     }
+}
 
+/// Returns the receipts of messages that came from a linked mesh. `keys` are the keys of the messages, and
+/// `senders` are the peers of the linked mesh.
+///
+/// # Errors
+/// When the database can't be read.
+pub(super) fn receipts_for(
+    store: &Store,
+    mail: &Mail,
+    senders: &[PeerId],
+    keys: &[&str],
+    now: i64,
+) -> Result<Vec<Value>, Error> {
+    let mut rows = Vec::new();
+    for key in keys {
+        let with_key = |sender| mail.message_with_key(store, sender, key).transpose();
+        let found = senders.iter().find_map(with_key).transpose()?;
+        let Some(message) = found.filter(|of| TOLD.contains(&of.state)) else { continue };
+        let at = message.acked.or(message.read).unwrap_or(now);
+        rows.push(json!({ "key": key, "receipt": message.state.word(), "ago": (now - at).max(0) }));
+    }
+    Ok(rows)
+}
+
+impl Mesh {
     /// Returns a number that increases when receipts change in this mesh. The number is sent to the meshes that poll
     /// this mesh.
     pub fn receipts_version(&self) -> i64 {
@@ -217,22 +251,5 @@ impl Mesh {
             self.federation.links[n].awaited.note_state(seq, receipt.state);
         }
         Ok(())
-    }
-
-    /// Returns the receipts of messages that came from a linked mesh. `keys` are the keys of the messages, and
-    /// `senders` are the peers of the linked mesh.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub(super) fn receipts_for(&self, senders: &[PeerId], keys: &[&str], now: i64) -> Result<Vec<Value>, Error> {
-        let mut rows = Vec::new();
-        for key in keys {
-            let with_key = |sender| self.mail.message_with_key(&self.turn.store, sender, key).transpose();
-            let found = senders.iter().find_map(with_key).transpose()?;
-            let Some(message) = found.filter(|of| TOLD.contains(&of.state)) else { continue };
-            let at = message.acked.or(message.read).unwrap_or(now);
-            rows.push(json!({ "key": key, "receipt": message.state.word(), "ago": (now - at).max(0) }));
-        }
-        Ok(rows)
     }
 }

@@ -9,9 +9,12 @@ use crate::base::error::Error;
 use crate::base::id_types::{MeshUrl, PeerId};
 use crate::base::{limits, time_format};
 use crate::core::Mesh;
+use crate::core::event_journal::Journal;
+use crate::core::mail::Mail;
 use crate::core::peers::peers_of_linked_meshes::LinkedParts;
 use crate::core::peers::{LinkedPeer, Peer, Peers};
-use crate::store::PeerRow;
+use crate::core::transaction_and_pending_effects::Turn;
+use crate::store::{PeerRow, Store};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -112,6 +115,38 @@ impl Federation {
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
 
+    /// Marks the peers of a mesh as offline if the mesh has been silent for too long.
+    pub(in crate::core) fn expire(
+        &self,
+        turn: &mut Turn,
+        peers: &mut Peers,
+        journal: &Journal,
+        now: i64,
+    ) -> Result<(), Error> {
+        let is_silent = |url: &MeshUrl| self.link_to(url).is_none_or(|link| self.silent_at(link) <= now);
+        peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), LeaveReason::MeshSilent, now)
+    }
+
+    /// Returns the links in the form that the status shows.
+    pub(in crate::core) fn view(&self, store: &Store, peers: &Peers, mail: &Mail, now: i64) -> Result<Value, Error> {
+        let mut rows = Vec::new();
+        for link in self.links() {
+            let theirs = peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url));
+            let (mut waiting, mut online) = (0, 0);
+            for peer in theirs {
+                waiting += mail.count_unread(store, &peer.row.id)?;
+                online += usize::from(peer.row.online);
+            }
+            rows.push(json!({
+                "url": link.url.as_str(), "kind": kind_of(link), "peers": online,
+                "heardAt": link.last_answer.map(time_format::iso), "silent": self.silent_at(link) <= now,
+                "trouble": link.trouble, "waiting": waiting, "refused": link.n_rejected,
+                "lastRefusal": link.last_rejection,
+            }));
+        }
+        Ok(Value::Array(rows))
+    }
+
     /// The earliest time, in ms, at which a linked mesh that has online peers will count as silent.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.linked().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
@@ -164,11 +199,12 @@ impl Mesh {
         })?;
         let taken: Vec<PeerId> =
             roster.peers.get(part.start..end).unwrap_or_default().iter().map(|peer| peer.id.clone()).collect();
-        self.reload_awaited(n, &taken)?;
+        let Mesh { turn, mail, federation, .. } = self;
+        federation.reload_awaited(&turn.store, mail, n, &taken)?;
         if end == roster.peers.len() {
-            self.note_receipts_version(n, roster.receipts_version);
+            federation.note_receipts_version(n, roster.receipts_version);
         }
-        self.federation.may_forward = true;
+        federation.may_forward = true;
         Ok(())
     }
 
@@ -177,33 +213,6 @@ impl Mesh {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.trouble = Some(plain(why, 200));
         }
-    }
-
-    /// Marks the peers of a mesh as offline if the mesh has been silent for too long.
-    pub(in crate::core) fn expire_links(&mut self, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, journal, federation, .. } = self;
-        let is_silent = |url: &MeshUrl| federation.link_to(url).is_none_or(|link| federation.silent_at(link) <= now);
-        peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), LeaveReason::MeshSilent, now)
-    }
-
-    /// Returns the links in the form that the status shows.
-    pub(in crate::core) fn links_view(&self, now: i64) -> Result<Value, Error> {
-        let mut rows = Vec::new();
-        for link in self.federation.links() {
-            let theirs = self.peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url));
-            let (mut waiting, mut online) = (0, 0);
-            for peer in theirs {
-                waiting += self.mail.count_unread(&self.turn.store, &peer.row.id)?;
-                online += usize::from(peer.row.online);
-            }
-            rows.push(json!({
-                "url": link.url.as_str(), "kind": kind_of(link), "peers": online,
-                "heardAt": link.last_answer.map(time_format::iso), "silent": self.federation.silent_at(link) <= now,
-                "trouble": link.trouble, "waiting": waiting, "refused": link.n_rejected,
-                "lastRefusal": link.last_rejection,
-            }));
-        }
-        Ok(Value::Array(rows))
     }
 }
 

@@ -60,7 +60,8 @@ pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these 
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs (either all of them or none) before you edit them, or renew your locks",
+    summary: "Lock the files, folders or globs that you are about to edit, or renew your locks; if one can't be \
+              locked, none is",
     args: &[
         FILE,
         FILES,

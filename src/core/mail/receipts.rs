@@ -5,7 +5,7 @@ use super::{Mail, MailView};
 use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::MessageState;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id_types::{MessageSeq, PeerId};
+use crate::base::id_types::{MeshUrl, MessageSeq, PeerId};
 use crate::base::{limits, time_format, untrusted_text};
 use crate::core::event_journal::{Change, Journal};
 use crate::core::op_behavior::{Notices, OpBehavior};
@@ -292,7 +292,11 @@ impl Mail {
             for (name, at) in [("offeredAt", message.offered), ("ackedAt", message.acked)] {
                 map.insert(name.into(), json!(at.map(time_format::iso)));
             }
-            map.insert("channel".into(), json!(reached(message)));
+            let mesh = message.mesh.as_ref().map(MeshUrl::as_str);
+            map.insert("channel".into(), json!(mesh.or(message.channel.as_deref())));
+            if let Some(why) = message.rejection.as_ref().or(message.unclear.as_ref()) {
+                map.insert("reason".into(), json!(why));
+            }
             // If the database can't be read, the wakeups are left out. Other operations report the failure.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
@@ -329,16 +333,6 @@ pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usi
     let missing: Vec<&PeerId> = ids.iter().filter(|id| !reached.contains(id)).collect();
     let names: Vec<String> = missing.iter().take(NAMES_MAX).map(|id| peers.name_of(id)).collect();
     (missing.len(), names.join(", "))
-}
-
-/// Returns the channel through which a message was offered. For a message to a linked mesh, returns the address of that
-/// mesh. If that mesh has not accepted the message, the reason follows the address.
-fn reached(m: &Message) -> Option<String> {
-    match (&m.mesh, m.rejection.as_ref().or(m.unclear.as_ref())) {
-        (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
-        (Some(mesh), None) => Some(mesh.to_string()),
-        _ => m.channel.clone(),
-    }
 }
 
 impl Mesh {

@@ -11,6 +11,7 @@ use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op_behavior::OpBehavior;
 use crate::core::op_definition::{ArgKind, Runner};
+use crate::core::peers::mesh_parts_changed_by_sessions::SessionParts;
 use crate::core::transaction_and_pending_effects::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::PeerRow;
@@ -108,7 +109,7 @@ fn register(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 fn unregister(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    mesh.unregister(ctx.me()?, LeaveReason::CleanExit, ctx.now)?;
+    unregister_peer(&mut mesh.session_parts(), ctx.me()?, LeaveReason::CleanExit, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -181,29 +182,32 @@ fn auto_name(id: &str) -> String {
     format!("peer-{}", id.get(..6).unwrap_or(""))
 }
 
-impl Mesh {
-    /// Ends the registration of a client of the old HTTP API. A client with a chosen name keeps its mailbox.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub(in crate::core) fn unregister(&mut self, id: &PeerId, reason: LeaveReason, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, mail, locks, channels, journal, .. } = self;
-        journal.unsubscribe_peer(id);
-        let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
-        let was_online = std::mem::replace(&mut peer.row.online, false);
-        peer.row.last_seen = now;
-        peer.row.kind = PeerKind::Http { push_socket: None };
-        let row = peer.row.clone();
-        locks.release(turn, peers, journal, |lock| lock.holder == row.id, Some(reason.word()), now)?;
-        channels.leave_all(turn, peers, journal, id, now)?;
-        if row.name.is_empty() || row.name == auto_name(row.id.as_str()) {
-            peers.forget(turn, mail, id)?;
-        } else {
-            turn.store.put_peer(&row)?;
-        }
-        if was_online {
-            peers.record(turn, journal, &Change::PeerLeft { row: &row, named: false, reason }, id, now)?;
-        }
-        Ok(())
+/// Ends the registration of a client of the old HTTP API. A client with a chosen name keeps its mailbox.
+///
+/// # Errors
+/// When the database can't be written.
+pub(super) fn unregister_peer(
+    parts: &mut SessionParts,
+    id: &PeerId,
+    reason: LeaveReason,
+    now: i64,
+) -> Result<(), Error> {
+    let SessionParts { turn, peers, mail, locks, channels, journal, .. } = parts;
+    journal.unsubscribe_peer(id);
+    let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
+    let was_online = std::mem::replace(&mut peer.row.online, false);
+    peer.row.last_seen = now;
+    peer.row.kind = PeerKind::Http { push_socket: None };
+    let row = peer.row.clone();
+    locks.release(turn, peers, journal, |lock| lock.holder == row.id, Some(reason.word()), now)?;
+    channels.leave_all(turn, peers, journal, id, now)?;
+    if row.name.is_empty() || row.name == auto_name(row.id.as_str()) {
+        peers.forget(turn, mail, id)?;
+    } else {
+        turn.store.put_peer(&row)?;
     }
+    if was_online {
+        peers.record(turn, journal, &Change::PeerLeft { row: &row, named: false, reason }, id, now)?;
+    }
+    Ok(())
 }

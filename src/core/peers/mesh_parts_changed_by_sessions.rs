@@ -16,7 +16,7 @@ pub(in crate::core) struct SessionParts<'a> {
     pub(in crate::core) locks: &'a mut Locks,
     pub(in crate::core) mail: &'a mut Mail,
     pub(in crate::core) channels: &'a mut Channels,
-    pub(in crate::core) journal: &'a Journal,
+    pub(in crate::core) journal: &'a mut Journal,
     pub(in crate::core) waiting: &'a mut Waiting,
 }
 

@@ -23,6 +23,7 @@ pub(in crate::core) mod mesh_parts_changed_by_sessions;
 pub mod sessions;
 
 pub(in crate::core) use machine_of_connection::{is_machine_known, rename_machine};
+pub(in crate::core) use retention::expire_peers;
 
 pub use peers_of_linked_meshes::LinkedPeer;
 

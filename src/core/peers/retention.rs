@@ -1,5 +1,6 @@
 //! The lifetime of peers. This module decides when a silent peer counts as gone, and when an offline peer is forgotten.
 
+use super::http_registration::unregister_peer;
 use super::{Peer, Peers, detach_connection};
 use crate::base::domain_enums::{LeaveReason, PeerKind};
 use crate::base::error::{Error, ErrorKind};
@@ -107,22 +108,41 @@ pub(super) fn take_from_gone(parts: &mut SessionParts, id: &PeerId, now: i64) ->
     channels.leave_all(turn, peers, journal, id, now)
 }
 
-impl Mesh {
-    /// Marks peers as gone when their time is up. These are HTTP clients that have sent no heartbeat, and sessions
-    /// whose grace period has ended.
-    pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
-        let Peers { peers, settings, .. } = &mut self.peers;
-        let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
-        for row in due {
-            if row.is_http() {
-                self.unregister(&row.id, LeaveReason::NoHeartbeat, now)?;
-            } else {
-                self.end_grace(&row.id, now)?;
-            }
+/// Marks peers as gone when their time is up. These are HTTP clients that have sent no heartbeat, and sessions
+/// whose grace period has ended.
+pub(in crate::core) fn expire_peers(parts: &mut SessionParts, now: i64) -> Result<(), Error> {
+    let Peers { peers, settings, .. } = &mut *parts.peers;
+    let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
+    for row in due {
+        if row.is_http() {
+            unregister_peer(parts, &row.id, LeaveReason::NoHeartbeat, now)?;
+        } else {
+            end_grace(parts, &row.id, now)?;
         }
-        Ok(())
     }
+    Ok(())
+}
 
+/// Ends a session that did not return during its grace period.
+fn end_grace(parts: &mut SessionParts, id: &PeerId, now: i64) -> Result<(), Error> {
+    let SessionParts { turn, peers, journal, .. } = parts;
+    let Some(peer) = peers.get_mut(id) else { return Ok(()) };
+    let is_unannounced = std::mem::replace(&mut peer.row.online, false);
+    let row = peer.row.clone();
+    if is_unannounced {
+        turn.store.put_peer(&row)?;
+        let change = Change::PeerLeft { row: &row, named: true, reason: LeaveReason::Lost };
+        peers.record(turn, journal, &change, id, now)?;
+    }
+    take_from_gone(parts, id, now)?;
+    let SessionParts { turn, peers, .. } = parts;
+    if let Some(peer) = peers.get_mut(id) {
+        peer.offline_since = None;
+    }
+    peers.forget_process(turn, id)
+}
+
+impl Mesh {
     /// Forgets agent processes that ended while no broker was running. New sessions can then take over the names and
     /// the mail of the sessions of these processes. `is_alive` checks whether a process on this machine is running.
     pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
@@ -146,24 +166,5 @@ impl Mesh {
             channels.remove_ended(turn, peers, journal, now)
         });
         self.turn.log_error(forgotten);
-    }
-
-    /// Ends a session that did not return during its grace period.
-    fn end_grace(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, journal, .. } = self;
-        let Some(peer) = peers.get_mut(id) else { return Ok(()) };
-        let is_unannounced = std::mem::replace(&mut peer.row.online, false);
-        let row = peer.row.clone();
-        if is_unannounced {
-            turn.store.put_peer(&row)?;
-            let change = Change::PeerLeft { row: &row, named: true, reason: LeaveReason::Lost };
-            peers.record(turn, journal, &change, id, now)?;
-        }
-        take_from_gone(&mut self.session_parts(), id, now)?;
-        let Mesh { turn, peers, .. } = self;
-        if let Some(peer) = peers.get_mut(id) {
-            peer.offline_since = None;
-        }
-        peers.forget_process(turn, id)
     }
 }

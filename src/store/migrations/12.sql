@@ -1,8 +1,30 @@
 -- Each column has one meaning. `session_key` was a key or a JSON list of keys, or empty; `pid` was 0 for an unknown
--- process; `rejection` was also the reason why the last attempt to forward a message got no clear answer; and `outcome`
--- contained sentences.
-ALTER TABLE message ADD COLUMN unclear TEXT;
-UPDATE message SET unclear = rejection, rejection = NULL WHERE rejection IS NOT NULL AND state < 2;
+-- process; `rejection` was also the reason why the last attempt to forward a message got no clear answer; `outcome`
+-- contained sentences; an empty `recipient_group` stood for no group; and the empty namespace of the shared state stood
+-- for values that remained in events.
+CREATE TABLE new_message(
+  seq INTEGER PRIMARY KEY, sender INTEGER NOT NULL, recipient INTEGER NOT NULL, recipient_group TEXT,
+  type TEXT NOT NULL, body TEXT NOT NULL, reply_to INTEGER, key TEXT,
+  created INTEGER NOT NULL, expires INTEGER,
+  state INTEGER NOT NULL, channel TEXT, bytes_read INTEGER NOT NULL,
+  offered INTEGER, read INTEGER, acked INTEGER, pushed INTEGER, mesh_url TEXT, rejection TEXT, thread INTEGER, unclear TEXT);
+INSERT INTO new_message SELECT
+  seq, sender, recipient, nullif(recipient_group, ''), type, body, reply_to, key, created, expires, state, channel,
+  bytes_read, offered, read, acked, pushed, mesh_url,
+  CASE WHEN state >= 2 THEN rejection END, thread, CASE WHEN state < 2 THEN rejection END FROM message;
+DROP TABLE message;
+ALTER TABLE new_message RENAME TO message;
+CREATE INDEX message_unread ON message(recipient) WHERE state < 2;
+CREATE INDEX message_box ON message(recipient) WHERE state >= 2;
+CREATE INDEX message_pair ON message(recipient, sender) WHERE state >= 2;
+CREATE INDEX message_sent ON message(sender);
+CREATE INDEX message_key ON message(sender, key) WHERE key IS NOT NULL;
+CREATE INDEX message_expiry ON message(expires) WHERE expires IS NOT NULL AND state < 2;
+CREATE INDEX message_thread ON message(thread) WHERE thread IS NOT NULL;
+CREATE INDEX message_channel ON message(recipient_group) WHERE recipient_group >= '#' AND recipient_group < '$';
+CREATE TABLE remaining_values(last_event INTEGER PRIMARY KEY);
+INSERT OR IGNORE INTO remaining_values SELECT last_event FROM state WHERE namespace = '' AND last_event IS NOT NULL;
+DELETE FROM state WHERE namespace = '';
 CREATE TABLE new_wakeup(
   seq INTEGER NOT NULL, at INTEGER NOT NULL, channel TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT,
   PRIMARY KEY (seq, at, channel)) WITHOUT ROWID;

@@ -5,7 +5,7 @@
 
 use super::{ProcessInfo, platform};
 use crate::base::process_identity::Process;
-use crate::known_agents::agent_signs::own_arguments;
+use crate::known_agents::recognition_rule_types::own_arguments;
 use crate::known_agents::{self, Agent};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};

@@ -111,7 +111,7 @@ export function textBox(row) {
 }
 
 function fillTalk(cell, talk) {
-  const print = talk.copies.map((row) => `${row.id}${row.receipt}${row.channel}${row.wakes?.length}`).join();
+  const print = talk.copies.map((row) => `${row.id}${row.receipt}${row.channel}${row.reason}${row.wakes?.length}`).join();
   if (cell.print === print) return;
   cell.print = print;
   const { steps, body, list, acts } = cell.parts;
@@ -132,7 +132,8 @@ function fillTalk(cell, talk) {
   list.replaceChildren(...talk.copies.map((row) => {
     const stages = [['sent', row.createdAt], ['offered', row.offeredAt], ['read', row.readAt], ['acked', row.ackedAt]];
     const words = stages.filter(([, when]) => when).flatMap(([word, when]) => [` ${word} `, clock(when)]);
-    const by = row.channel ? ` through ${flat(row.channel)}` : '';
+    const why = row.reason ? `: ${flat(row.reason)}` : '';
+    const by = row.channel ? ` through ${flat(row.channel)}${why}` : '';
     return el('li', '', isGroup ? bdi('name', row.toName) : '', ...words, by);
   }));
 }

@@ -99,7 +99,7 @@ impl Mesh {
             value["hubs"] = hubs;
         }
         if !self.federation.links().is_empty() {
-            value["links"] = self.links_view(now)?;
+            value["links"] = self.federation.view(&self.turn.store, &self.peers, &self.mail, now)?;
         }
         Ok(value)
     }
