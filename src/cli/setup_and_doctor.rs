@@ -121,8 +121,8 @@ fn refuse_home_as_project(environment: &Environment, is_removal: bool) -> Result
             return Ok(());
         }
     }
-    let text = "--project: the working directory is your home directory, where the settings files of a project would \
-                be your own settings files; change to the folder of a project, or leave --project out";
+    let text = "--project: the working directory is your home directory, whose settings files are your own, not those \
+                of a project; change to the folder of a project, or leave --project out";
     Err(Error::new(ErrorKind::Usage, text))
 }
 

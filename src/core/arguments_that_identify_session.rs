@@ -29,7 +29,7 @@ pub(crate) const NAMING: [Arg; 14] = [
         "What people call the agent; the default name of its session begins with this word",
     ),
     arg("name", limits::WORD_MAX, "The name that the user chose for the session"),
-    flag("sharedHooks", "Other agents run hooks in the same dialect as this agent"),
+    flag("sharedHooks", "The hooks of other agents use this agent's dialect, too"),
     flag("continues", "The agent has said that its session continues under this key"),
     KEYED_CALLS,
     flag(
