@@ -78,6 +78,11 @@ impl Mesh {
         self.turn.take_effects()
     }
 
+    /// Whether the turn has answered any call.
+    pub fn has_replies(&self) -> bool {
+        self.turn.has_replies()
+    }
+
     /// Whether the turn has anything to commit.
     pub fn has_written(&self) -> bool {
         self.turn.store.has_written()

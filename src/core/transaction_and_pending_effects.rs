@@ -130,6 +130,11 @@ impl Turn {
         }
     }
 
+    /// Whether any effect is a reply.
+    pub(super) fn has_replies(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Reply { .. }))
+    }
+
     /// The current number of effects, for a later call of [`Turn::drop_effects`].
     pub(super) fn effect_count(&self) -> usize {
         self.effects.len()

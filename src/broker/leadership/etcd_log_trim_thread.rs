@@ -52,10 +52,15 @@ impl LogProgress {
         self.position.store(position.0, Ordering::Release);
     }
 
-    /// Whether a hub has joined since the last call. If so, the leader must store an entry with the mesh's time. Until
-    /// then, the new hub knows only the time of its own machine.
-    pub fn take_wish_for_time(&self) -> bool {
-        self.is_time_wanted.swap(false, Ordering::AcqRel)
+    /// Whether a hub has joined, and the leader has not stored an entry with the mesh's time since. Until then, the new
+    /// hub knows only the time of its own machine.
+    pub fn is_time_wanted(&self) -> bool {
+        self.is_time_wanted.load(Ordering::Acquire)
+    }
+
+    /// Records that the leader stores an entry with the mesh's time.
+    pub fn note_time(&self) {
+        self.is_time_wanted.store(false, Ordering::Release);
     }
 }
 
@@ -197,6 +202,9 @@ impl Keeper {
         let is_known = |standby: &HubPosition| self.standbys.iter().any(|known| known.lease == standby.lease);
         if !standbys.iter().all(is_known) {
             self.progress.is_time_wanted.store(true, Ordering::Release);
+        }
+        // The turn that the last call of `wake` began may not have written the time, because it only answered reads.
+        if self.progress.is_time_wanted() {
             (self.wake)();
         }
         self.standbys = standbys;

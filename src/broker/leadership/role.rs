@@ -83,7 +83,10 @@ impl Leading {
     }
 
     fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
-        if self.progress.take_wish_for_time() {
+        // If etcd refuses an entry, all answers of the turn are refused. So the time does not turn a turn that only reads
+        // into one that writes.
+        if self.progress.is_time_wanted() && (mesh.has_written() || !mesh.has_replies()) {
+            self.progress.note_time();
             mesh.write_time(now);
         }
         let n_bytes = mesh.recorded_size();
