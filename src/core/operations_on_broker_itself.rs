@@ -25,105 +25,90 @@ pub enum BrokerRequest {
 }
 
 /// Proves that the broker is alive.
-pub static PING: Op = Op {
-    name: "ping",
-    summary: "Answer at once, as proof that the broker is alive and that its hub is the leader; if several hubs share \
-              the mesh, the answer also names their log",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
-    behavior: QUIET,
-    run: Runner::Broker(BrokerRequest::Ping),
-};
+pub static PING: Op = broker_op(
+    BrokerRequest::Ping,
+    "ping",
+    "Answer at once, as proof that the broker is alive and that its hub is the leader; if several hubs share \
+     the mesh, the answer also names their log",
+    &[],
+);
 
 /// Returns the number of the last event.
-pub static LAST_EVENT: Op = Op {
-    name: "events.cursor",
-    summary: "Return the number of the last event, so that the caller can wait for all later events",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
-    behavior: QUIET,
-    run: Runner::Broker(BrokerRequest::LastEvent),
-};
+pub static LAST_EVENT: Op = broker_op(
+    BrokerRequest::LastEvent,
+    "events.cursor",
+    "Return the number of the last event, so that the caller can wait for all later events",
+    &[],
+);
 
 /// Describes the broker.
 pub static INFO: Op = Op {
-    name: "broker.info",
-    summary: "Show the broker's version, process id and HTTP port, and its address for other machines; callers on its \
-              own machine also see a fingerprint of its settings",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
     behavior: OpBehavior { on_standby: true, ..QUIET },
-    run: Runner::Broker(BrokerRequest::Info),
+    ..broker_op(
+        BrokerRequest::Info,
+        "broker.info",
+        "Show the broker's version, process id and HTTP port, and its address for other machines; callers on \
+         its own machine also see a fingerprint of its settings",
+        &[],
+    )
 };
 
 /// Ends the broker.
 pub static STOP: Op = Op {
-    name: "broker.stop",
-    summary: "End the broker. Only callers on the same machine may do this",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
     repeatable: false,
     behavior: OpBehavior { on_standby: true, ..QUIET },
-    run: Runner::Broker(BrokerRequest::Stop),
+    ..broker_op(BrokerRequest::Stop, "broker.stop", "End the broker. Only callers on the same machine may do this", &[])
 };
 
 /// Creates a code that opens the web page.
-pub static OPEN_PAGE: Op = Op {
-    name: "web.open",
-    summary: "Create a code that opens the web page once and expires after a minute. Only callers on the same machine \
-              may do this",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
-    behavior: QUIET,
-    run: Runner::Broker(BrokerRequest::OpenPage),
-};
+pub static OPEN_PAGE: Op = broker_op(
+    BrokerRequest::OpenPage,
+    "web.open",
+    "Create a code that opens the web page once and expires after a minute. Only callers on the same \
+     machine may do this",
+    &[],
+);
 
 /// Describes the hubs of this mesh.
 pub static HUB_STATUS: Op = Op {
-    name: "hub.status",
-    summary: "Show which hub leads, how far the other hubs lag behind it, and the state of etcd",
-    args: &[],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
     behavior: OpBehavior { on_standby: true, ..QUIET },
-    run: Runner::Broker(BrokerRequest::HubStatus),
+    ..broker_op(
+        BrokerRequest::HubStatus,
+        "hub.status",
+        "Show which hub leads, how far the other hubs lag behind it, and the state of etcd",
+        &[],
+    )
 };
 
 /// Returns a piece of a database copy to another hub.
-pub static SNAPSHOT: Op = Op {
-    name: "hub.snapshot",
-    summary: "Give another hub one piece of a database copy; all other callers are refused",
-    args: &[
+pub static SNAPSHOT: Op = broker_op(
+    BrokerRequest::Snapshot,
+    "hub.snapshot",
+    "Give another hub one piece of a database copy; all other callers are refused",
+    &[
         hidden("hub", HUB_TEXT, "The address of the hub that requests the copy").required(),
         hidden("ticket", HUB_TEXT, "The ticket that the requesting hub put into etcd").required(),
         hidden("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
     ],
-    actor: Auth::Optional,
-    verb: None,
-    tool: None,
-    repeatable: true,
-    behavior: QUIET,
-    run: Runner::Broker(BrokerRequest::Snapshot),
-};
+);
 
 /// For operations that only programs call. No user sees the results, so they contain no notices.
 const QUIET: OpBehavior = OpBehavior { notices: Notices::None, ..OpBehavior::USUAL };
+
+/// Defines an operation that the broker runs, and that programs may repeat.
+const fn broker_op(request: BrokerRequest, name: &'static str, summary: &'static str, args: &'static [Arg]) -> Op {
+    Op {
+        name,
+        summary,
+        args,
+        actor: Auth::Optional,
+        verb: None,
+        tool: None,
+        repeatable: true,
+        behavior: QUIET,
+        run: Runner::Broker(request),
+    }
+}
 
 const HUB_TEXT: ArgKind = ArgKind::Text { min: 1, max: 300 };
 
