@@ -78,6 +78,36 @@ fn every_method_of_the_socket_is_documented() {
 }
 
 #[test]
+fn an_operation_of_the_broker_refuses_unknown_arguments() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let pid = place.broker_pid().unwrap();
+    let mut socket = place.socket();
+    let refused = socket.call("broker.stop", json!({ "when": "later" }));
+    assert!(
+        refused["error"]["message"].as_str().is_some_and(|text| text.contains("when: unknown argument")),
+        "{refused}"
+    );
+    assert_eq!(
+        socket.call("ping", json!({ "as": "human" }))["result"],
+        json!({}),
+        "every operation may name its caller"
+    );
+    assert!(lives(pid));
+}
+
+#[test]
+fn a_lock_under_a_command_ends_with_the_command() {
+    let place = Place::new();
+    place.ok(&["lock", "a.rs", "--", "true"]);
+    until("the end of the lock is an event", || {
+        let events = place.json(&["events"]);
+        let last = events["events"].as_array().and_then(|rows| rows.last().cloned()).unwrap_or_default();
+        last["type"] == json!("file_unlocked") && last["payload"]["reason"] == json!("the command ended")
+    });
+}
+
+#[test]
 fn a_second_start_is_refused_with_a_sentence() {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
