@@ -83,9 +83,10 @@ impl LineBuffer {
 /// Returns the position of the first line end.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     // For long texts, memchr is faster than `contains`. But memchr first asks the processor which instructions it
-    // supports, and that takes 13 µs on a virtual machine. A verb receives only a single line, so `contains` is enough
-    // for a verb.
+    // supports, and that takes 13 µs on a virtual machine. A verb looks for a line before it has received anything, and
+    // then receives a single line, so `contains` is enough for a verb.
     match bytes {
+        [] => None,
         [line @ .., b'\n'] if !line.contains(&b'\n') => Some(line.len()),
         _ => memchr::memchr(b'\n', bytes),
     }
