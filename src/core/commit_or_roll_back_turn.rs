@@ -10,8 +10,8 @@ use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 const TIME: &str = "time";
 
 impl Mesh {
-    /// Commits the turn. Returns whether this succeeded. If not, the error replaces every reply of the turn, and memory
-    /// is loaded again from the database.
+    /// Commits the turn. Returns whether this succeeded. If not, the error replaces every reply since the first write of
+    /// the turn, and memory is loaded again from the database.
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
@@ -49,7 +49,8 @@ impl Mesh {
         self.turn.store.recorded_size()
     }
 
-    /// Rolls the turn back. The error replaces every reply of the turn, and memory is loaded again from the database.
+    /// Rolls the turn back. The error replaces every reply since the first write of the turn, and memory is loaded again
+    /// from the database.
     pub fn take_back(&mut self, error: &Error) {
         self.turn.take_back(error);
         self.rest();

@@ -237,6 +237,7 @@ impl Mesh {
         let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
         let result = ruled.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, BUG))).and_then(|value| {
             self.turn.store.end_call()?;
+            self.turn.note_call_end(n_effects);
             Ok(value)
         });
         if let Err(error) = &result {

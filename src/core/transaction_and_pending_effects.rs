@@ -66,6 +66,8 @@ pub struct Turn {
     pub(super) store: Store,
     pub(super) dirty: Dirty,
     effects: Vec<Effect>,
+    /// How many effects the turn had when it began to write; `None` if it has written nothing.
+    n_effects_before_writes: Option<usize>,
     /// The error that made the transaction of the turn fail early, before the commit.
     broken: Option<Error>,
     /// When the next row expires: `None` if this is unknown, `Some(None)` if no row will expire.
@@ -93,6 +95,7 @@ impl Turn {
             store,
             dirty: Dirty::default(),
             effects: Vec::new(),
+            n_effects_before_writes: None,
             broken: None,
             next_expiry: None,
             newest: 0,
@@ -140,6 +143,14 @@ impl Turn {
         self.effects.len()
     }
 
+    /// Records that a call has ended, before which the turn had `n` effects. If the call is the first one that has
+    /// written, the replies among these effects remain true even if the turn is rolled back.
+    pub(super) fn note_call_end(&mut self, n: usize) {
+        if self.store.has_written() {
+            self.n_effects_before_writes.get_or_insert(n);
+        }
+    }
+
     /// Keeps only the first `n` effects. The other effects come from a call that has failed.
     pub(super) fn drop_effects(&mut self, n: usize) {
         self.effects.truncate(n);
@@ -147,6 +158,7 @@ impl Turn {
 
     /// Removes and returns the effects that are to leave the core, oldest first.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        self.n_effects_before_writes = None;
         std::mem::take(&mut self.effects)
     }
 
@@ -167,8 +179,7 @@ impl Turn {
     /// Commits the turn.
     ///
     /// # Errors
-    /// When the database can't be written. The error then replaces every reply of the turn, and no other effect leaves
-    /// the core.
+    /// When the database can't be written. Then the turn is rolled back, see [`Turn::take_back`].
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let error = match (self.broken.take(), self.store.commit()) {
             (None, Ok(_)) => return Ok(()),
@@ -192,15 +203,19 @@ impl Turn {
         Ok(self.store.seal(position)?)
     }
 
-    /// Rolls the turn back. The error replaces every reply of the turn, and no other effect leaves the core.
+    /// Rolls the turn back. The error replaces every reply that depends on the writes of the turn. These are all replies
+    /// since the first write. No effect that is not a reply leaves the core.
     pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
-        self.effects.retain_mut(|effect| match effect {
-            Effect::Reply { result, .. } => {
+        let mut n_valid = self.n_effects_before_writes.take().unwrap_or(0);
+        self.effects.retain_mut(|effect| {
+            let is_valid = n_valid > 0;
+            n_valid = n_valid.saturating_sub(1);
+            let Effect::Reply { result, .. } = effect else { return false };
+            if !is_valid {
                 *result = Err(error.clone());
-                true
             }
-            _ => false,
+            true
         });
         self.push(Effect::Log(error.clone()));
     }

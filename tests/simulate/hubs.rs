@@ -4,7 +4,7 @@
 use crate::engine::{Engine, Fault, MemoryLog};
 use crate::world::Dice;
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 use slm_mesh::base::id_types::LogId;
 use slm_mesh::broker::leadership::{DatabaseLogMatch, Leader, Standby, TakeOver, TurnEnd};
 use slm_mesh::core::ConnId::Client;
@@ -160,10 +160,20 @@ fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
 
 /// Sets an entry of the shared state, and commits the turn. Returns how the turn ended, and the answers.
 fn set_entry(mesh: &mut Mesh, leader: &mut Leader<MemoryLog>, value: &str) -> (TurnEnd, Vec<String>) {
-    let op = core::op("state.set").expect("an operation");
-    let args = op.check(core::object(json!({ "key": "k", "value": value }))).expect("good arguments");
-    let (acting, shell_session, shell_agent, ancestors) = (None, None, None, Vec::new());
-    mesh.call(Call { conn: Client(7), id: json!(1), op, args, acting, shell_session, shell_agent, ancestors }, 2000);
+    run_turn(mesh, leader, &[("state.set", json!({ "key": "k", "value": value }))])
+}
+
+/// Makes these calls in one turn, and commits the turn. Returns how the turn ended, and the answers.
+fn run_turn(mesh: &mut Mesh, leader: &mut Leader<MemoryLog>, calls: &[(&str, Value)]) -> (TurnEnd, Vec<String>) {
+    for (name, args) in calls {
+        let op = core::op(name).expect("an operation");
+        let args = op.check(core::object(args.clone())).expect("good arguments");
+        let (acting, shell_session, shell_agent, ancestors) = (None, None, None, Vec::new());
+        mesh.call(
+            Call { conn: Client(7), id: json!(1), op, args, acting, shell_session, shell_agent, ancestors },
+            2000,
+        );
+    }
     let end = leader.commit_turn(mesh, 2000);
     let answers = mesh.take_effects().into_iter().filter_map(|effect| match effect {
         Effect::Reply { result, .. } => Some(result.map_or_else(|error| error.text, |value| value.to_string())),
@@ -185,6 +195,13 @@ fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
     assert!(end == TurnEnd::TakenBack && answers[0].contains("the engine is full"), "{end:?} {answers:?}");
     let (end, answers) = set_entry(&mut mesh, &mut leader, "3");
     assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":2"), "{end:?} {answers:?}");
+    // A read is answered even if its turn can't be stored, unless it has seen what the turn has written.
+    engine.set_fault(Fault::Full);
+    let get = ("state.get", json!({ "key": "k" }));
+    let calls = [get.clone(), ("state.set", json!({ "key": "k", "value": "4" })), get];
+    let (end, answers) = run_turn(&mut mesh, &mut leader, &calls);
+    assert!(end == TurnEnd::TakenBack && answers[0].contains("\"value\":\"3\""), "{end:?} {answers:?}");
+    assert!(answers[1..].iter().all(|answer| answer.contains("the engine is full")), "{answers:?}");
     // After a hub has stepped down, another hub can lead at once.
     drop(mesh.into_store());
     drop(leader.step_down());

@@ -13,7 +13,8 @@ use crate::store::{LogPosition, Store};
 pub enum TurnEnd {
     /// The turn is in the log and in the database, so its responses may be sent.
     Committed,
-    /// The turn was rolled back, and its callers get an error. The hub continues to lead.
+    /// The turn was rolled back, and the callers whose replies depend on its writes get an error. The hub continues to
+    /// lead.
     TakenBack,
     /// The hub no longer leads, for the reason given here. The log may contain the turn, so nothing may be sent, not
     /// even an error. The caller must drop the mesh and go on standby.
@@ -36,39 +37,36 @@ impl<L: ReplicatedLog> Leader<L> {
     /// Ends a turn: stores its changes in the log, and then commits the database.
     pub fn commit_turn(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
         let stamp = EntryStamp { term: self.term, now };
-        match mesh.seal(LogPosition { log: self.id, index: self.next.0, stamp }) {
-            Err(error) => {
-                mesh.take_back(&error);
-                return TurnEnd::TakenBack;
-            }
-            // The turn changed nothing. But if another hub has become the leader, the data that the turn read may be
-            // outdated.
-            Ok(None) if !self.log.still_leads() => return TurnEnd::Deposed("the lease has ended".into()),
-            Ok(None) => {}
+        let refusal = match mesh.seal(LogPosition { log: self.id, index: self.next.0, stamp }) {
+            Err(error) => Some(error),
+            Ok(None) => None,
             Ok(Some(changes)) => {
                 let (log, schema, previous) = (self.id, Store::schema(), self.last);
                 let changes = changes.into_bytes();
                 let entry = LogEntry { log, schema, term: self.term, now, previous, changes };
                 match self.log.append(self.next, &entry) {
-                    Append::Stored => (self.next, self.last) = (self.next.next(), stamp),
-                    Append::Refused(why) => {
-                        mesh.take_back(&Error::new(ErrorKind::Storage, why));
-                        return TurnEnd::TakenBack;
+                    Append::Stored => {
+                        (self.next, self.last) = (self.next.next(), stamp);
+                        None
                     }
+                    Append::Refused(why) => Some(Error::new(ErrorKind::Storage, why)),
                     Append::Deposed => return TurnEnd::Deposed("another hub leads".into()),
                     Append::Unknown(why) => return TurnEnd::Deposed(why),
                 }
             }
-        }
-        if !mesh.commit() {
+        };
+        if let Some(error) = &refusal {
+            mesh.take_back(error);
+        } else if !mesh.commit() {
             return TurnEnd::Deposed(
                 "the last changes are in the log, but this machine could not write them to its disk".into(),
             );
         }
+        // If another hub has become the leader, the data that the turn has read may be outdated.
         if !self.log.still_leads() {
             return TurnEnd::Deposed("the lease has ended".into());
         }
-        TurnEnd::Committed
+        if refusal.is_some() { TurnEnd::TakenBack } else { TurnEnd::Committed }
     }
 
     /// The connection to the log.
