@@ -22,8 +22,16 @@ pub fn carry_lines() -> Result<u8, Error> {
     let is_carrier = route_to_broker::is_remote(&places)?;
     // On a machine with its own broker, only a guest starts this process, through ssh. The guest itself searches for
     // the leader. So this process connects to this machine's broker, even if another hub leads.
-    let client =
+    let mut client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places, None)? };
+    // A guest can't tell a broker that hangs from an ssh that takes long to log in. Here, a broker that hangs is noticed
+    // within seconds. Any other error, such as the refusal of a standby, is an answer.
+    if !is_carrier
+        && let Err(error) = client.call_once("ping", &json!({}))
+        && error.kind == ErrorKind::TimedOut
+    {
+        return Err(error);
+    }
     let failed =
         |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker was lost ({error})"));
     let stuck = client.stuck_error();

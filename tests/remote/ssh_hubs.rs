@@ -96,6 +96,21 @@ fn a_hub_that_hangs_behind_a_living_ssh_is_noticed_by_the_command_that_holds_a_l
 }
 
 #[test]
+fn a_hub_that_hangs_is_reported_by_its_own_end_of_the_connection() {
+    let hub = Place::new();
+    let guest = guest_of(&hub);
+    guest.ok(&["state", "set", "port", "8080"]);
+    let broker = hub.broker_pid().unwrap().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &broker]).status().unwrap().success());
+    signal("-STOP");
+    let failed = guest.run(&["state", "get", "port"]);
+    signal("-CONT");
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(said.contains(&broker) && !said.contains("did not respond"), "{said}");
+    assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
+}
+
+#[test]
 fn a_program_that_reconnects_through_ssh_leaves_no_dead_ssh_behind() {
     let hub = Place::new();
     let guest = guest_of(&hub);
