@@ -1,5 +1,5 @@
-//! Formats JSON values as text. The `Display` of [`Value`] gives the same text, but needs twice as many instructions as
-//! these functions.
+//! Formats JSON values as text. The `Display` of [`Value`] gives the same text, but needs more than twice as many
+//! instructions as these functions.
 
 use super::untrusted_text;
 use serde_json::Value;
@@ -7,8 +7,60 @@ use std::io;
 
 /// The text of a value.
 pub fn json_text(value: &Value) -> String {
-    // An error is impossible: writing to a string always succeeds, and the keys of a `Value` are strings.
-    serde_json::to_string(value).unwrap_or_default()
+    JsonLine::default().value(value).finish()
+}
+
+/// A text that is put together from JSON values and from text that is JSON already.
+#[derive(Debug)]
+pub struct JsonLine(Vec<u8>);
+
+impl Default for JsonLine {
+    fn default() -> JsonLine {
+        JsonLine(Vec::with_capacity(128))
+    }
+}
+
+impl JsonLine {
+    /// Appends text that is JSON, or a part of it.
+    pub fn text(mut self, json: &str) -> JsonLine {
+        self.0.extend_from_slice(json.as_bytes());
+        self
+    }
+
+    /// Appends the text of a value.
+    pub fn value(mut self, value: &Value) -> JsonLine {
+        // An error is impossible: writing to memory always succeeds, and the keys of a `Value` are strings.
+        let _ = serde_json::to_writer(&mut self, value);
+        self
+    }
+
+    /// The whole text.
+    pub fn finish(self) -> String {
+        // An error is impossible, because only strings were appended.
+        String::from_utf8(self.0).unwrap_or_default()
+    }
+}
+
+// serde_json writes many pieces of a single byte, such as quotes. For them, `Vec::push` takes a fraction of the time of
+// the `Vec::extend_from_slice` that `Vec` itself uses as a writer.
+impl io::Write for JsonLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline(always)]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match bytes {
+            [byte] => self.0.push(*byte),
+            _ => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The length of the text of a value, in bytes.

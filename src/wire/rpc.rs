@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 with one message on each line (jsonrpc.org/specification).
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::json_text::json_text;
+use crate::base::json_text::{JsonLine, json_text};
 use serde_json::{Map, Value, json};
 
 /// The line is not JSON.
@@ -99,20 +99,32 @@ pub fn may_have_field(json: &str, name: &str) -> bool {
 /// When the value is not a JSON-RPC message.
 pub fn parse_message(value: Value) -> Result<RpcMessage, InvalidMessage> {
     let bad = |id: Option<Value>, text: &str| InvalidMessage { id, code: INVALID_REQUEST, text: text.into() };
-    let Value::Object(mut map) = value else {
+    let Value::Object(map) = value else {
         return Err(bad(None, "a message must be a JSON object with jsonrpc, method and params"));
     };
-    let id = map.remove("id");
+    let (mut version, mut id, mut method, mut params, mut result, mut error) = (None, None, None, None, None, None);
+    for (name, value) in map {
+        let field = match name.as_str() {
+            "jsonrpc" => &mut version,
+            "id" => &mut id,
+            "method" => &mut method,
+            "params" => &mut params,
+            "result" => &mut result,
+            "error" => &mut error,
+            _ => continue,
+        };
+        *field = Some(value);
+    }
     let known = id.clone().filter(is_id);
-    if map.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+    if version.as_ref().and_then(Value::as_str) != Some("2.0") {
         return Err(bad(known, "jsonrpc must be \"2.0\""));
     }
-    let method = match map.remove("method") {
+    let method = match method {
         Some(Value::String(method)) => method,
         Some(_) => return Err(bad(known, "method must be a string")),
-        None => return parse_response(map, id),
+        None => return parse_response(id, result, error),
     };
-    let params = match map.remove("params") {
+    let params = match params {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(params)) => params,
         Some(_) => {
@@ -126,8 +138,12 @@ pub fn parse_message(value: Value) -> Result<RpcMessage, InvalidMessage> {
     }
 }
 
-fn parse_response(mut map: Map<String, Value>, id: Option<Value>) -> Result<RpcMessage, InvalidMessage> {
-    let result = match (map.remove("result"), map.remove("error")) {
+fn parse_response(
+    id: Option<Value>,
+    result: Option<Value>,
+    error: Option<Value>,
+) -> Result<RpcMessage, InvalidMessage> {
+    let result = match (result, error) {
         (Some(result), None) => Ok(result),
         (None, Some(error)) => Err(error),
         _ => {
@@ -146,12 +162,11 @@ fn is_id(id: &Value) -> bool {
 }
 
 // The following functions format the JSON-RPC envelope themselves, because `json!` would first copy all of the content.
-// Unlike `format!`, `concat` reserves the memory for the whole line at once.
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {
-    let (id, method, params) = (json_text(id), json_text(&Value::from(method)), json_text(params));
-    ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"method\":", &method, ",\"params\":", &params, "}\n"].concat()
+    let line = JsonLine::default().text("{\"jsonrpc\":\"2.0\",\"id\":").value(id).text(",\"method\":");
+    line.value(&Value::from(method)).text(",\"params\":").value(params).text("}\n").finish()
 }
 
 /// Formats a notification as a line.
@@ -167,8 +182,8 @@ pub fn notification_with_text(method: &str, params: &str) -> String {
 
 /// Formats a result as a line.
 pub fn response(id: &Value, result: &Value) -> String {
-    let (id, result) = (json_text(id), json_text(result));
-    ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":", &result, "}\n"].concat()
+    let line = JsonLine::default().text("{\"jsonrpc\":\"2.0\",\"id\":").value(id);
+    line.text(",\"result\":").value(result).text("}\n").finish()
 }
 
 /// Formats a JSON-RPC error as a line. JSON-RPC demands a null id if the id is unknown.
