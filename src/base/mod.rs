@@ -5,6 +5,7 @@
 pub mod broker_downtimes;
 pub mod build_json_object;
 pub mod counted;
+pub mod domain_enums;
 pub mod error;
 pub mod id_types;
 pub mod json_text;
@@ -13,6 +14,5 @@ pub mod path_overlap;
 pub mod path_suffix;
 pub mod process_identity;
 pub mod shell_wildcards;
-pub mod domain_enums;
 pub mod time_format;
 pub mod untrusted_text;

@@ -16,19 +16,19 @@ pub mod http;
 pub mod leadership;
 #[doc(hidden)]
 mod admit_guests_and_announce_hub;
+mod clients;
+mod decide_when_to_shut_down;
 pub mod legacy_http;
 mod linked_mesh_http_routes;
 mod links_to_other_meshes;
 mod log_rate_limit;
-pub mod run_operations_on_broker_itself;
 mod process_exits;
 mod push_connection;
 mod push_to_http_registered_peers;
 mod push_to_old_websocket_clients;
 mod role_changes;
-mod decide_when_to_shut_down;
+pub mod run_operations_on_broker_itself;
 pub mod startup;
-mod clients;
 pub mod web;
 
 /// Writes a line for the operator to standard error. If the broker runs in the background, standard error is its log

@@ -9,7 +9,6 @@
 //! that returns random numbers.
 
 mod arguments_that_identify_session;
-pub mod operations_on_broker_itself;
 pub mod channels;
 mod commit_or_roll_back_turn;
 pub mod event_journal;
@@ -19,15 +18,16 @@ pub mod locks;
 pub mod mail;
 pub mod mcp_tools;
 mod mesh_opening_parameters;
+pub mod mesh_status;
 pub mod notify_holder_of_overwrite;
 pub mod op_behavior;
 pub mod op_definition;
+pub mod operations_on_broker_itself;
 pub mod pagination;
 pub mod peers;
 mod rate_limit;
 pub mod run_call_in_savepoint;
 pub mod shared_key_value_entries;
-pub mod mesh_status;
 mod timed_work;
 pub mod transaction_and_pending_effects;
 pub mod waiting_calls;

@@ -6,7 +6,6 @@
 //! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and never checks for
 //! the name of an agent.
 
-pub mod recognition_rule_types;
 mod aider;
 pub mod all_input_fields;
 mod claude_code;
@@ -25,6 +24,7 @@ mod opencode;
 mod openhands;
 mod pi;
 mod qwen_code;
+pub mod recognition_rule_types;
 pub mod settings_file_types;
 pub mod support_table;
 pub mod transcript_format;

@@ -6,11 +6,11 @@
 //! **Invariant:** only complete protocol lines are written to standard output.
 
 mod broker_client;
-mod resolve_paths_against_client_roots;
 pub mod peer_transcript;
 mod pending_call;
 mod protocol_version;
 mod repair_client_lines;
+mod resolve_paths_against_client_roots;
 mod send_wakeup_to_agent;
 mod server;
 mod session_identity;

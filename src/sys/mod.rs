@@ -18,13 +18,13 @@ pub mod process;
 pub mod read_git_files;
 pub mod regular_file;
 pub mod run_with_signals;
+pub mod sandbox_with_read_only_files;
 pub mod settings;
 pub mod socket_wait;
 pub mod terminal;
 pub mod threads;
 pub mod typescript_broker;
 pub mod unix_connect;
-pub mod sandbox_with_read_only_files;
 
 pub use account::{home, refuse_borrowed_home, uid, user};
 

@@ -36,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// For each crate, the paths below `src` in which it may be used.
 const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
+    ("dlmalloc", &["main.rs"]),
     ("serde_json", &[""]),
     ("mio", &["broker/", "remote/"]),
     ("ureq", &["broker/links_to_other_meshes", "replication/etcd/"]),

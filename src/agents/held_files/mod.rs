@@ -15,9 +15,9 @@ pub mod command_overwrite_report;
 mod copies;
 mod file_state;
 mod last_seen_states;
+mod list_of_undoable_overwrites;
 mod note_locked_files_before_command;
 mod notes_for_after_hook;
-mod list_of_undoable_overwrites;
 pub mod undo_overwrite;
 
 pub use change_attribution::{Cause, ChangedFile};

@@ -6,11 +6,11 @@
 
 mod clients_at_role_change_and_shutdown;
 pub(in crate::broker) mod client_machine_and_ancestors;
-mod local_or_guest_socket;
 mod connection;
 mod fair_queue;
 mod guest_check_schedule;
 mod heartbeat_schedule;
+mod local_or_guest_socket;
 mod requests;
 mod retired_methods;
 mod service_order;

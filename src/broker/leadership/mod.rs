@@ -8,9 +8,9 @@
 
 mod config;
 mod database_belongs_to_log;
+mod etcd_log_trim_thread;
 mod leader_commit;
 mod log_follower_thread;
-mod etcd_log_trim_thread;
 mod role;
 mod snapshot_fetch;
 mod snapshot_sender;

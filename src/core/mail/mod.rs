@@ -7,13 +7,13 @@
 mod duplicate_hook_reports;
 mod history_scan;
 mod inbox_search;
+mod list_unread_alert_messages;
+mod look_up_stored_messages;
 mod read_inbox;
 pub mod receipts;
 mod resolve_recipients;
 mod search_terms;
 pub mod show_all_messages;
-mod look_up_stored_messages;
-mod list_unread_alert_messages;
 pub mod wakeups;
 
 use super::event_journal::{Change, Journal};

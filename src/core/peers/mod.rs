@@ -8,10 +8,10 @@
 mod attachments;
 pub(in crate::core) mod caller_resolver;
 pub mod detach_connection;
-pub mod undo_mistaken_takeover;
 pub mod http_registration;
 pub mod list_peers;
 mod machine_of_connection;
+pub mod undo_mistaken_takeover;
 pub(in crate::core) mod move_connections;
 mod name_lookup;
 mod peer_table;

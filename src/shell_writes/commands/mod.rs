@@ -8,14 +8,14 @@ mod files;
 mod find;
 mod formatters;
 mod git;
+mod inline_script_dead_code;
 mod inline_script_tokens;
+mod inline_script_variables;
 mod inline_scripts;
 mod options;
 mod patch;
-mod inline_script_variables;
 mod script_writes;
 mod sed_script;
-mod inline_script_dead_code;
 mod wrappers;
 
 use super::evaluator::{Evaluator, StreamText};
