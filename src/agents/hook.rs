@@ -255,7 +255,8 @@ pub fn session_facts(agent: &Agent, hook: &HookInput, settings: &Settings) -> Va
 /// Prints a line. Returns whether the whole line was written.
 pub fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+    // With `writeln!`, the end of a long line would be a second write, for which the agent would have to wake up again.
+    out.write_all([text, "\n"].concat().as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// Prints the answer. After the whole answer has been printed, the mail in the answer is marked as read.

@@ -294,7 +294,8 @@ pub fn print_text(name: &str, text: &str, json: bool) -> Result<u8, Error> {
 /// Prints a line. Returns whether the output is still open.
 pub fn try_print_line(line: &str) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+    // With `writeln!`, the end of a long line would be a second write.
+    match out.write_all([line, "\n"].concat().as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(!crate::sys::is_output_closed()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::new(ErrorKind::Storage, format!("cannot write to standard output ({error})"))),

@@ -44,7 +44,10 @@ impl StateEntry {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
-    let mut row = NamedColumns::of(row);
+    read_columns(NamedColumns::of(row))
+}
+
+fn read_columns(mut row: NamedColumns<'_, '_>) -> rusqlite::Result<StateEntry> {
     Ok(StateEntry {
         namespace: row.get("namespace")?,
         key: row.get("key")?,
@@ -61,6 +64,8 @@ impl Store {
     /// Returns an entry, even if the entry was deleted.
     pub fn entry(&self, namespace: &str, key: &str) -> StoreResult<Option<StateEntry>> {
         let mut query = self.db.prepare_cached("SELECT * FROM state WHERE namespace = ?1 AND key = ?2")?;
+        let mut order = self.entry_columns.borrow_mut();
+        let read = |row: &Row<'_>| read_columns(NamedColumns::of_one(row, &mut order));
         Ok(query.query_row([namespace, key], read).optional()?)
     }
 

@@ -83,10 +83,15 @@ pub struct MessageFilter<'a> {
 
 // In this table, each peer is stored as a number (see migration 4). The rest of the program identifies peers by their
 // ids.
-const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
-                       (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
-                       recipient_group, type, body, reply_to, key, created, expires, state, \
-                       channel, mesh_url, rejection, unclear, bytes_read, offered, read, acked, pushed FROM message";
+macro_rules! columns {
+    () => {
+        "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
+         (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, recipient_group, type, body, reply_to, \
+         key, created, expires, state, channel, mesh_url, rejection, unclear, bytes_read, offered, read, acked, pushed \
+         FROM message"
+    };
+}
+const COLUMNS: &str = columns!();
 /// The SQL condition for unread messages. It is true for the numbers of the states before [`MessageState::Read`]. The
 /// indexes of unread messages have the same condition.
 macro_rules! unread {
@@ -266,8 +271,10 @@ impl Store {
 
     /// The message with this sequence number.
     pub fn message(&self, seq: MessageSeq) -> StoreResult<Option<Message>> {
-        let mut query = self.db.prepare_cached(&format!("{COLUMNS} WHERE seq = ?1"))?;
-        Ok(query.query_row([seq], read_row).optional()?)
+        let mut query = self.db.prepare_cached(concat!(columns!(), " WHERE seq = ?1"))?;
+        let mut order = self.message_columns.borrow_mut();
+        let read = |row: &Row<'_>| read_columns(NamedColumns::of_one(row, &mut order));
+        Ok(query.query_row([seq], read).optional()?)
     }
 
     /// The messages from this sender with this idempotency key.
@@ -285,18 +292,28 @@ impl Store {
 
     /// Stores a new delivery state of a message. `was` is the message before the change.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
-        update_row!(self.write, "message", {
-            "state": m.state.number(),
-            "channel": m.channel,
-            "mesh_url": m.mesh,
-            "rejection": m.rejection,
-            "unclear": m.unclear,
-            "bytes_read": m.bytes_read,
-            "offered": m.offered,
-            "read": m.read,
-            "acked": m.acked,
-            "pushed": m.pushed,
-        }, "seq": m.seq)?;
+        macro_rules! update {
+            ($($state:literal: $number:expr)?) => {{
+                update_row!(self.write, "message", {
+                    $($state: $number,)?
+                    "channel": m.channel,
+                    "mesh_url": m.mesh,
+                    "rejection": m.rejection,
+                    "unclear": m.unclear,
+                    "bytes_read": m.bytes_read,
+                    "offered": m.offered,
+                    "read": m.read,
+                    "acked": m.acked,
+                    "pushed": m.pushed,
+                }, "seq": m.seq)?;
+            }};
+        }
+        // If an UPDATE sets the state, SQLite writes all indexes that depend on it, even if the state stays the same.
+        if m.state == was.state {
+            update!()
+        } else {
+            update!("state": m.state.number())
+        }
         if was.state.is_unread() && !m.state.is_unread() {
             self.counters.unread -= 1;
         }

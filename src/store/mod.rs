@@ -48,10 +48,11 @@ pub use wakeup_attempts::WakeupRow;
 use crate::base::id_types::PeerId;
 use crate::base::path_suffix::with_suffix;
 use changeset::Recorder;
-use named_columns::{placeholder, write_row};
+use named_columns::{ColumnOrder, placeholder, write_row};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 use schema::{MIGRATIONS, migrate};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -133,6 +134,10 @@ pub struct Store {
     numbers: HashMap<PeerId, i64>,
     /// The newest block of events. This value is reset when a write is rolled back.
     event_block: KnownBlock,
+    /// The order of the columns of a single message.
+    message_columns: RefCell<ColumnOrder>,
+    /// The order of the columns of a single entry of the shared state.
+    entry_columns: RefCell<ColumnOrder>,
     /// The sequence numbers that are reserved in a file next to the database. `None` if the database is in memory.
     reserved: Option<ReservedNumbers>,
     /// Records the changes of the current turn of the broker's loop. `None` if no other database needs the changes.
@@ -190,6 +195,8 @@ impl Store {
             has_written_counters: false,
             numbers: HashMap::new(),
             event_block: KnownBlock::default(),
+            message_columns: RefCell::default(),
+            entry_columns: RefCell::default(),
             reserved: None,
             recorder: None,
             is_sealed: false,

@@ -25,7 +25,7 @@ impl<'row, 'statement> NamedColumns<'row, 'statement> {
         NamedColumns { row, next: 0, order: None }
     }
 
-    /// Reads one row of a query that may return several rows. Pass the same `order` for all rows.
+    /// Reads one row of a query that is run often, or that may return several rows. Pass the same `order` for all rows.
     pub(super) fn of_one(row: &'row Row<'statement>, order: &'row mut ColumnOrder) -> Self {
         NamedColumns { row, next: 0, order: Some((order, 0)) }
     }
