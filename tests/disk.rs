@@ -139,7 +139,15 @@ fn a_disk_that_fails_refuses_with_a_sentence_and_loses_nothing_acknowledged() {
                 50 | 100 => std::fs::remove_file(&flag).unwrap(),
                 _ => {}
             }
-            let answer = set(&mut socket, n);
+            // The broker reads both calls at once. A read is answered, even if the write after it is refused.
+            let line = |id, method, params| {
+                format!("{}\n", json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            };
+            let entry = json!({ "key": format!("n{n:06}"), "value": n.to_string() });
+            let lines = line("read", "status", json!({})) + &line("write", "state.set", entry);
+            socket.stream.write_all(lines.as_bytes()).unwrap();
+            let [read, answer] = [socket.read().unwrap(), socket.read().unwrap()];
+            assert!(read["id"] == "read" && read["error"].is_null(), "{read}");
             if answer["error"].is_null() {
                 acknowledged.push(n);
             } else {

@@ -29,9 +29,18 @@ pub struct HttpRequests {
     looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
     lookups: DirectoryLookups,
     /// The responses that are sent with the next flush.
-    responses: Vec<(Ticket, HttpResponse)>,
+    responses: Vec<UnsentResponse>,
     /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
+}
+
+/// A response that is sent with the next flush.
+struct UnsentResponse {
+    ticket: Ticket,
+    response: HttpResponse,
+    /// Whether the turn had written anything when it answered the request. Then the response is true only if the turn
+    /// is committed.
+    needs_commit: bool,
 }
 
 impl HttpRequests {
@@ -68,7 +77,8 @@ impl HttpRequests {
     /// directory.
     fn look_or_respond(&mut self, pending: PendingRequest, context: &mut LoopContext) {
         if let Some(refusal) = context.role.refusal() {
-            return self.responses.push((pending.ticket, legacy_http::standing_by(&refusal)));
+            let response = legacy_http::standing_by(&refusal);
+            return self.responses.push(UnsentResponse { ticket: pending.ticket, response, needs_commit: false });
         }
         let directory = legacy_http::directory(&context.mesh, &pending.request);
         match directory.and_then(|directory| self.lookups.find_repository(directory)) {
@@ -115,17 +125,20 @@ impl HttpRequests {
             log("a bug in slm-mesh: an HTTP request caused a panic and was answered with status 500");
             Some(legacy_http::internal_error())
         });
-        self.responses.extend(response.map(|response| (pending.ticket, response)));
+        let (ticket, needs_commit) = (pending.ticket, mesh.has_written());
+        self.responses.extend(response.map(|response| UnsentResponse { ticket, response, needs_commit }));
         pages.mark_dirty();
         // Calls that wait for a change of the mesh are served before the next request, because they arrived earlier.
         mesh.resume_waiting(now);
     }
 
-    /// Passes the responses of the turn to the HTTP thread. If the commit failed, replaces each response with an error.
+    /// Passes the responses of the turn to the HTTP thread. If the commit failed, replaces each response that needs the
+    /// commit with an error.
     pub fn send_responses(&mut self, is_committed: bool) {
-        for (ticket, response) in self.responses.drain(..) {
+        for UnsentResponse { ticket, response, needs_commit } in self.responses.drain(..) {
             if let Some(server) = &self.server {
-                server.respond(ticket, if is_committed { response } else { legacy_http::not_stored() });
+                let is_true = is_committed || !needs_commit;
+                server.respond(ticket, if is_true { response } else { legacy_http::not_stored() });
             }
         }
     }
@@ -135,7 +148,7 @@ impl HttpRequests {
     pub fn refuse_pending(&mut self) {
         let held = std::mem::take(&mut self.held).into_iter().map(|(pending, _)| pending.ticket);
         let looking = std::mem::take(&mut self.looking).into_iter().map(|(pending, ..)| pending.ticket);
-        let ready = std::mem::take(&mut self.responses).into_iter().map(|(ticket, _)| ticket);
+        let ready = std::mem::take(&mut self.responses).into_iter().map(|unsent| unsent.ticket);
         for ticket in held.chain(looking).chain(ready) {
             if let Some(server) = &self.server {
                 server.respond(ticket, legacy_http::outcome_unknown());
