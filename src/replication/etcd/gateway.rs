@@ -8,6 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
@@ -52,12 +54,17 @@ enum Reply {
     Silent(String),
 }
 
-/// A client of one etcd cluster. Clones share the connections of the original.
+/// Stands for an unknown member.
+const NO_MEMBER: usize = usize::MAX;
+
+/// A client of one etcd cluster. Clones share the connections of the original, and what is known about etcd's own leader.
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
     /// The index of the member that gets the next request.
     current: usize,
+    /// The index of the member that is etcd's own leader, until [`Gateway::prefer_leader`] takes it.
+    leader: Arc<AtomicUsize>,
     user: Option<EtcdUser>,
     token: Option<String>,
     agent: ureq::Agent,
@@ -86,7 +93,8 @@ impl Gateway {
         let agent = config.build().into();
         let user = settings.user.clone();
         let timeout = ANSWER_TIMEOUT;
-        Ok(Gateway { members, current: 0, user, token: None, agent, timeout, last_answer_took: None })
+        let leader = Arc::new(AtomicUsize::new(NO_MEMBER));
+        Ok(Gateway { members, current: 0, leader, user, token: None, agent, timeout, last_answer_took: None })
     }
 
     /// Returns this client with a different time limit for the answer of each member.
@@ -137,6 +145,20 @@ impl Gateway {
             self.current = (self.current + 1) % self.members.len();
         }
         Err(LogError::NoAnswer(silent))
+    }
+
+    /// Records which member is etcd's own leader.
+    pub(super) fn note_leader(&self, n: usize) {
+        self.leader.store(n, Ordering::Relaxed);
+    }
+
+    /// Sends the next request to etcd's own leader, if [`Gateway::note_leader`] has been called since the last call of
+    /// this function. Any other member would forward a write to the leader, which takes longer.
+    pub(super) fn prefer_leader(&mut self) {
+        let leader = self.leader.swap(NO_MEMBER, Ordering::Relaxed);
+        if leader < self.members.len() {
+            self.current = leader;
+        }
     }
 
     /// How long the most recent answer took; `None` before the first answer.
@@ -377,6 +399,24 @@ mod tests {
     fn gateway(members: &[String]) -> Gateway {
         let address = EtcdAddress::parse(&format!("etcd://{}/slm", members.join(","))).expect("a valid address");
         Gateway::new(&EtcdSettings { address, tls: None, user: None, lease_seconds: 3 }).expect("no certificates")
+    }
+
+    #[test]
+    fn the_leader_of_etcd_is_asked_until_it_fails() {
+        let members = [member("200 OK", "{\"member\":0}"), member("503 Service Unavailable", "{\"code\":14}")];
+        let mut gateway = gateway(&members);
+        let asked = |gateway: &mut Gateway| {
+            let answer = gateway.ask("kv/range", &json!({})).expect("a member answers");
+            (answer["member"].clone(), gateway.current)
+        };
+        assert_eq!(asked(&mut gateway), (json!(0), 0));
+        gateway.clone().note_leader(1);
+        assert_eq!(asked(&mut gateway), (json!(0), 0), "nobody has asked for the leader yet");
+        gateway.prefer_leader();
+        assert_eq!(gateway.current, 1);
+        assert_eq!(asked(&mut gateway), (json!(0), 0), "the leader fails, so the next member is asked");
+        gateway.prefer_leader();
+        assert_eq!(gateway.current, 0, "the leader is not tried again until it is found again");
     }
 
     #[test]

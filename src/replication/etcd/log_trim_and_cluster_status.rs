@@ -130,11 +130,18 @@ impl EtcdUpkeep {
         Ok(answer["kvs"].get(0).and_then(|row| String::from_utf8(decode(&row["value"])?).ok()))
     }
 
-    /// Asks each member for its state. Each member has one second to answer.
+    /// Asks each member for its state. Each member has one second to answer. The next entry is then sent to the member
+    /// that is etcd's own leader.
     pub fn members(&mut self) -> Vec<MemberHealth> {
         let alarms = self.gateway.ask("maintenance/alarm", &json!({ "action": "GET" })).unwrap_or_default();
-        let members = self.gateway.members().to_vec();
-        members.into_iter().enumerate().map(|(n, url)| MemberHealth { state: self.member(n, &alarms), url }).collect()
+        let urls = self.gateway.members().to_vec();
+        let state_of = |(n, url)| MemberHealth { state: self.member(n, &alarms), url };
+        let members: Vec<MemberHealth> = urls.into_iter().enumerate().map(state_of).collect();
+        let leads = |member: &MemberHealth| member.state.as_ref().is_ok_and(|state| state.is_leader);
+        if let Some(leader) = members.iter().position(leads) {
+            self.gateway.note_leader(leader);
+        }
+        members
     }
 
     fn member(&mut self, n: usize, alarms: &Value) -> Result<MemberState, String> {

@@ -250,6 +250,7 @@ impl ReplicatedLog for EtcdLog {
         // network.
         let patience = self.gateway.last_answer_took().map_or(ANSWER_TIMEOUT, |took| took * SLOWER_THAN_LAST);
         let patience = patience.clamp(REPEAT_APPEND_AFTER, ANSWER_TIMEOUT);
+        self.gateway.prefer_leader();
         let began = Instant::now();
         let time_left = || {
             let attempt = if began.elapsed() < REPEAT_APPEND_FOR { patience } else { ANSWER_TIMEOUT };
