@@ -3,7 +3,7 @@
 use super::bare_broker::BareBroker;
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, span};
-use super::filled_store::{bare_sets_per_second, key};
+use super::filled_store::{bare_sets, bare_sets_per_second, key};
 use super::place::{Line, Mesh, Scratch, request};
 use serde_json::json;
 use std::io::Write;
@@ -24,6 +24,8 @@ const N_ROUNDS: usize = 5;
 /// The steady load: the time between two calls, and how long the load lasts.
 const PACE: Duration = Duration::from_millis(1);
 const LASTS: Duration = Duration::from_secs(40);
+/// How much longer than the slowest call of a bare loop the slowest call may take, in microseconds.
+const SLOWER_MAX: f64 = 10_000.0;
 
 fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": key(n), "value": VALUE }))
@@ -165,17 +167,40 @@ pub fn steady(table: &mut Table) {
     pacer.join().expect("the pacer ends");
     let samples = Samples::new(micros);
     table.times("1,000 sets/s for 40 s", &samples, None, Reach::MedianAndP99(1000.0, 500.0));
-    let max = samples.at(1.0);
-    let plain = |work: &str, figure: String, reach: &str, reached| Row {
-        work: work.into(),
-        figure,
-        p99: "-".into(),
-        floor: "-".into(),
-        ratio: "-".into(),
-        reach: reach.into(),
-        reached,
-    };
-    table.row(plain("  the slowest", span(max), "20 ms", max <= 20_000.0));
-    let log_max = log_max as f64;
-    table.row(plain("  WAL", super::figures::size(log_max), "24 MB", log_max <= 24e6));
+    let (max, max_of_bare) = (samples.at(1.0), slowest_bare_set());
+    let work = "  the slowest, against a bare loop".into();
+    let (figure, floor, reach) = (span(max), span(max_of_bare), format!("+ {}", span(SLOWER_MAX)));
+    table.row(Row { work, figure, floor, reach, reached: max <= max_of_bare + SLOWER_MAX, ..Row::blank() });
+    let (log_max, reach) = (log_max as f64, "24 MB".into());
+    let (work, figure) = ("  WAL".into(), super::figures::size(log_max));
+    table.row(Row { work, figure, reach, reached: log_max <= 24e6, ..Row::blank() });
+}
+
+/// Runs the steady load in a bare loop of SQLite, and returns the longest time of one set in microseconds.
+fn slowest_bare_set() -> f64 {
+    let scratch = Scratch::new();
+    let file = scratch.path.join("bare.db");
+    drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
+    let began = Instant::now();
+    let mut times = Vec::new();
+    let mut due = began;
+    bare_sets(&file, (LASTS.as_micros() / PACE.as_micros()) as usize, 1, |_| {
+        times.push(micros_since(due));
+        due = (due + PACE).max(Instant::now());
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    });
+    Samples::new(times).at(1.0)
+}
+
+/// Times a page of the list of peers while many sessions are online.
+pub fn peers(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut asker = mesh.attach("asker");
+    let line = request("peers", &json!({ "scope": "machine" }));
+    let mut sessions = Vec::new();
+    for n_sessions in [100, 1000] {
+        sessions.extend((sessions.len()..n_sessions).map(|n| mesh.attach(&format!("session-{n}"))));
+        let samples = in_turns(10, 20, &mut [&mut || assert!(asker.ask(&line).len() > 2)]);
+        table.times(&format!("peers, a page of {n_sessions}"), &samples[0], None, Reach::Median(200.0));
+    }
 }

@@ -35,13 +35,20 @@ pub fn key(n: usize) -> String {
 /// Returns how many state entries per second a bare loop writes to an empty store. Like `state.set`, each round of the
 /// loop writes an entry and an event. Each transaction writes the counters once.
 pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f64 {
+    let began = Instant::now();
+    bare_sets(file, n_sets, per_commit, |_| ());
+    n_sets as f64 / began.elapsed().as_secs_f64()
+}
+
+/// Runs that bare loop. Calls `before` with the number of each round, before the round.
+pub fn bare_sets(file: &Path, n_sets: usize, per_commit: usize, mut before: impl FnMut(usize)) {
     let db = Connection::open(file).expect("a database");
     db.set_prepared_statement_cache_capacity(16);
     db.pragma_update(None, "synchronous", "NORMAL").expect("NORMAL");
     let by = peer(0);
-    let began = Instant::now();
     let run = |sql: &str| db.prepare_cached(sql).expect("SQL").execute([]).expect("done");
     for n in 0..n_sets {
+        before(n);
         if n % per_commit == 0 {
             run("BEGIN IMMEDIATE");
         }
@@ -59,7 +66,6 @@ pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f6
             run("COMMIT");
         }
     }
-    n_sets as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Fills a closed store with `n_rows` messages, `n_rows` events, and `n_rows / 10` state entries. Uses one transaction,

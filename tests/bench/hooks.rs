@@ -22,6 +22,15 @@ pub fn run(command: &mut Command, input: &str) {
     assert!(child.wait().expect("a child of ours").success());
 }
 
+/// The input of a hook that runs before an edit of this file.
+fn edit_input(file: &Path) -> String {
+    let told = json!({
+        "session_id": "editor", "cwd": file.parent(), "hook_event_name": "PreToolUse", "tool_name": "Edit",
+        "tool_input": { "file_path": file, "old_string": "one", "new_string": "two" },
+    });
+    told.to_string()
+}
+
 fn input(session: &str) -> String {
     let told = json!({
         "session_id": session, "transcript_path": "/home/ada/.claude/projects/api/t.jsonl", "cwd": "/home/ada/api",
@@ -33,8 +42,8 @@ fn input(session: &str) -> String {
     told.to_string()
 }
 
-/// Measures how long a hook takes without mail, and with at least twenty waiting messages. Compares both times with the
-/// time of a process that ends immediately.
+/// Measures how long a hook takes without mail, before an edit of one file, and with at least twenty waiting messages.
+/// Compares these times with the time of a process that ends immediately.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");
@@ -52,8 +61,14 @@ pub fn hooks(table: &mut Table) {
     }
     let truth = if Path::new("/bin/true").exists() { "/bin/true" } else { "/usr/bin/true" };
     let mut floor = || run(Command::new(truth).env_clear(), &quiet);
-    let (mut none, mut many) = (|| hook(&quiet), || hook(&busy));
-    let samples = in_turns(ROUNDS, BATCH, &mut [&mut floor, &mut none, &mut many]);
-    table.times("hook, no mail", &samples[1], Some(samples[0].median()), Reach::Times(1.6));
-    table.times("hook, 20 messages", &samples[2], Some(samples[0].median()), Reach::Times(1.8));
+    let file = mesh.scratch.path.join("file.rs");
+    std::fs::write(&file, "one\n").expect("a file");
+    let edit = edit_input(&file);
+    let (mut none, mut before_edit, mut many) = (|| hook(&quiet), || hook(&edit), || hook(&busy));
+    let samples = in_turns(ROUNDS, BATCH, &mut [&mut floor, &mut none, &mut before_edit, &mut many]);
+    for (n, work, most) in
+        [(1, "hook, no mail", 1.6), (2, "hook, edit of one file", 1.7), (3, "hook, 20 messages", 1.8)]
+    {
+        table.times(work, &samples[n], Some(samples[0].median()), Reach::Times(most));
+    }
 }

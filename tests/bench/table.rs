@@ -59,6 +59,7 @@ const GROUPS: &[Group] = &[
     ("broadcast", On::AllCpus, crowd::broadcast),
     ("writes", On::AllCpus, crowd::writes),
     ("steady", On::AllCpus, crowd::steady),
+    ("peers", On::OneCpu, crowd::peers),
     ("web", On::AllCpus, web::web),
     ("far", On::OneCpu, remote_sessions::far),
     ("guests", On::AllCpus, remote_sessions::guests),
