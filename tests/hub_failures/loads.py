@@ -18,6 +18,9 @@ ANSWER_MAX = 5
 # Entries and locks get new names after this many seconds, because a checker's work grows with the square of the number
 # of operations on one of them.
 OBJECT_SECONDS = 4
+# The most messages that a client sends, because a mailbox takes only 10,000 unread messages. After them, it reads
+# instead.
+MESSAGES_MAX = 9_000
 # The pause before a client tries again, like the pause of a user's program.
 REST_SECONDS = 0.05
 # The kinds of errors that say that nothing was stored.
@@ -52,7 +55,7 @@ class Load(threading.Thread):
         self.cluster, self.n, self.recording, self.stopping = cluster, n, recording, stopping
         # Each client writes to a mailbox of its own, since a mailbox for all would soon be full.
         self.worker = f"worker-{n}"
-        self.turns, self.versions = itertools.count(), {}
+        self.turns, self.versions, self.n_messages = itertools.count(), {}, 0
         # The times at which each answered call began and ended, in ns.
         self.waits, self.has_ended = [], False
 
@@ -61,7 +64,11 @@ class Load(threading.Thread):
         kinds = [self.message, self.message, self.write, self.write_if, self.read] + [self.lock] * self.takes_locks
         while not self.stopping.is_set():
             # An operation that has begun is brought to its end, so that nothing stays locked.
-            dice.choice(kinds)(f"{self.n}.{next(self.turns)}")
+            kind = dice.choice(kinds)
+            if kind == self.message:
+                self.n_messages += 1
+                kind = self.read if self.n_messages > MESSAGES_MAX else kind
+            kind(f"{self.n}.{next(self.turns)}")
         self.close()
         self.has_ended = True
 
