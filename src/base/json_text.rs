@@ -77,10 +77,36 @@ pub fn visible_json_length(value: &Value) -> usize {
 
 /// The sum of the lengths of all pieces that make up the text of a value.
 fn length_by(value: &Value, length: fn(&[u8]) -> usize) -> usize {
-    let mut counter = LengthCounter { length, sum: 0 };
-    // An error is impossible, for the same reasons as in `json_text`.
-    let _ = serde_json::to_writer(&mut counter, value);
-    counter.sum
+    let separators = |n: usize| n.saturating_sub(1);
+    match value {
+        Value::String(text) if is_written_as_it_is(text) => text.len() + QUOTES,
+        Value::Array(items) => {
+            let items_length: usize = items.iter().map(|item| length_by(item, length)).sum();
+            BRACKETS + separators(items.len()) + items_length
+        }
+        Value::Object(fields) if fields.keys().all(|name| is_written_as_it_is(name)) => {
+            let field_length =
+                |(name, value): (&String, &Value)| name.len() + QUOTES + COLON + length_by(value, length);
+            BRACKETS + separators(fields.len()) + fields.iter().map(field_length).sum::<usize>()
+        }
+        // serde_json formats everything else.
+        _ => {
+            let mut counter = LengthCounter { length, sum: 0 };
+            // An error is impossible, for the same reasons as in `JsonLine::value`.
+            let _ = serde_json::to_writer(&mut counter, value);
+            counter.sum
+        }
+    }
+}
+
+/// The lengths of what surrounds the parts of a value.
+const QUOTES: usize = 2;
+const BRACKETS: usize = 2;
+const COLON: usize = 1;
+
+/// Whether a string contains only characters that JSON and [`untrusted_text::visible_json`] write as they are.
+fn is_written_as_it_is(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
 
 /// Adds up the lengths of the bytes that are written, but does not keep the bytes.
@@ -179,6 +205,7 @@ mod tests {
             json!("ä \u{7} \" \\ \u{1F600}"),
             json!(["\u{7f}\u{ad}\u{202e}", "\n\u{e0041}\u{85} 👨\u{200d}👩"]),
             json!({ "b": [1, true, {}], "a": { "nested": [[]] } }),
+            json!([{ "ä \"\u{ad}": "a key that has escapes" }, { "plain": " ~\u{7f}", "more": [-7, null] }, "", "\\"]),
         ];
         for value in values {
             assert_eq!(json_text(&value), value.to_string());

@@ -33,6 +33,7 @@ use super::mail::Mail;
 use super::op_definition::ArgKind;
 use super::transaction_and_pending_effects::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome};
+use crate::base::build_json_object::json_object;
 use crate::base::domain_enums::PeerKind;
 use crate::base::error::Error;
 use crate::base::id_types::{PeerId, uuid};
@@ -422,13 +423,24 @@ impl Peers {
             room > 0
         };
         let held: Vec<&str> = locks.paths_of(&row.id).take(8).take_while(fits).collect();
-        let mut value = json!({
-            "id": row.id.as_str(), "name": row.name, "pid": row.pid.unwrap_or(0), "projectPath": row.project,
-            "gitRoot": row.git_root, "gitBranch": row.git_branch, "agentType": row.agent, "summary": row.summary,
-            "udsPath": row.push_socket(), "startedAt": time_format::iso(row.first_seen), "lastHeartbeat": time_format::iso(last_seen),
-            "status": peer.status(&self.settings, now), "host": row.host, "unread": mail.unread(store, &row.id)?,
-            "idleSeconds": (now - peer.last_active).max(0) / 1000, "locks": held,
-        });
+        let mut value = json_object([
+            ("id", row.id.as_str().into()),
+            ("name", row.name.as_str().into()),
+            ("pid", row.pid.unwrap_or(0).into()),
+            ("projectPath", row.project.as_str().into()),
+            ("gitRoot", row.git_root.as_deref().into()),
+            ("gitBranch", row.git_branch.as_deref().into()),
+            ("agentType", row.agent.as_str().into()),
+            ("summary", row.summary.as_str().into()),
+            ("udsPath", row.push_socket().into()),
+            ("startedAt", time_format::iso(row.first_seen).into()),
+            ("lastHeartbeat", time_format::iso(last_seen).into()),
+            ("status", peer.status(&self.settings, now).into()),
+            ("host", row.host.as_str().into()),
+            ("unread", mail.unread(store, &row.id)?.into()),
+            ("idleSeconds", ((now - peer.last_active).max(0) / 1000).into()),
+            ("locks", held.into()),
+        ]);
         if let Some(mesh) = row.mesh() {
             value["link"] = json!(mesh.as_str());
         }
