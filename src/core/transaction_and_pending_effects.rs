@@ -143,8 +143,8 @@ impl Turn {
         self.effects.len()
     }
 
-    /// Records that a call has ended, before which the turn had `n` effects. If the call is the first one that has
-    /// written, the replies among these effects remain true even if the turn is rolled back.
+    /// Records the end of a call. Before the call, the turn had `n` effects. If this call was the first to write, the
+    /// replies among these `n` effects remain true even if the turn is rolled back.
     pub(super) fn note_call_end(&mut self, n: usize) {
         if self.store.has_written() {
             self.n_effects_before_writes.get_or_insert(n);

@@ -83,8 +83,8 @@ impl Leading {
     }
 
     fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
-        // If etcd refuses an entry, the leader refuses all answers of the turn. So it does not write the time in a turn
-        // that only answers reads.
+        // An entry makes all answers of the turn wait for etcd. So the leader does not write the time in a turn that only
+        // answers reads.
         if self.progress.is_time_wanted() && (mesh.has_written() || !mesh.has_replies()) {
             self.progress.note_time();
             mesh.write_time(now);
