@@ -53,9 +53,8 @@ pub fn mail(value: &Value) -> MailText {
 /// Returns the text about one message, and the item that stands for this message in a call of `inbox.mark_read`.
 fn message(row: &Value) -> (String, String) {
     let payload = row["payload"].as_str().unwrap_or("");
-    let n_shown = payload.char_indices().nth(BODY_MAX).map_or(payload.len(), |(at, _)| at);
-    let (quoted, is_all) = untrusted_text::quoted_lines(payload, BODY_MAX);
-    let whole = is_all && row.get("part").is_none();
+    let (quoted, n_shown) = untrusted_text::quoted_lines(payload, BODY_MAX);
+    let whole = n_shown == payload.len() && row.get("part").is_none();
     let id = row["id"].as_str().unwrap_or("");
     let item = if whole { id.to_owned() } else { format!("{id}@{n_shown}") };
     let group =

@@ -89,17 +89,19 @@ pub fn line(text: &str) -> String {
 
 /// Splits a string into clean lines. Any kind of line break ends a line.
 pub fn lines(text: &str) -> Vec<String> {
+    if is_plain_ascii(text) {
+        return vec![text.to_owned()];
+    }
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix(is_line_break).unwrap_or(&text);
     text.split(is_line_break).map(line).collect()
 }
 
-/// Cuts a string after `max` characters and puts `> ` before each line. Also returns whether the whole string is
+/// Cuts a string after `max` characters and puts `> ` before each line. Also returns how many bytes of the string are
 /// quoted.
-pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
+pub fn quoted_lines(text: &str, max: usize) -> (String, usize) {
     let shown = first_chars(text, max);
-    let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
-    (quoted.join("\n"), shown.len() == text.len())
+    (["> ", &lines(shown).join("\n> ")].concat(), shown.len())
 }
 
 /// Puts a string in double quotes on one line, and cuts it after `max` characters. No quote inside the string can end
@@ -272,8 +274,8 @@ mod tests {
         }
         assert_eq!(quoted("say \"hi\"", 100), "\"say 'hi'\"");
         assert_eq!(quoted("abcdef", 3), "\"abc…\"");
-        assert_eq!(quoted_lines("a\r\nb\u{2028}c\n", 100), ("> a\n> b\n> c".into(), true));
-        assert_eq!(quoted_lines("", 100), ("> ".into(), true));
+        assert_eq!(quoted_lines("a\r\nb\u{2028}c\n", 100), ("> a\n> b\n> c".into(), 9));
+        assert_eq!(quoted_lines("", 100), ("> ".into(), 0));
     }
 
     #[test]

@@ -68,7 +68,8 @@ fn passage_text(name: &str, one: &DatedPassage) -> String {
         Speaker::User => format!("to {name}"),
         Speaker::Agent => name.to_owned(),
     };
-    let (quoted, is_whole) = untrusted_text::quoted_lines(&one.passage.text, PASSAGE_CHARS);
+    let (quoted, n_quoted) = untrusted_text::quoted_lines(&one.passage.text, PASSAGE_CHARS);
+    let is_whole = n_quoted == one.passage.text.len();
     let cut = if is_whole { "" } else { "\n> …" };
     let head = format!("{}  {speaker}", untrusted_text::line(&one.at));
     format!("{}\n{quoted}{cut}", head.trim_start())

@@ -284,7 +284,10 @@ impl Change<'_> {
 
     /// The payload of the event. The keys are those of the old HTTP API.
     fn payload(&self, ids: PublicIds) -> Value {
-        let about = |m: &Message| json!({ "messageId": ids.message(m.seq), "fromPeer": m.sender.as_str(), "toPeer": m.recipient.as_str() });
+        let about = |m: &Message| {
+            let [from, to] = [&m.sender, &m.recipient].map(|id| id.as_str().into());
+            json_object([("messageId", ids.message(m.seq).into()), ("fromPeer", from), ("toPeer", to)])
+        };
         let about_link = |m: &Message, by: &MeshUrl| {
             let mut payload = about(m);
             payload["by"] = json!(by.as_str());

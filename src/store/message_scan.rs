@@ -233,12 +233,6 @@ impl Store {
         Ok(query.query_row([seq], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// The id of the peer with this number. The table of messages contains such numbers instead of ids.
-    fn peer_of_number(&self, num: i64) -> StoreResult<PeerId> {
-        let mut query = self.db.prepare_cached("SELECT id FROM peer_number WHERE num = ?1")?;
-        Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
-    }
-
     /// The sequence number of the last message before this time. 0 if there is no such message.
     pub fn message_at(&self, time: i64) -> StoreResult<MessageSeq> {
         let (mut low, mut high) = (0, self.counters.message_last.0);

@@ -85,10 +85,8 @@ pub struct MessageFilter<'a> {
 // ids.
 macro_rules! columns {
     () => {
-        "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
-         (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, recipient_group, type, body, reply_to, \
-         key, created, expires, state, channel, mesh_url, rejection, unclear, bytes_read, offered, read, acked, pushed \
-         FROM message"
+        "SELECT seq, sender, recipient, recipient_group, type, body, reply_to, key, created, expires, state, channel, \
+         mesh_url, rejection, unclear, bytes_read, offered, read, acked, pushed FROM message"
     };
 }
 const COLUMNS: &str = columns!();
@@ -118,35 +116,6 @@ fn by_key() -> String {
     format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq")
 }
 
-fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
-    read_columns(NamedColumns::of(row))
-}
-
-fn read_columns(mut row: NamedColumns<'_, '_>) -> rusqlite::Result<Message> {
-    Ok(Message {
-        seq: row.get("seq")?,
-        sender: row.get::<String>("sender_id")?.into(),
-        recipient: row.get::<String>("recipient_id")?.into(),
-        group: row.get("recipient_group")?,
-        kind: read_type(&row.get::<String>("type")?)?,
-        body: row.get("body")?,
-        reply_to: row.get("reply_to")?,
-        key: row.get("key")?,
-        created: row.get("created")?,
-        expires: row.get("expires")?,
-        state: read_state(row.get("state")?)?,
-        channel: row.get("channel")?,
-        mesh: row.get::<Option<String>>("mesh_url")?.map(MeshUrl::from),
-        rejection: row.get("rejection")?,
-        unclear: row.get("unclear")?,
-        bytes_read: row.get("bytes_read")?,
-        offered: row.get("offered")?,
-        read: row.get("read")?,
-        acked: row.get("acked")?,
-        pushed: row.get("pushed")?,
-    })
-}
-
 fn read_type(word: &str) -> rusqlite::Result<MessageType> {
     MessageType::from_word(word).ok_or_else(|| unknown_word("type", word))
 }
@@ -158,7 +127,7 @@ fn read_state(number: i64) -> rusqlite::Result<MessageState> {
 impl Store {
     /// Appends a message and sets its `seq`.
     pub fn add_message(&mut self, m: &mut Message) -> StoreResult<()> {
-        let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
+        let (sender, recipient) = (self.number_of_peer(&m.sender)?, self.number_of_peer(&m.recipient)?);
         let thread = m.reply_to.map(|seq| self.thread_of(seq)).transpose()?;
         m.seq = self.last_message().next();
         write_row!(self, "INSERT", "message", {
@@ -190,24 +159,29 @@ impl Store {
         Ok(())
     }
 
-    /// The number of a peer. A peer without a number gets a new one.
-    fn number(&mut self, id: &PeerId) -> StoreResult<i64> {
-        if let Some(num) = self.numbers.get(id) {
-            return Ok(*num);
-        }
-        let known =
-            self.db.prepare_cached("SELECT num FROM peer_number WHERE id = ?1")?.query_row([id], |row| row.get(0));
-        let num = match known.optional()? {
-            Some(num) => num,
-            None => {
-                let next = "SELECT coalesce(max(num), 0) + 1 FROM peer_number";
-                let num: i64 = self.db.prepare_cached(next)?.query_row([], |row| row.get(0))?;
-                write_row!(self, "INSERT", "peer_number", { "num": num, "id": id })?;
-                num
-            }
-        };
-        self.numbers.insert(id.clone(), num);
-        Ok(num)
+    fn read_message(&self, mut row: NamedColumns<'_, '_>) -> rusqlite::Result<Message> {
+        Ok(Message {
+            seq: row.get("seq")?,
+            sender: self.peer_of_number(row.get("sender")?)?,
+            recipient: self.peer_of_number(row.get("recipient")?)?,
+            group: row.get("recipient_group")?,
+            kind: read_type(&row.get::<String>("type")?)?,
+            body: row.get("body")?,
+            reply_to: row.get("reply_to")?,
+            key: row.get("key")?,
+            created: row.get("created")?,
+            expires: row.get("expires")?,
+            state: read_state(row.get("state")?)?,
+            channel: row.get("channel")?,
+            mesh: row.get::<Option<String>>("mesh_url")?.map(MeshUrl::from),
+            rejection: row.get("rejection")?,
+            unclear: row.get("unclear")?,
+            bytes_read: row.get("bytes_read")?,
+            offered: row.get("offered")?,
+            read: row.get("read")?,
+            acked: row.get("acked")?,
+            pushed: row.get("pushed")?,
+        })
     }
 
     /// The messages that match the filter, in the order of their sequence numbers.
@@ -259,7 +233,7 @@ impl Store {
             fits
         };
         let mut order = ColumnOrder::default();
-        let read = |row: &Row<'_>| read_columns(NamedColumns::of_one(row, &mut order));
+        let read = |row: &Row<'_>| self.read_message(NamedColumns::of_one(row, &mut order));
         let rows = query.query_map(params_from_iter(values), read)?;
         Ok(rows.take_while(fits).collect::<rusqlite::Result<_>>()?)
     }
@@ -273,14 +247,14 @@ impl Store {
     pub fn message(&self, seq: MessageSeq) -> StoreResult<Option<Message>> {
         let mut query = self.db.prepare_cached(concat!(columns!(), " WHERE seq = ?1"))?;
         let mut order = self.message_columns.borrow_mut();
-        let read = |row: &Row<'_>| read_columns(NamedColumns::of_one(row, &mut order));
+        let read = |row: &Row<'_>| self.read_message(NamedColumns::of_one(row, &mut order));
         Ok(query.query_row([seq], read).optional()?)
     }
 
     /// The messages from this sender with this idempotency key.
     pub fn messages_by_key(&self, sender: &PeerId, key: &str) -> StoreResult<Vec<Message>> {
         let mut query = self.db.prepare_cached(&by_key())?;
-        let rows = query.query_map(params![sender, key], read_row)?;
+        let rows = query.query_map(params![sender, key], |row| self.read_message(NamedColumns::of(row)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -385,7 +359,7 @@ impl Store {
     pub fn expired_messages(&self, now: i64, limit: i64) -> StoreResult<Vec<Message>> {
         let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND {UNREAD} AND expires <= ?1 LIMIT ?2");
         let mut query = self.db.prepare_cached(&sql)?;
-        let rows = query.query_map([now, limit], read_row)?;
+        let rows = query.query_map([now, limit], |row| self.read_message(NamedColumns::of(row)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -431,7 +405,7 @@ impl Store {
         for num in named {
             self.write(sql, &[&num])?;
         }
-        self.numbers.clear();
+        self.known_numbers.get_mut().clear();
         Ok((n_deleted, unread))
     }
 }

@@ -18,6 +18,7 @@ mod log_terms;
 mod message_scan;
 mod messages;
 mod named_columns;
+mod peer_numbers;
 mod peers;
 mod record_and_apply_row_writes;
 mod returnable_name_takeovers;
@@ -45,15 +46,14 @@ pub use returnable_name_takeovers::TakeoverRow;
 pub use salvage::Salvage;
 pub use wakeup_attempts::WakeupRow;
 
-use crate::base::id_types::PeerId;
 use crate::base::path_suffix::with_suffix;
 use changeset::Recorder;
 use named_columns::{ColumnOrder, placeholder, write_row};
+use peer_numbers::KnownNumbers;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 use schema::{MIGRATIONS, migrate};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// What must be rolled back if the current call fails.
@@ -129,9 +129,8 @@ pub struct Store {
     counters_stored: Counters,
     /// Whether the counters were written in the current turn of the broker's loop.
     has_written_counters: bool,
-    /// A cache of the numbers that the table of messages contains instead of peer ids. It is cleared when a write is
-    /// rolled back.
-    numbers: HashMap<PeerId, i64>,
+    /// The numbers that the table of messages contains instead of the ids of some peers.
+    known_numbers: RefCell<KnownNumbers>,
     /// The newest block of events. This value is reset when a write is rolled back.
     event_block: KnownBlock,
     /// The order of the columns of a single message.
@@ -193,7 +192,7 @@ impl Store {
             counters_before_call: counters,
             counters_stored: counters,
             has_written_counters: false,
-            numbers: HashMap::new(),
+            known_numbers: RefCell::default(),
             event_block: KnownBlock::default(),
             message_columns: RefCell::default(),
             entry_columns: RefCell::default(),
@@ -248,7 +247,7 @@ impl Store {
     pub fn undo_call(&mut self) -> StoreResult<()> {
         let call = std::mem::replace(&mut self.call, CallState::Clean);
         self.counters = self.counters_before_call;
-        self.numbers.clear();
+        self.known_numbers.get_mut().clear();
         self.event_block = KnownBlock::default();
         if let Some(recorder) = &mut self.recorder {
             recorder.undo_call();
@@ -297,7 +296,7 @@ impl Store {
         self.has_written_counters = false;
         self.counters = self.counters_committed;
         self.counters_before_call = self.counters;
-        self.numbers.clear();
+        self.known_numbers.get_mut().clear();
         self.event_block = KnownBlock::default();
     }
 

@@ -215,7 +215,7 @@ impl Store {
         self.call = CallState::Clean;
         (self.counters, self.counters_before_call) = (counters, counters);
         (self.counters_committed, self.counters_stored) = (counters, counters);
-        self.numbers.clear();
+        self.known_numbers.get_mut().clear();
         self.event_block = KnownBlock::default();
         Ok(())
     }
