@@ -238,6 +238,26 @@ pub(super) mod tests {
         }
     }
 
+    /// A program with the feature `tls` encrypts with the crate ring, and a program without the feature does not.
+    #[test]
+    fn programs_with_and_without_tls_understand_each_other() {
+        let key = key("correct horse");
+        let without = Builder::with_resolver(NOISE_PROTOCOL.parse().unwrap(), Box::new(DefaultResolver));
+        let without = without.prologue(SUBPROTOCOL.as_bytes()).and_then(|builder| builder.psk(0, &key.0));
+        let mut without = without.and_then(Builder::build_initiator).unwrap();
+        let first = next_handshake_message(&mut without).unwrap();
+        let (hub, reply) = HubHandshake::reply(&key, &first).unwrap();
+        let (mut guest, confirmation) = GuestHandshake(without).finish(&reply).unwrap();
+        let mut hub = hub.finish(&confirmation).unwrap();
+        for length in [0, 1, 100, 5_000] {
+            let line = vec![b'x'; length];
+            let sealed = guest.seal(ContentKind::Lines, &line).unwrap();
+            assert_eq!(hub.open(&sealed).unwrap(), (ContentKind::Lines, line.clone()));
+            let sealed = hub.seal(ContentKind::Lines, &line).unwrap();
+            assert_eq!(guest.open(&sealed).unwrap(), (ContentKind::Lines, line));
+        }
+    }
+
     #[test]
     fn a_recorded_handshake_opens_nothing() {
         let key = key(&"0f".repeat(16));
