@@ -9,6 +9,8 @@
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
 # make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
 # make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
+# make bench       print a table of speed, size and growth, with the floors of this machine; ROWS="verbs push" prints two
+#                  groups, and MILLIONS=10 lets the mesh hold ten million messages and events instead of one million
 # make count       count the instructions of a verb, calls and a hook, and show the last merged values beside the counts
 #                  (needs valgrind, python3); RECORD=1 records the new counts
 # make link-order  record which functions a verb, a hook, a session and their broker call, so that the linker puts them
@@ -160,7 +162,7 @@ check-aarch64:
 	.ci/aarch64
 
 bench: all
-	@SLM_MESH_BIN=$(abspath $(BIN)) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
+	@SLM_MESH_BIN=$(abspath $(BIN)) SLM_MESH_BENCH_MILLIONS=$(MILLIONS) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
 
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)

@@ -1,13 +1,15 @@
-//! Times each frequent operation on a mesh with a million messages and events. For comparison, times each operation on
-//! a mesh with just enough rows to fill the answers.
+//! Times each frequent operation on a mesh with a million messages and events, and the start of its broker. For
+//! comparison, times each operation on a mesh with just enough rows to fill the answers.
 
-use super::figures::{Reach, Table, in_turns};
+use super::figures::{Reach, Samples, Table, in_turns, micros_since};
 use super::filled_store::{N_PEERS, UNREAD, VALUE, fill, peer};
 use super::place::{Line, Mesh, request};
 use serde_json::{Value, json};
+use std::time::Instant;
 
-/// How many messages and events the large mesh holds.
-const MANY: usize = 1_000_000;
+/// How many messages and events the large mesh holds, if `SLM_MESH_BENCH_MILLIONS` (`make bench MILLIONS=10`) names no
+/// other number of millions.
+const MILLIONS: usize = 1;
 /// How many messages and events the small mesh holds. They are just enough to fill each answer.
 const FEW: usize = N_PEERS * 120;
 
@@ -51,9 +53,12 @@ fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
 /// Times each operation on both meshes, and alternates between the two.
 pub fn growth(table: &mut Table) {
     // The large mesh is filled first, because its broker would ping a client that is idle for that long.
-    let (_many, mut many) = grown(MANY);
+    let named = std::env::var("SLM_MESH_BENCH_MILLIONS").ok().filter(|number| !number.is_empty());
+    let millions = named.map_or(MILLIONS, |number| number.parse().expect("a whole number of millions"));
+    let n_many = millions * 1_000_000;
+    let (mut large_mesh, mut many) = grown(n_many);
     let (_few, mut few) = grown(FEW);
-    for ((name, method, at_few), (_, _, at_many)) in operations(FEW).into_iter().zip(operations(MANY)) {
+    for ((name, method, at_few), (_, _, at_many)) in operations(FEW).into_iter().zip(operations(n_many)) {
         few.call(method, &at_few);
         many.call(method, &at_many);
         let (small, large) = (request(method, &at_few), request(method, &at_many));
@@ -61,6 +66,14 @@ pub fn growth(table: &mut Table) {
         let mut call_many = || assert!(many.ask(&large).len() > 2);
         let samples = in_turns(10, 40, &mut [&mut call_few, &mut call_many]);
         let floor = samples[0].median();
-        table.times(&format!("at 1,000,000: {name}"), &samples[1], Some(floor), Reach::Times(1.2));
+        table.times(&format!("at {millions},000,000: {name}"), &samples[1], Some(floor), Reach::Times(1.2));
     }
+    let starts = (0..9).map(|_| {
+        large_mesh.stop();
+        let began = Instant::now();
+        large_mesh.start();
+        micros_since(began)
+    });
+    let starts = Samples::new(starts.collect());
+    table.times(&format!("at {millions},000,000: start"), &starts, None, Reach::Median(50_000.0));
 }

@@ -13,7 +13,6 @@ mod certificates;
 #[path = "../replication/cluster.rs"]
 mod cluster;
 mod crowd;
-mod remote_sessions;
 mod figures;
 mod filled_store;
 mod floods;
@@ -24,6 +23,7 @@ mod hooks;
 mod hubs;
 mod place;
 mod python;
+mod remote_sessions;
 mod rest;
 mod shell;
 mod web;
