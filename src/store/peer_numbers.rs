@@ -68,9 +68,9 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Message;
+    use super::super::{LogPosition, Message};
     use super::*;
-    use crate::base::id_types::MessageSeq;
+    use crate::base::id_types::{EntryStamp, LogId, MessageSeq, Term};
 
     fn send(store: &mut Store, sender: &str, recipient: &str, created: i64) -> MessageSeq {
         let mut message = Message { sender: sender.into(), recipient: recipient.into(), created, ..Message::default() };
@@ -83,23 +83,52 @@ mod tests {
         [message.sender, message.recipient].map(|id| id.as_str().to_owned())
     }
 
+    /// Checks the peers of a message, first with the numbers that are remembered, and then with the table alone.
+    fn check(store: &Store, seq: MessageSeq, peers: [&str; 2]) {
+        assert_eq!(peers_of(store, seq), peers);
+        store.known_numbers.borrow_mut().clear();
+        assert_eq!(peers_of(store, seq), peers);
+    }
+
     #[test]
-    fn a_number_that_is_used_again_means_the_new_peer() {
+    fn numbers_whose_rows_are_gone_are_forgotten() {
         let mut store = Store::memory().unwrap();
         store.begin_call();
         send(&mut store, "ada", "bob", 1);
         store.undo_call().unwrap();
         store.begin_call();
         let seq = send(&mut store, "eve", "bob", 2);
-        assert_eq!(peers_of(&store, seq), ["eve", "bob"]);
-        store.rollback();
+        check(&store, seq, ["eve", "bob"]);
 
+        send(&mut store, "eve", "bob", 2);
+        store.rollback();
         store.begin_call();
-        let seq = send(&mut store, "cyd", "dan", 3);
-        assert_eq!(peers_of(&store, seq), ["cyd", "dan"]);
+        let seq = send(&mut store, "bob", "dan", 3);
+        check(&store, seq, ["bob", "dan"]);
+
+        send(&mut store, "bob", "dan", 3);
         store.prune_messages(10, 10).unwrap();
-        let seq = send(&mut store, "dan", "cyd", 20);
-        assert_eq!(peers_of(&store, seq), ["dan", "cyd"]);
+        let seq = send(&mut store, "dan", "eve", 20);
+        check(&store, seq, ["dan", "eve"]);
+    }
+
+    #[test]
+    fn a_hub_that_follows_learns_who_has_a_number_now() {
+        let [mut leads, mut follows] = [(); 2].map(|()| Store::memory().unwrap());
+        for store in [&mut leads, &mut follows] {
+            store.begin_call();
+            let seq = send(store, "ada", "bob", 1);
+            assert_eq!(peers_of(store, seq), ["ada", "bob"]);
+            store.commit().unwrap();
+        }
+        leads.start_recording();
+        leads.begin_call();
+        leads.prune_messages(10, 10).unwrap();
+        let seq = send(&mut leads, "dan", "eve", 20);
+        let stamp = EntryStamp { term: Term(1), now: 20 };
+        let changes = leads.seal(LogPosition { log: LogId(9), index: 1, stamp }).unwrap().unwrap();
+        follows.apply([&changes]).unwrap();
+        check(&follows, seq, ["dan", "eve"]);
     }
 
     #[test]

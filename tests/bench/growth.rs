@@ -7,8 +7,8 @@ use super::place::{Line, Mesh, request};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// How many messages and events the large mesh holds, if `SLM_MESH_BENCH_MILLIONS` (`make bench MILLIONS=10`) names no
-/// other number of millions.
+/// How many million messages and events the large mesh holds. `SLM_MESH_BENCH_MILLIONS` replaces this number
+/// (`make bench MILLIONS=10`).
 const MILLIONS: usize = 1;
 /// How many messages and events the small mesh holds. They are just enough to fill each answer.
 const FEW: usize = N_PEERS * 120;
@@ -52,10 +52,10 @@ fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
 
 /// Times each operation on both meshes, and alternates between the two.
 pub fn growth(table: &mut Table) {
-    // The large mesh is filled first, because its broker would ping a client that is idle for that long.
     let named = std::env::var("SLM_MESH_BENCH_MILLIONS").ok().filter(|number| !number.is_empty());
     let millions = named.map_or(MILLIONS, |number| number.parse().expect("a whole number of millions"));
     let n_many = millions * 1_000_000;
+    // The large mesh is filled first, because its broker would ping a client that is idle for that long.
     let (mut large_mesh, mut many) = grown(n_many);
     let (_few, mut few) = grown(FEW);
     for ((name, method, at_few), (_, _, at_many)) in operations(FEW).into_iter().zip(operations(n_many)) {
